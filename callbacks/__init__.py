@@ -1,0 +1,1 @@
+"""Reusable Lightning monitors; see README.md. Imports nothing from fmnist_pl."""

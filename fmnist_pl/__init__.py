@@ -1,0 +1,1 @@
+"""Fashion-MNIST CNN variants. Importing this package is cheap: TensorBoard loads the plugin below it."""
