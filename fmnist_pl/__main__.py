@@ -1,0 +1,22 @@
+"""Entry of ``fmnist`` and ``python -m fmnist_pl``: errors of the user's making end in one message."""
+
+import sys
+
+from fmnist_pl.errors import UserError
+
+
+def run() -> None:
+    """Run the command line of this process and exit with its status."""
+    try:
+        from fmnist_pl.cli import main  # here, so that Ctrl-C during the import of torch shows no traceback
+
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,108 @@
+"""Which images, which split, which batches."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from fmnist_pl import dataset_files, synthetic
+from fmnist_pl.dataset_files import CLASS_NAMES
+from fmnist_pl.errors import UserError
+from fmnist_pl.loader import BatchLoader, device_tensors
+
+__all__ = ["CLASS_NAMES", "FashionMNISTDataModule"]
+
+VALIDATION_IMAGES = 5_000  # the notebooks': the first 5,000 of the 60,000 training images
+SYNTHETIC_IMAGES = {"train": 12_000, "test": 2_000}
+EVALUATION_BATCH = 250  # small enough for a batch's first activations to stay in a CPU's cache
+
+Split = Literal["train", "test"]
+
+
+class FashionMNISTDataModule(pl.LightningDataModule):
+    """Fashion-MNIST in memory, split as the notebooks did: validation is the first 5,000 training images.
+
+    Args:
+        root: Folder that holds ``FashionMNIST/raw/``, or shall. Default: the environment variable DATA_DIR, else
+            ``data``.
+        dataset: "fashion_mnist", or "synthetic" for ten classes of drawn garments that need no files.
+        batch_size: Training images per batch and device.
+        seed: Of the order of the training images and of all randomness in the training steps.
+        augmentation: Transforms of a training batch (N, 1, 28, 28), applied in turn. torchvision.transforms.v2 draws
+            once for a whole batch; those of `fmnist_pl.augmentation` draw for each image.
+        training_images: Use only the first so many of the training images. Default: all.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        dataset: Literal["fashion_mnist", "synthetic"] = "fashion_mnist",
+        batch_size: int = 64,
+        seed: int = 0,
+        augmentation: list[nn.Module] | None = None,
+        training_images: int | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise UserError(f"--data.batch_size must be at least 1, got {batch_size}.", exit_code=2)
+        if training_images is not None and training_images < 1:
+            raise UserError(f"--data.training_images must be at least 1, got {training_images}.", exit_code=2)
+        self.root = Path(root or os.environ.get("DATA_DIR") or "data")
+        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.augmentation = nn.Sequential(*augmentation) if augmentation else None
+        self.training_images = training_images
+        self._tensors: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def prepare_data(self) -> None:
+        """Find the files, or download them; one process does it for all."""
+        if self.dataset == "fashion_mnist":
+            dataset_files.prepare(self.root)
+
+    def setup(self, stage: str) -> None:
+        """Read and verify the images that ``stage`` needs: fit, validate, test or predict."""
+        if stage in {"fit", "validate"} and "train" not in self._tensors:
+            images, labels = self._read("train")
+            held_out = min(VALIDATION_IMAGES, len(images) // 5)
+            last = None if self.training_images is None else held_out + self.training_images
+            self._tensors["val"] = (images[:held_out], labels[:held_out])
+            self._tensors["train"] = (images[held_out:last], labels[held_out:last])
+        if stage in {"test", "predict"} and "test" not in self._tensors:
+            self._tensors["test"] = self._read("test")
+
+    def train_dataloader(self) -> BatchLoader:
+        """Shuffled anew each epoch, with augmentation."""
+        overfitting = self.trainer is not None and self.trainer.overfit_batches > 0
+        return self._loader(
+            "train", self.batch_size, shuffle=not overfitting, seed=self.seed, augmentation=self.augmentation
+        )
+
+    def val_dataloader(self) -> BatchLoader:
+        """The first 5,000 training images in their order."""
+        return self._loader("val", EVALUATION_BATCH)
+
+    def test_dataloader(self) -> BatchLoader:
+        """The 10,000 test images in their order."""
+        return self._loader("test", EVALUATION_BATCH)
+
+    def predict_dataloader(self) -> BatchLoader:
+        """The test images in their order."""
+        return self._loader("test", EVALUATION_BATCH)
+
+    def _read(self, split: Split) -> tuple[Tensor, Tensor]:
+        if self.dataset == "synthetic":
+            images, labels = synthetic.load_synthetic(
+                self.root, split, train_images=SYNTHETIC_IMAGES["train"], test_images=SYNTHETIC_IMAGES["test"]
+            )
+        else:
+            images, labels = dataset_files.load_split(self.root, split)
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        return device_tensors(images, labels, device)
+
+    def _loader(self, part: str, batch_size: int, **options: object) -> BatchLoader:
+        images, labels = self._tensors[part]
+        rank = 0 if self.trainer is None else self.trainer.global_rank
+        world_size = 1 if self.trainer is None else self.trainer.world_size
+        return BatchLoader(images, labels, batch_size, rank=rank, world_size=world_size, **options)  # type: ignore[arg-type]

@@ -1,0 +1,156 @@
+"""Batches straight from memory, in an order that is a function of (seed, epoch) alone.
+
+The whole set is one uint8 tensor on the training device; a batch is one index-select and one scale. Nothing about the
+order or the randomness has to be saved: batch k of an epoch can be made without the k - 1 before it, and everything
+random in its training step is drawn from a generator seeded with (seed, epoch, k, rank).
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+Augmentation = Callable[[Tensor], Tensor]
+
+
+class Batch(NamedTuple):
+    """One batch on one rank."""
+
+    images: Tensor  # (N, 1, H, W) float32 in [0, 1]
+    labels: Tensor  # (N,) int64
+    weight: float = 1.0  # N / mean N over the ranks: makes the ranks' averaged gradient the mean over all images
+
+
+class BatchLoader:
+    """Iterates over one rank's share of the batches of an image set.
+
+    Training (``shuffle=True``): the epoch's permutation is cut into global batches of ``batch_size * world_size``
+    images, and each is divided among the ranks as evenly as it goes; every image is used once. Evaluation: the images
+    in their order are divided among the ranks, each once, without the repeats of a ``DistributedSampler``.
+
+    Lightning calls `state_dict` and `load_state_dict` for checkpoints, and ``batch_sampler.sampler.set_epoch`` before
+    each epoch.
+
+    Args:
+        images: uint8, (N, H, W), on the device that trains.
+        labels: int64, (N,), on the same device.
+        batch_size: Images per batch and rank.
+        shuffle: Permute the images anew each epoch, and seed the global generators before each batch.
+        seed: Of the order and of everything random in the training steps.
+        rank: This process's number.
+        world_size: Number of processes.
+        augmentation: Applied to each batch of float images.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self.images, self.labels = images, labels
+        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+        self.rank, self.world_size = rank, world_size
+        self.augmentation = augmentation
+        self.epoch = 0
+        # Lightning looks for set_epoch here. Not under `sampler`: its overfit_batches rebuilds loaders that have one.
+        self.batch_sampler = SimpleNamespace(sampler=self)
+        self._next_batch = 0
+        self._resume_at = 0
+
+    def __len__(self) -> int:
+        if self.shuffle:
+            return -(-len(self.images) // (self.batch_size * self.world_size))
+        return -(-len(range(self.rank, len(self.images), self.world_size)) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        # A generator: its first line runs at the first next(), by when Lightning has called set_epoch.
+        self._next_batch, self._resume_at = self._resume_at % max(len(self), 1), 0
+        order = self._order()
+        while self._next_batch < len(self):
+            batch = self._next_batch
+            indices, weight = self._shard(order, batch)
+            if self.shuffle:
+                seed_step(self.seed, self.epoch, batch, self.rank, self.images.device)
+            images = scaled(self.images[indices])
+            if self.augmentation is not None:
+                images = self.augmentation(images)
+            self._next_batch = batch + 1
+            yield Batch(images, self.labels[indices], weight)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration follows."""
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of the epoch have been handed out."""
+        return {"batches": self._next_batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Start the next iteration after that many batches."""
+        self._resume_at = state["batches"]
+
+    def evaluation_sample(self, count: int, seed: int, rank: int = 0, world_size: int = 1) -> "BatchLoader":
+        """A fixed random sample of these images for evaluation: no augmentation, each image once over the ranks.
+
+        Args:
+            count: Size of the sample over all ranks; at most the size of the set is taken.
+            seed: Of the choice; the same seed gives the same images in every epoch and on any number of ranks.
+            rank: This process's number.
+            world_size: Number of processes.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(len(self.images), generator=generator)[:count].sort().values
+        chosen = chosen.to(self.images.device)
+        size = min(self.batch_size * 4, 256)
+        return BatchLoader(self.images[chosen], self.labels[chosen], size, rank=rank, world_size=world_size)
+
+    def _order(self) -> Tensor:
+        """This epoch's image indices (N,), before they are divided among the ranks."""
+        count = len(self.images)
+        if not self.shuffle:
+            return torch.arange(count, device=self.images.device)
+        # Drawn on the CPU so that every device and every rank sees the same order; one copy per epoch.
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch))
+        return torch.randperm(count, generator=generator).to(self.images.device)
+
+    def _shard(self, order: Tensor, batch: int) -> tuple[Tensor, float]:
+        if not self.shuffle:
+            return order[self.rank :: self.world_size][batch * self.batch_size : (batch + 1) * self.batch_size], 1.0
+        span = self.batch_size * self.world_size
+        together = order[batch * span : (batch + 1) * span]
+        mine = together.tensor_split(self.world_size)[self.rank]
+        return mine, len(mine) * self.world_size / len(together)
+
+
+def scaled(images: Tensor) -> Tensor:
+    """uint8 (N, H, W) to float32 (N, 1, H, W) in [0, 1], laid out for the fastest convolutions."""
+    return images.unsqueeze(1).to(torch.float32, memory_format=torch.channels_last).div_(255)
+
+
+def mixed_seed(*numbers: int) -> int:
+    """A 63-bit seed from several numbers: neighbours give unrelated streams, unlike sums."""
+    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def seed_step(seed: int, epoch: int, batch: int, rank: int, device: torch.device) -> None:
+    """Seed torch's global generators for one training step (1 microsecond; no synchronisation on a GPU)."""
+    value = mixed_seed(seed, epoch, batch, rank)
+    torch.default_generator.manual_seed(value)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(value)
+
+
+def device_tensors(images: Any, labels: Any, device: torch.device) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    """NumPy images (N, H, W) uint8 and labels (N,) as tensors on ``device``; labels become int64."""
+    return torch.as_tensor(images).to(device), torch.as_tensor(labels).to(device, torch.int64)

@@ -1,0 +1,36 @@
+"""Means over the images of an epoch, exact on any number of processes."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+# float64 keeps a sum over 55,000 images exact to 1e-12; Apple's GPUs have no float64.
+SUM_TYPE = torch.float32 if torch.backends.mps.is_available() else torch.float64
+
+
+class ImageMean(Metric):
+    """Mean of one number per image, over all batches and processes.
+
+    The sums are part of the checkpoint, so that an epoch which is resumed in the middle has the mean of all its
+    images. Costs one reduction and no host synchronisation per update.
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(**kwargs)
+        self.add_state("total", torch.zeros((), dtype=SUM_TYPE), dist_reduce_fx="sum", persistent=True)
+        self.add_state("count", torch.zeros((), dtype=SUM_TYPE), dist_reduce_fx="sum", persistent=True)
+
+    def update(self, values: Tensor) -> None:
+        """Add a batch's values, shape (N,)."""
+        self.total += values.sum(dtype=self.total.dtype)
+        self.count += values.numel()
+
+    def compute(self) -> Tensor:
+        """The mean so far; NaN before the first image."""
+        return (self.total / self.count).to(torch.float32)

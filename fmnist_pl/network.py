@@ -1,0 +1,180 @@
+"""The notebooks' convolutional network, with an argument for each thing that they asked about."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fmnist_pl.fast_layers import FastDropout, activate_and_pool
+
+Activation = Literal["relu", "leaky_relu", "gelu", "silu"]
+Initialization = Literal["glorot", "he", "pytorch"]
+Normalization = Literal["none", "batch"]
+
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
+
+
+class FashionCNN(nn.Module):
+    """Convolution blocks, then fully connected blocks, then ten logits.
+
+    The defaults are the notebooks' 412,778-parameter network with Keras's initialisation. The blocks are the children
+    ``conv1``, ``conv2``, ..., ``fc1``, ..., ``output``; each activation is a module of its own, ``conv1.activation``.
+
+    Args:
+        conv_channels: Filters of each convolution, so also how many convolutions there are.
+        kernel_size: Side of every filter; padding keeps the size ("same", odd pixel at the bottom and right).
+        stride: Stride of every convolution.
+        convs_per_pool: A 2x2 max-pool follows every this many convolutions. 0: none.
+        activation: After every convolution and hidden layer.
+        normalization: "batch" puts a batch normalisation between each convolution and its activation.
+        conv_dropout: Share of activations dropped after each pool (elementwise, as in Keras).
+        hidden_units: Width of each fully connected layer.
+        hidden_dropout: Share of activations dropped after each fully connected layer.
+        initialization: "glorot" (uniform, zero bias: Keras's default), "he" (normal, zero bias) or "pytorch".
+        image_size: Side of the square input images in pixels.
+        classes: Number of logits.
+
+    Raises:
+        ValueError: If an argument is out of range or the image shrinks to nothing.
+    """
+
+    def __init__(
+        self,
+        conv_channels: Sequence[int] = (64, 32),
+        kernel_size: int = 2,
+        stride: int = 1,
+        convs_per_pool: int = 1,
+        activation: Activation = "relu",
+        normalization: Normalization = "none",
+        conv_dropout: float = 0.3,
+        hidden_units: Sequence[int] = (256,),
+        hidden_dropout: float = 0.5,
+        initialization: Initialization = "glorot",
+        image_size: int = 28,
+        classes: int = 10,
+    ) -> None:
+        super().__init__()
+        _check_arguments(conv_channels, kernel_size, stride, convs_per_pool, hidden_units)
+        size, channels = image_size, 1
+        for number, filters in enumerate(conv_channels, start=1):
+            pooled = convs_per_pool > 0 and number % convs_per_pool == 0
+            self.add_module(
+                f"conv{number}",
+                ConvBlock(channels, filters, kernel_size, stride, activation, normalization, pooled, conv_dropout),
+            )
+            size, channels = -(-size // stride) // (2 if pooled else 1), filters
+            if size < 1:
+                raise ValueError(
+                    f"conv{number} would leave an image of {size} pixels: {image_size}x{image_size} images are too "
+                    f"small for {len(conv_channels)} convolutions with stride {stride} and a pool after every "
+                    f"{convs_per_pool}. Use fewer convolutions, stride 1, or a larger convs_per_pool."
+                )
+        features = channels * size * size
+        for number, units in enumerate(hidden_units, start=1):
+            self.add_module(f"fc{number}", HiddenBlock(features, units, activation, hidden_dropout))
+            features = units
+        self.output = nn.Linear(features, classes)
+        initialize(self, initialization)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (N, 1, H, W) in [0, 1] to logits (N, classes)."""
+        x = images
+        for block in self.children():
+            if not isinstance(block, ConvBlock) and x.dim() == 4:
+                x = x.flatten(1)  # (N, C * H * W) in C, H, W order whatever the memory layout
+            x = block(x)
+        return x
+
+
+class ConvBlock(nn.Module):
+    """Convolution, normalisation, activation, and where asked for a 2x2 max-pool and dropout."""
+
+    def __init__(
+        self,
+        channels: int,
+        filters: int,
+        kernel_size: int,
+        stride: int,
+        activation: Activation,
+        normalization: Normalization,
+        pooled: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, filters, kernel_size, stride=stride)
+        self.norm = nn.BatchNorm2d(filters) if normalization == "batch" else nn.Identity()
+        self.activation = _ACTIVATIONS[activation]()
+        self.pool = nn.MaxPool2d(2) if pooled else nn.Identity()
+        self.dropout = FastDropout(dropout) if pooled else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, filters, H', W')."""
+        x = self.norm(self.conv(pad_same(x, self.conv.kernel_size[0])))
+        return self.dropout(activate_and_pool(x, self.activation, self.pool))
+
+
+class HiddenBlock(nn.Module):
+    """Fully connected layer, activation, dropout."""
+
+    def __init__(self, features: int, units: int, activation: Activation, dropout: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, units)
+        self.activation = _ACTIVATIONS[activation]()
+        self.dropout = FastDropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, features) to (N, units)."""
+        return self.dropout(self.activation(self.linear(x)))
+
+
+def initialize(network: nn.Module, scheme: Initialization) -> None:
+    """Draw the weights of every convolution and linear layer anew.
+
+    "glorot" is U(-a, a) with a = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010), what Keras does by default;
+    "he" is N(0, 2 / fan_in) (He et al. 2015), made for ReLU. Both set biases to zero. "pytorch" leaves PyTorch's own:
+    U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weights and biases.
+    """
+    if scheme == "pytorch":
+        return
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            if scheme == "glorot":
+                nn.init.xavier_uniform_(module.weight)
+            else:
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+
+
+def pad_same(x: Tensor, kernel_size: int) -> Tensor:
+    """Pad (N, C, H, W) as Keras's "same" does: of an odd number of pixels the larger part goes below and right."""
+    before, after = (kernel_size - 1) // 2, kernel_size // 2
+    return F.pad(x, (before, after, before, after))
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Number of trainable numbers."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+def _check_arguments(
+    conv_channels: Sequence[int], kernel_size: int, stride: int, convs_per_pool: int, hidden_units: Sequence[int]
+) -> None:
+    at_least_one = {"kernel_size": [kernel_size], "stride": [stride]}
+    for name, values in {**at_least_one, "conv_channels": conv_channels, "hidden_units": hidden_units}.items():
+        if any(value < 1 for value in values):
+            raise ValueError(f"{name} must be at least 1, got {values}.")
+    if convs_per_pool < 0:
+        raise ValueError(f"convs_per_pool must be 0 (no pooling) or more, got {convs_per_pool}.")
+
+
+def to_fastest_layout(network: nn.Module) -> nn.Module:
+    """Lay the convolutions' weights out with channels innermost: the same numbers, faster kernels."""
+    return network.to(memory_format=torch.channels_last)

@@ -1,0 +1,44 @@
+"""Progress while training: a bar on a terminal, one line per epoch elsewhere."""
+
+import sys
+import time
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import TQDMProgressBar
+
+
+class Progress(TQDMProgressBar):
+    """Lightning's bar on a terminal; in a log file or a pipe one plain line when an epoch ends."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=20, leave=False)
+        self._plain = not sys.stderr.isatty()
+        self._started = 0.0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Switch the bars off where nobody sees them move."""
+        super().setup(trainer, pl_module, stage)
+        if self._plain:
+            self.disable()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *args: object) -> None:
+        """Note the time."""
+        super().on_train_epoch_start(trainer, *args)
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the epoch's figures."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if not trainer.is_global_zero:
+            return
+        figures = [
+            f"{name} {float(trainer.callback_metrics[name]):.4f}"
+            for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+            if name in trainer.callback_metrics
+        ]
+        seconds = time.perf_counter() - self._started
+        line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {'  '.join(figures)}  {seconds:.1f} s"
+        if self._plain:
+            print(line, flush=True)
+        else:
+            self.print(line)

@@ -1,0 +1,167 @@
+"""What a run leaves besides its curves: its description, its times, its final figures."""
+
+import datetime
+import json
+import math
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torchvision
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch.utils.tensorboard.summary import hparams as hparams_summaries
+
+from callbacks import training_health_log
+from fmnist_pl.network import parameter_count
+
+HISTORY = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+RESULTS = ("test/accuracy", "test/loss", "val/accuracy", "val/loss", "gap/accuracy", "dead_relu/total")
+
+
+class RunRecord(pl.Callback):
+    """Describes the run in its log at the start, and at the end writes ``summary.json`` and the hparams.
+
+    Args:
+        variant: Name of the variant.
+        dataset: "fashion_mnist" or "synthetic".
+        seed: The run's seed.
+        settings: The options worth comparing across runs: plain values for the HParams dashboard.
+    """
+
+    def __init__(self, variant: str, dataset: str, seed: int, settings: dict[str, Any]) -> None:
+        self.variant, self.dataset, self.seed, self.settings = variant, dataset, seed, settings
+        self.history: list[dict[str, float]] = []
+        self.last_epoch: dict[str, float] = {}
+        self._epoch_started = 0.0
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the description that the Training Health tab shows while the run goes on."""
+        training_health_log.write_text(trainer, "run", self.description(trainer, pl_module))
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the time."""
+        self._epoch_started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the epoch's figures; the seconds include validation and the monitors."""
+        figures = {key: float(trainer.callback_metrics[key]) for key in HISTORY if key in trainer.callback_metrics}
+        seconds = time.perf_counter() - self._epoch_started
+        self.history.append({"epoch": trainer.current_epoch, **figures, "seconds": seconds})
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the last epoch's figures before testing replaces them."""
+        self.last_epoch = {key: float(value) for key, value in sorted(trainer.callback_metrics.items())}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epochs so far, for a run that is resumed."""
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on after those epochs."""
+        self.history = list(state_dict["history"])
+
+    def description(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """What was run, on what, with which versions."""
+        return {
+            "variant": self.variant,
+            "dataset": self.dataset,
+            "seed": self.seed,
+            "max_epochs": trainer.max_epochs,
+            "parameters": parameter_count(pl_module),
+            "devices": trainer.world_size,
+            "device": pl_module.device.type,
+            "threads": torch.get_num_threads(),
+            "versions": versions(),
+            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **self.settings,
+        }
+
+    def summary(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """Everything known after testing; NaN and infinity become None so that it is valid JSON."""
+        best = best_epoch(self.history)
+        test = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
+        monitors = [callback for callback in trainer.callbacks if hasattr(callback, "sentence")]  # type: ignore[attr-defined]
+        return without_nan(
+            {
+                **self.description(trainer, pl_module),
+                "epochs": len(self.history),
+                "best_epoch": best,
+                "best_val_loss": None if best is None else self.history[best]["val/loss"],
+                "best_val_accuracy": None if best is None else self.history[best].get("val/accuracy"),
+                "last_epoch": self.last_epoch,
+                "test": test,
+                "seconds_per_epoch": statistics.median(entry["seconds"] for entry in self.history),
+                "history": self.history,
+                "monitors": {type(monitor).__name__: monitor.summary() for monitor in monitors},
+                "sentences": [sentence for monitor in monitors if (sentence := monitor.sentence())],
+            }
+        )
+
+    def write(self, trainer: pl.Trainer, summary: dict[str, Any]) -> None:
+        """Write ``summary.json``, the hparams with their final metrics, and the tab's result record."""
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                write_json(Path(logger.log_dir) / "summary.json", summary)
+                final = {key: summary["test"].get(key, summary["last_epoch"].get(key)) for key in RESULTS}
+                self._write_hparams(logger, {key: value for key, value in final.items() if value is not None})
+        result = {
+            "status": "finished",
+            "epochs": summary["epochs"],
+            "best_epoch": summary["best_epoch"],
+            "val_accuracy": summary["best_val_accuracy"],
+            "test_accuracy": summary["test"].get("test/accuracy"),
+            "test_loss": summary["test"].get("test/loss"),
+            "seconds_per_epoch": summary["seconds_per_epoch"],
+            "sentences": summary["sentences"],
+        }
+        training_health_log.write_text(trainer, "result", result)
+        for logger in trainer.loggers:
+            logger.finalize("success")
+
+    def _write_hparams(self, logger: TensorBoardLogger, final: dict[str, float]) -> None:
+        """One record at the end: the dashboard reads the metrics from the scalars of the same names."""
+        values = {"variant": self.variant, "dataset": self.dataset, "seed": self.seed, **self.settings}
+        plain = {
+            key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in values.items()
+        }
+        writer = logger.experiment._get_file_writer()
+        for summary in hparams_summaries(plain, dict.fromkeys(final, 0.0)):
+            writer.add_summary(summary)
+
+
+def best_epoch(history: list[dict[str, float]]) -> int | None:
+    """Index of the entry with the lowest finite validation loss, the first if several; None without one."""
+    losses = [entry.get("val/loss", math.nan) for entry in history]
+    finite = [index for index, loss in enumerate(losses) if math.isfinite(loss)]
+    return min(finite, key=lambda index: losses[index]) if finite else None
+
+
+def versions() -> dict[str, str]:
+    """Of everything that the figures depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "pytorch_lightning": pl.__version__,
+    }
+
+
+def without_nan(value: Any) -> Any:  # noqa: ANN401
+    """The same nested value with None for every NaN and infinity."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_json(path: Path, value: Any) -> None:  # noqa: ANN401
+    """Write atomically: a reader sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)

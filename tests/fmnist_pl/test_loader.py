@@ -1,0 +1,140 @@
+"""Order, sharding, resuming and scaling of the batches."""
+
+import pytest
+import torch
+
+from fmnist_pl.loader import BatchLoader, mixed_seed
+
+
+def numbered_images(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images whose label is their index."""
+    return torch.zeros(count, 2, 2, dtype=torch.uint8), torch.arange(count)
+
+
+def labels_of(loader: BatchLoader) -> list[list[int]]:
+    return [batch.labels.tolist() for batch in loader]
+
+
+def test_a_batch_is_scaled_to_the_unit_interval():
+    images = torch.tensor([[[0, 51], [102, 255]]], dtype=torch.uint8)
+
+    (batch,) = BatchLoader(images, torch.tensor([3]), 4)
+
+    assert torch.equal(batch.images, torch.tensor([[[[0.0, 0.2], [0.4, 1.0]]]]))
+    assert batch.images.dtype == torch.float32
+
+
+def test_evaluation_keeps_the_order():
+    assert labels_of(BatchLoader(*numbered_images(5), 2)) == [[0, 1], [2, 3], [4]]
+
+
+def test_training_uses_every_image_once():
+    batches = labels_of(BatchLoader(*numbered_images(10), 3, shuffle=True))
+
+    assert [len(batch) for batch in batches] == [3, 3, 3, 1]
+    assert sorted(sum(batches, [])) == list(range(10))
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    def order(seed: int, epoch: int) -> list[int]:
+        loader = BatchLoader(*numbered_images(50), 50, shuffle=True, seed=seed)
+        torch.rand(seed + epoch)  # the global generator's state must not matter
+        loader.set_epoch(epoch)
+        return labels_of(loader)[0]
+
+    assert order(0, 1) == order(0, 1)
+    assert order(0, 1) != order(0, 2)
+    assert order(0, 1) != order(1, 1)
+
+
+def test_resuming_continues_with_the_next_batch_and_its_randomness():
+    loader = BatchLoader(*numbered_images(10), 3, shuffle=True, seed=4)
+    straight = [(batch.labels.tolist(), torch.rand(1).item()) for batch in loader]
+    resumed = BatchLoader(*numbered_images(10), 3, shuffle=True, seed=4)
+    resumed.load_state_dict({"batches": 2})
+
+    assert [(batch.labels.tolist(), torch.rand(1).item()) for batch in resumed] == straight[2:]
+
+
+def test_the_state_counts_the_batches_handed_out():
+    loader = BatchLoader(*numbered_images(10), 3, shuffle=True)
+    iterator = iter(loader)
+    next(iterator)
+    next(iterator)
+
+    assert loader.state_dict() == {"batches": 2}
+
+
+def test_an_epoch_resumed_at_its_end_starts_anew():
+    loader = BatchLoader(*numbered_images(4), 2)
+    loader.load_state_dict({"batches": 2})
+
+    assert labels_of(loader) == [[0, 1], [2, 3]]
+
+
+def test_the_epoch_may_be_set_after_iter_as_lightning_does_when_it_resumes():
+    loader, expected = (BatchLoader(*numbered_images(20), 20, shuffle=True) for _ in range(2))
+    iterator = iter(loader)
+    loader.set_epoch(3)
+    expected.set_epoch(3)
+
+    assert next(iterator).labels.tolist() == labels_of(expected)[0]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("count", [12, 13])
+def test_the_ranks_together_evaluate_each_image_once(count, world_size):
+    loaders = [BatchLoader(*numbered_images(count), 4, rank=rank, world_size=world_size) for rank in range(world_size)]
+
+    labels = [label for loader in loaders for batch in labels_of(loader) for label in batch]
+
+    assert sorted(labels) == list(range(count))
+    assert [len(loader) for loader in loaders] == [len(labels_of(loader)) for loader in loaders]
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_the_ranks_batches_together_are_the_batches_of_one_process(world_size):
+    single = labels_of(BatchLoader(*numbered_images(50), 4 * world_size, shuffle=True, seed=1))
+    sharded = [
+        labels_of(BatchLoader(*numbered_images(50), 4, shuffle=True, seed=1, rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
+
+    together = [sum(parts, []) for parts in zip(*sharded, strict=True)]
+
+    assert together == single
+
+
+def test_the_weights_make_the_average_over_ranks_the_mean_over_images():
+    values = torch.rand(7)
+    loaders = [BatchLoader(*numbered_images(7), 4, shuffle=True, rank=rank, world_size=2) for rank in range(2)]
+
+    batches = [list(loader)[0] for loader in loaders]  # 4 and 3 images
+
+    averaged = sum(values[batch.labels].mean() * batch.weight for batch in batches) / 2
+    assert averaged.item() == pytest.approx(values.mean().item(), rel=1e-6)
+
+
+def test_an_evaluation_sample_is_fixed_by_its_seed_and_free_of_augmentation():
+    loader = BatchLoader(*numbered_images(100), 10, shuffle=True, augmentation=lambda images: images + 1)
+
+    first, again, other = (loader.evaluation_sample(20, seed) for seed in (0, 0, 1))
+
+    chosen = sum(labels_of(first), [])
+    assert len(chosen) == len(set(chosen)) == 20
+    assert chosen == sum(labels_of(again), [])
+    assert chosen != sum(labels_of(other), [])
+    assert all(batch.images.max() == 0 for batch in first)
+
+
+def test_augmentation_changes_training_batches():
+    loader = BatchLoader(*numbered_images(4), 4, shuffle=True, augmentation=lambda images: images + 1)
+
+    assert next(iter(loader)).images.min() == 1
+
+
+def test_neighbouring_numbers_give_unrelated_seeds():
+    seeds = {mixed_seed(a, b) for a in range(50) for b in range(50)}
+
+    assert len(seeds) == 2500
+    assert all(0 <= seed < 2**63 for seed in seeds)
