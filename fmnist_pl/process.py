@@ -25,6 +25,6 @@ def keep_freed_memory() -> bool:
     taken = [
         mallopt(_M_MMAP_THRESHOLD, 1024 * _MIB),
         mallopt(_M_TRIM_THRESHOLD, 2047 * _MIB),
-        mallopt(_M_TOP_PAD, 64 * _MIB),
+        mallopt(_M_TOP_PAD, 256 * _MIB),
     ]
     return all(taken)

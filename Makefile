@@ -1,0 +1,60 @@
+# Train, test and look at Fashion-MNIST CNN variants. `make` lists the targets; every variable may come from the environment.
+
+VARIANT ?= baseline
+SEED ?= 0
+EPOCHS ?=
+DATASET ?= fashion_mnist
+MONITORS ?= on
+RESUME ?=
+ARGS ?=
+LOGDIR ?= lightning_logs
+PYTHON ?= python3
+export DATA_DIR ?= data
+
+BIN := .venv/bin
+READY := .venv/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train demo tensorboard test lint format clean
+
+help: ## List the targets and their variables
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo '  Variables of train: VARIANT=baseline (a packaged name or your own YAML) SEED=0 EPOCHS= DATA_DIR=data'
+	@echo '    DATASET=fashion_mnist|synthetic MONITORS=on|off RESUME=last ARGS="--trainer.devices=2 ..."'
+
+setup: $(READY) ## Make .venv with everything in it (the other targets do it if need be)
+
+# torch and torchvision must come from one index in one go, or torchvision cannot load its operators.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	@touch $@
+
+train: $(READY) ## Train VARIANT, test its best checkpoint, print the summary
+	$(BIN)/fmnist fit --variant "$(VARIANT)" --seed_everything=$(SEED) --data.dataset=$(DATASET) --monitors=$(MONITORS) \
+		$(if $(EPOCHS),--trainer.max_epochs=$(EPOCHS)) $(if $(RESUME),--resume $(RESUME)) $(ARGS)
+
+demo: $(READY) ## Two short trainings on drawn garments: no data, no network, under a minute
+	$(BIN)/fmnist fit --variant baseline $(DEMO)
+	$(BIN)/fmnist fit --variant no_dropout $(DEMO)
+DEMO := --data.dataset=synthetic --data.training_images=6000 --trainer.max_epochs=2
+
+tensorboard: $(READY) ## Show the runs in LOGDIR
+	$(BIN)/tensorboard --logdir $(LOGDIR)
+
+test: $(READY) ## Run all tests
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## Check style and types; changes nothing
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(READY) ## Rewrite the code in the project's style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean: ## Remove .venv and what the tools left; runs and data stay
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find fmnist_pl callbacks tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
