@@ -1,0 +1,167 @@
+"""Steps, metrics and optimisers of the LightningModule, on a tiny network."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.nn import functional as F
+
+from fmnist_pl.classifier import FashionClassifier
+from fmnist_pl.loader import Batch, BatchLoader
+
+TINY = {"conv_channels": (2,), "hidden_units": (4,), "image_size": 6}
+
+
+def tiny_loader(count: int = 20, batch_size: int = 8, **options) -> BatchLoader:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 6, 6), generator=generator, dtype=torch.uint8)
+    return BatchLoader(images, torch.arange(count) % 10, batch_size, **options)
+
+
+def fit(model: pl.LightningModule, tmp_path, epochs: int = 1, **options) -> pl.Trainer:
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=tmp_path,
+        **options,
+    )
+    trainer.fit(model, tiny_loader(shuffle=True), tiny_loader())
+    return trainer
+
+
+def test_an_epoch_logs_loss_and_accuracy_of_training_and_validation(tmp_path):
+    trainer = fit(FashionClassifier(**TINY), tmp_path)
+
+    assert set(trainer.callback_metrics) == {"train/loss", "train/accuracy", "val/loss", "val/accuracy"}
+
+
+def test_the_logged_validation_figures_are_means_over_all_images(tmp_path):
+    model = FashionClassifier(**TINY)
+    trainer = fit(model, tmp_path)
+
+    (everything,) = tiny_loader(batch_size=20)
+    with torch.inference_mode():
+        logits = model.eval()(everything.images)
+    loss = F.cross_entropy(logits, everything.labels).item()
+    accuracy = (logits.argmax(1) == everything.labels).double().mean().item()
+
+    assert trainer.callback_metrics["val/loss"].item() == pytest.approx(loss, rel=1e-6)
+    assert trainer.callback_metrics["val/accuracy"].item() == pytest.approx(accuracy, rel=1e-6)
+
+
+def test_the_running_training_loss_is_the_mean_over_the_images_of_the_last_epoch(tmp_path):
+    model = FashionClassifier(**TINY, learning_rate=0.0, conv_dropout=0.0, hidden_dropout=0.0)
+    trainer = fit(model, tmp_path, epochs=2)
+
+    (everything,) = tiny_loader(batch_size=20)
+    loss = F.cross_entropy(model(everything.images), everything.labels).item()
+
+    assert trainer.callback_metrics["train/loss"].item() == pytest.approx(loss, rel=1e-6)
+
+
+def test_a_second_fit_logs_again(tmp_path):
+    model = FashionClassifier(**TINY)
+    fit(model, tmp_path)
+
+    assert "train/loss" in fit(model, tmp_path).callback_metrics
+
+
+def test_evaluation_returns_each_images_loss_and_correctness():
+    model = FashionClassifier(**TINY).eval()
+    model.log = lambda *args, **kwargs: None
+    (batch,) = tiny_loader(batch_size=20)
+
+    result = model.validation_step(batch, 0)
+
+    assert result["losses"].shape == (20,)
+    assert result["correct"].dtype == torch.bool
+    torch.testing.assert_close(result["loss"], F.cross_entropy(model(batch.images), batch.labels))
+
+
+def test_label_smoothing_applies_to_training_alone():
+    model = FashionClassifier(**TINY, label_smoothing=0.5, conv_dropout=0.0, hidden_dropout=0.0)
+    model.log = lambda *args, **kwargs: None
+    model._registered_in_epoch = 0  # a bare step: there is no trainer to log to
+    (batch,) = tiny_loader(batch_size=20)
+
+    training = model.training_step(batch, 0)
+    evaluation = model.eval().validation_step(batch, 0)["loss"]
+
+    logits = model(batch.images)
+    torch.testing.assert_close(training, F.cross_entropy(logits, batch.labels, label_smoothing=0.5))
+    torch.testing.assert_close(evaluation, F.cross_entropy(logits, batch.labels))
+
+
+def test_a_batchs_weight_multiplies_its_loss():
+    model = FashionClassifier(**TINY, conv_dropout=0.0, hidden_dropout=0.0)
+    model._registered_in_epoch = 0
+    (batch,) = tiny_loader(batch_size=20)
+
+    plain = model.training_step(batch, 0)
+    weighted = model.training_step(Batch(batch.images, batch.labels, 0.5), 0)
+
+    torch.testing.assert_close(weighted, plain * 0.5)
+
+
+def test_a_batch_of_images_and_labels_alone_will_do():
+    model = FashionClassifier(**TINY)
+    model._registered_in_epoch = 0
+
+    assert model.training_step((torch.rand(3, 1, 6, 6), torch.tensor([1, 2, 3])), 0).shape == ()
+
+
+def test_prediction_returns_probabilities():
+    result = FashionClassifier(**TINY).eval().predict_step(Batch(torch.rand(3, 1, 6, 6), torch.tensor([1, 2, 3])), 0)
+
+    torch.testing.assert_close(result["probabilities"].sum(dim=1), torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "settings"),
+    [
+        ({}, torch.optim.Adam, {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-7}),
+        ({"optimizer": "adamw", "weight_decay": 0.1}, torch.optim.AdamW, {"weight_decay": 0.1}),
+        ({"optimizer": "sgd", "learning_rate": 0.01}, torch.optim.SGD, {"lr": 0.01, "momentum": 0}),
+        ({"optimizer": "sgd", "momentum": 0.9}, torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+    ],
+)
+def test_each_optimiser_is_built_with_its_settings(options, kind, settings):
+    optimizer = FashionClassifier(**TINY, **options).configure_optimizers()
+
+    assert type(optimizer) is kind
+    assert {name: optimizer.param_groups[0][name] for name in settings} == settings
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "cosine"])
+def test_a_schedule_moves_at_every_step_and_ends_low(tmp_path, schedule):
+    rates = []
+
+    class Watch(pl.Callback):
+        def on_before_optimizer_step(self, _trainer, _module, optimizer):
+            rates.append(optimizer.param_groups[0]["lr"])
+
+    fit(FashionClassifier(**TINY, schedule=schedule), tmp_path, epochs=2, callbacks=[Watch()])
+
+    assert len(set(rates)) == 6  # two epochs of three batches
+    assert rates[-1] < 0.1 * max(rates)
+
+
+def test_a_negative_learning_rate_is_refused():
+    with pytest.raises(ValueError, match="learning_rate must not be negative, got -1"):
+        FashionClassifier(learning_rate=-1)
+
+
+def test_first_activations_are_laid_out_with_channels_innermost():
+    model = FashionClassifier(**TINY)
+    seen = []
+    model.net.conv1.conv.register_forward_hook(
+        lambda _module, _args, out: seen.append(out.is_contiguous(memory_format=torch.channels_last))
+    )
+
+    model(next(iter(tiny_loader())).images)
+
+    assert seen == [True]

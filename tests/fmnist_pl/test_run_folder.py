@@ -1,0 +1,35 @@
+"""Version folders of runs."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from fmnist_pl import run_folder
+from fmnist_pl.errors import UserError
+
+
+def test_versions_count_up_from_zero(tmp_path):
+    folder = tmp_path / "baseline"
+
+    assert [run_folder.new_version(folder) for _ in range(3)] == [0, 1, 2]
+    assert sorted(path.name for path in folder.iterdir()) == ["version_0", "version_1", "version_2"]
+
+
+def test_a_gap_is_not_filled(tmp_path):
+    (tmp_path / "version_7").mkdir()
+
+    assert run_folder.new_version(tmp_path) == 8
+
+
+def test_runs_that_start_together_get_folders_of_their_own(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        versions = list(pool.map(lambda _: run_folder.new_version(tmp_path), range(40)))
+
+    assert sorted(versions) == list(range(40))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(UserError, match=r"file/baseline cannot be written: Not a directory. Choose another with"):
+        run_folder.new_version(tmp_path / "file" / "baseline")
