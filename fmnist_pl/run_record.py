@@ -16,7 +16,7 @@ import torchvision
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
-from callbacks import training_health_log
+from fmnist_pl.health_text import write_text
 from fmnist_pl.network import parameter_count
 
 HISTORY = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
@@ -41,7 +41,7 @@ class RunRecord(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the description that the Training Health tab shows while the run goes on."""
-        training_health_log.write_text(trainer, "run", self.description(trainer, pl_module))
+        write_text(trainer, "run", self.description(trainer, pl_module))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the time."""
@@ -119,7 +119,7 @@ class RunRecord(pl.Callback):
             "seconds_per_epoch": summary["seconds_per_epoch"],
             "sentences": summary["sentences"],
         }
-        training_health_log.write_text(trainer, "result", result)
+        write_text(trainer, "result", result)
         for logger in trainer.loggers:
             logger.finalize("success")
 
