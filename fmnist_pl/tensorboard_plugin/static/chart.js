@@ -1,0 +1,183 @@
+// A chart on the page: a card with its title, its numbers as a table, and its downloads. Drawn when scrolled into view.
+
+import { loadPlotly } from "./api.js";
+import { h, plotlyText } from "./dom.js";
+import { baseLayout, surface } from "./theme.js";
+
+const MOST_TABLE_ROWS = 500;
+const CONFIG = {
+  displaylogo: false,
+  displayModeBar: "hover",
+  modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+  doubleClick: "reset",
+};
+
+const specs = new WeakMap(); // plot element -> its chart
+let plotlyVersion = "";
+
+export function setPlotlyVersion(version) {
+  plotlyVersion = version;
+}
+
+const near = new IntersectionObserver(
+  (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => draw(entry.target)),
+  { rootMargin: "400px" },
+);
+
+// TensorBoard hides an inactive tab by a height of 0, where Plotly must not measure itself
+const sizes = new ResizeObserver((entries) => {
+  for (const { target, contentRect } of entries) {
+    if (contentRect.width > 0 && contentRect.height > 0 && target.dataset.drawn) window.Plotly.Plots.resize(target);
+  }
+});
+
+/**
+ * A card with one chart.
+ *
+ * `build(forExport)` gives {data, layout} for Plotly, `table()` gives {columns, rows}; both are called when needed.
+ * `swatch`: a run's colour beside the title. `file`: stem of the names of downloads.
+ */
+export function chartCard({ title, subtitle = "", swatch, height, file, label, build, table, wide = false }) {
+  const plot = h("div", { class: "plot", role: "img", "aria-label": label ?? `${title}. ${subtitle}`, style: { height: `${height}px` } });
+  const tableBox = h("div", { class: "table-alternative", hidden: true });
+  const toggle = tool("Table", `Show the numbers of ${title} as a table`, () => {
+    tableBox.hidden = !tableBox.hidden;
+    toggle.setAttribute("aria-expanded", String(!tableBox.hidden));
+    if (!tableBox.hidden) tableBox.replaceChildren(htmlTable(title, table()));
+  });
+  toggle.setAttribute("aria-expanded", "false");
+  specs.set(plot, { build, title, height });
+  near.observe(plot);
+  sizes.observe(plot);
+  return h(
+    "figure",
+    { class: wide ? "card wide" : "card", data: { chart: file } },
+    h(
+      "figcaption",
+      {},
+      h("div", { class: "card-title" }, swatch && h("span", { class: "swatch", style: { background: swatch } }), h("h3", { title }, title)),
+      h(
+        "div",
+        { class: "tools" },
+        toggle,
+        tool("CSV", `Download ${title} as CSV`, () => save(csvBlob(table()), `${safeName(file)}.csv`)),
+        tool("PNG", `Download ${title} as PNG`, () => savePng(plot, file)),
+      ),
+      subtitle && h("p", { class: "card-subtitle" }, subtitle),
+    ),
+    plot,
+    tableBox,
+  );
+}
+
+/** Frees the charts below `root` before it is replaced. */
+export function dispose(root) {
+  for (const plot of root.querySelectorAll(".plot")) {
+    near.unobserve(plot);
+    sizes.unobserve(plot);
+    specs.delete(plot);
+    if (plot.dataset.drawn) window.Plotly.purge(plot);
+  }
+}
+
+async function draw(plot) {
+  try {
+    const Plotly = await loadPlotly(plotlyVersion);
+    const spec = specs.get(plot);
+    if (!spec || !plot.isConnected) return;
+    const { data, layout } = spec.build(false);
+    await Plotly.react(plot, data, merge(baseLayout(), { height: spec.height, autosize: true }, layout), CONFIG);
+    plot.dataset.drawn = "true";
+  } catch (error) {
+    plot.replaceChildren(h("p", { class: "failure", role: "alert" }, `This chart could not be drawn: ${error.message}`));
+  }
+}
+
+async function savePng(plot, file) {
+  const Plotly = await loadPlotly(plotlyVersion);
+  const spec = specs.get(plot);
+  const { data, layout } = spec.build(true);
+  const full = merge(baseLayout(), layout, {
+    paper_bgcolor: surface().paper,
+    plot_bgcolor: layout.plot_bgcolor ?? surface().paper,
+    title: { text: plotlyText(spec.title), font: { size: 16 }, x: 0.02, xanchor: "left" },
+    showlegend: data.some((trace) => trace.type === "scatter" && trace.showlegend !== false),
+    margin: { t: 56 },
+  });
+  const size = { width: Math.max(plot.clientWidth, 700), height: Math.max(plot.clientHeight, 320) + 60 };
+  const url = await Plotly.toImage({ data, layout: full }, { format: "png", scale: 2, ...size });
+  save(await (await blobOf(url)), `${safeName(file)}.png`);
+}
+
+function blobOf(dataUrl) {
+  // fetch("data:") is forbidden by TensorBoard's content security policy
+  const bytes = Uint8Array.from(atob(dataUrl.split(",")[1]), (c) => c.charCodeAt(0));
+  return new Blob([bytes], { type: "image/png" });
+}
+
+export function csvBlob({ columns, rows }) {
+  const cell = (value) => {
+    if (value === null || value === undefined) return "";
+    let text = String(value);
+    // a spreadsheet would run a run's name that begins like a formula
+    if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
+    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const lines = [columns, ...rows].map((row) => row.map(cell).join(","));
+  return new Blob([`${lines.join("\r\n")}\r\n`], { type: "text/csv;charset=utf-8" });
+}
+
+export function save(blob, name) {
+  const link = h("a", { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+function safeName(text) {
+  return text.replace(/[^A-Za-z0-9._-]+/g, "_").slice(0, 120);
+}
+
+function tool(text, description, onclick) {
+  return h("button", { type: "button", class: "tool", title: description, "aria-label": description, onclick }, text);
+}
+
+function htmlTable(caption, { columns, rows }) {
+  const format = (value) => (value === null || value === undefined ? "–" : typeof value === "number" ? String(Number(value.toPrecision(5))) : value);
+  return h(
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+    h(
+      "table",
+      {},
+      h("thead", {}, h("tr", {}, columns.map((column) => h("th", { scope: "col" }, column)))),
+      h(
+        "tbody",
+        {},
+        rows.slice(0, MOST_TABLE_ROWS).map((row) => h("tr", {}, row.map((value) => h("td", { class: typeof value === "number" ? "number" : "" }, format(value))))),
+      ),
+    ),
+    rows.length > MOST_TABLE_ROWS && h("p", { class: "muted" }, `The first ${MOST_TABLE_ROWS} of ${rows.length} rows; the CSV has them all.`),
+  );
+}
+
+/** Deep merge of plain objects, later ones win. */
+export function merge(...objects) {
+  const result = {};
+  for (const object of objects) {
+    for (const [key, value] of Object.entries(object ?? {})) {
+      const plain = value !== null && typeof value === "object" && !Array.isArray(value);
+      result[key] = plain ? merge(result[key], value) : value;
+    }
+  }
+  return result;
+}
+
+/** The x axis of every chart: how often the training set has been seen. Lightning counts from 0, the page from 1. */
+export function epochAxis(epochSets) {
+  const last = Math.max(1, ...epochSets.map((epochs) => (epochs.length ? epochs[epochs.length - 1] + 1 : 1)));
+  const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].find((s) => last / s <= 12) ?? undefined;
+  return { title: { text: "epoch" }, tickmode: "linear", tick0: step === 1 ? 1 : 0, dtick: step, tickformat: "d", range: [last > 1 ? 1 - 0.02 * last : 0.5, last * 1.02 + (last > 1 ? 0 : 0.5)] };
+}
+
+/** Epochs as shown: 1 is after the first pass. */
+export const shown = (epochs) => epochs.map((epoch) => epoch + 1);

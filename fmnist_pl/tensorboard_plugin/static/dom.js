@@ -1,0 +1,57 @@
+// Building the page from data: everything that comes from a log enters as text, never as HTML.
+
+/** Makes an element. `props`: attributes; `class`, `style` (object), `on*` (listeners) and `data` (dataset) as usual. */
+export function h(tag, props = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [key, value] of Object.entries(props)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else if (key === "style") for (const [name, v] of Object.entries(value)) node.style.setProperty(name, v);
+    else if (key === "data") Object.assign(node.dataset, value);
+    else node.setAttribute(key, value === true ? "" : value);
+  }
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  return node;
+}
+
+/** A sentence in which `back-ticks` mark code. */
+export function withCode(sentence) {
+  return sentence.split("`").map((part, i) => (i % 2 ? h("code", {}, part) : part));
+}
+
+/** Plotly reads tags and entities in every text it draws; this leaves it nothing to read. */
+export function plotlyText(text) {
+  return String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+}
+
+export const NONE = "–";
+
+export function percent(share, digits = 1) {
+  return isNumber(share) ? `${(100 * share).toFixed(digits)} %` : NONE;
+}
+
+/** A difference of shares in percentage points, signed. */
+export function points(difference, digits = 1) {
+  if (!isNumber(difference)) return NONE;
+  const text = (100 * difference).toFixed(digits);
+  return (Number(text) > 0 ? "+" : "") + text.replace("-", "−");
+}
+
+export function whole(count) {
+  return isNumber(count) ? count.toLocaleString("en-US") : NONE;
+}
+
+export function isNumber(value) {
+  return typeof value === "number" && Number.isFinite(value);
+}
+
+/** Groups of radio-like buttons: `options` is [[value, label], ...]. */
+export function segmented(label, options, chosen, choose) {
+  return h(
+    "div",
+    { class: "segmented", role: "group", "aria-label": label },
+    options.map(([value, text]) =>
+      h("button", { type: "button", "aria-pressed": String(value === chosen), data: { value }, onclick: () => choose(value) }, text),
+    ),
+  );
+}

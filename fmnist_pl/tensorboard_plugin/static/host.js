@@ -1,0 +1,86 @@
+// The page around ours: TensorBoard's theme, its reload button and its address bar. None of it may be there.
+
+import { isReport } from "./api.js";
+
+const PLUGIN = "training_health";
+
+function hostWindow() {
+  try {
+    // same origin, so readable; a foreign frame throws
+    return !isReport && window.parent !== window && window.parent.document ? window.parent : null;
+  } catch {
+    return null;
+  }
+}
+
+const host = hostWindow();
+
+/** Calls back whenever TensorBoard has read new data, and when the tab is shown again. */
+export function onReload(refetch) {
+  if (!host) return;
+  const channel = new MessageChannel();
+  channel.port1.onmessage = ({ data }) => {
+    const message = JSON.parse(data);
+    if (message.isReply) return;
+    channel.port1.postMessage(JSON.stringify({ type: message.type, id: message.id, payload: null, error: null, isReply: true }));
+    if (message.type === "experimental.DataReloaded") refetch();
+  };
+  window.parent.postMessage("experimental.bootstrap", window.location.origin, [channel.port2]);
+}
+
+/** Calls back with true for dark, now and at each change. */
+export function onTheme(apply) {
+  if (host) {
+    const body = host.document.body;
+    const read = () => apply(body.classList.contains("dark-mode"));
+    new MutationObserver(read).observe(body, { attributes: true, attributeFilter: ["class"] });
+    read();
+  } else {
+    const dark = window.matchMedia("(prefers-color-scheme: dark)");
+    dark.addEventListener("change", () => apply(dark.matches));
+    apply(dark.matches);
+  }
+}
+
+// TensorBoard's address is #<tab>&key=value...; ours is #view=...
+const key = host ? `p.${PLUGIN}.view` : "view";
+
+/** The state in the address bar, so that a link brings back what its sender saw; null if there is none. */
+export function readAddress() {
+  const hash = (host ?? window).location.hash.slice(1);
+  if (host && !isOurs(hash)) return null;
+  const text = new URLSearchParams(host ? hash.slice(PLUGIN.length) : hash).get(key);
+  return parse(text);
+}
+
+/** Puts the state into the address bar without a navigation, if our tab is the one that is shown. */
+export function writeAddress(state) {
+  const target = host ?? window;
+  const hash = target.location.hash.slice(1);
+  if (host && !isOurs(hash)) return;
+  const parameters = new URLSearchParams(host ? hash.slice(PLUGIN.length) : hash);
+  parameters.set(key, JSON.stringify(state));
+  const url = new URL(target.location.href);
+  url.hash = host ? `${PLUGIN}&${parameters}` : String(parameters);
+  target.history.replaceState(target.history.state, "", url);
+}
+
+/** Calls back when someone pastes or walks back to another address of our tab. */
+export function onAddress(changed) {
+  const target = host ?? window;
+  target.addEventListener("hashchange", () => {
+    if (!host || isOurs(target.location.hash.slice(1))) changed();
+  });
+}
+
+function isOurs(hash) {
+  return hash === PLUGIN || hash.startsWith(`${PLUGIN}&`);
+}
+
+function parse(text) {
+  try {
+    return text ? JSON.parse(text) : null;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,201 @@
+// The page: fetches, keeps the reader's choices, and puts the sections together.
+
+import { isReport, source } from "./api.js";
+import { dispose, setPlotlyVersion } from "./chart.js";
+import { deadUnitsCharts, siteNames, siteOf, sitePicker } from "./dead_units.js";
+import { h, segmented } from "./dom.js";
+import { emptyState } from "./empty.js";
+import { findingsSection } from "./findings.js";
+import { gapCharts } from "./gap.js";
+import { onAddress, onReload, onTheme } from "./host.js";
+import { overviewTable } from "./overview.js";
+import { loadState, pickedRows, saveState } from "./state.js";
+import { runLooks, theme } from "./theme.js";
+import { mapKey, unitMap } from "./unit_map.js";
+import { weightCharts } from "./weights.js";
+
+const MOST_MAPS = 6;
+
+const SECTIONS = [
+  ["glance", "Runs at a glance", "One row per run. Tick the runs to compare; their colours are the same in every chart, and the address in your browser is a link to what you see."],
+  ["findings", "Findings", "What the numbers say, checked against published rules. An alarm names its evidence, its rule and what to try."],
+  ["units", "Which neurons are dead", "A unit is one channel of a convolution or one feature of a dense layer. Dead: it fired on none of the n images of the window, at any position. Rare: it fired, but on less than 1 %. That many outputs are zero (sparsity) is normal for a ReLU and is neither."],
+  ["gap", "Is the gap real", "Training accuracy as it is usually shown is measured with dropout on, while the weights still change. Here both sides are measured in eval mode with the same weights, on as many training as validation images. A gap inside its band is noise."],
+  ["weights", "How the weights move", "Update ratio: the norm of one optimiser step's change over the norm of the weights, for the last step of each epoch. Around 1e-3 is healthy; far above, the weights are thrown about; far below, they hardly learn."],
+];
+
+let state = loadState();
+let overview = null;
+let round = 0; // of rendering: an older one that is still waiting for data gives up
+
+/** Entry point: TensorBoard calls it, a report calls it at its end. */
+export async function render() {
+  document.documentElement.lang = "en";
+  if (!isReport) document.head.append(h("link", { rel: "stylesheet", href: "./static/style.css" }));
+  document.body.replaceChildren(...skeleton());
+  onTheme((dark) => {
+    theme.dark = dark;
+    document.documentElement.dataset.theme = dark ? "dark" : "light";
+    if (overview) renderAll();
+  });
+  onReload(refetch);
+  onAddress(() => {
+    state = loadState();
+    if (overview) renderAll();
+  });
+  await refetch();
+}
+
+async function refetch() {
+  try {
+    const fetched = await source.overview();
+    fetched.runs.forEach((row, place) => (row.place = place));
+    setPlotlyVersion(fetched.plotly);
+    overview = fetched;
+    notify("");
+    await renderAll();
+  } catch (error) {
+    notify(`The records could not be read: ${error.message}. Press reload to try again.`);
+  }
+}
+
+function update(changes) {
+  state = { ...state, ...changes };
+  saveState(state);
+  if (["sort", "filter", "descending"].some((key) => key in changes)) renderTable(context());
+  else renderAll();
+}
+
+function context() {
+  const rows = overview.runs;
+  const picked = pickedRows(state, rows);
+  return { rows, leftOut: overview.left_out, picked, looks: runLooks(rows, picked), state, update, goTo };
+}
+
+async function renderAll() {
+  const mine = ++round;
+  const view = context();
+  const watched = view.rows.some((row) => row.state === "ok" || row.state === "refused");
+  document.getElementById("main").hidden = !watched;
+  const blank = document.getElementById("blank");
+  blank.hidden = watched;
+  blank.replaceChildren(...(watched ? [] : [emptyState(view.rows)]));
+  document.getElementById("bar").hidden = !watched;
+  if (watched) {
+    renderTable(view);
+    renderChips(view);
+    fill("findings", findingsSection(view));
+    await renderCharts(view, mine);
+  }
+  if (mine === round) document.body.dataset.ready = String(mine);
+}
+
+function renderTable(view) {
+  const focused = document.activeElement;
+  const again = focused?.dataset.pick ? `[data-pick="${CSS.escape(focused.dataset.pick)}"]` : focused?.dataset.sort ? `[data-sort="${focused.dataset.sort}"]` : focused?.id ? `#${CSS.escape(focused.id)}` : "";
+  const scrolled = document.querySelector(".overview")?.scrollTop ?? 0;
+  fill("glance", [overviewTable(view)]);
+  document.querySelector(".overview").scrollTop = scrolled;
+  if (again && !focused.isConnected) {
+    const target = document.querySelector(`#glance ${again}`);
+    target?.focus({ preventScroll: true });
+    if (target?.type === "search") target.setSelectionRange(target.value.length, target.value.length);
+  }
+}
+
+function renderChips({ picked, looks }) {
+  const without = (run) => picked.map((row) => row.run).filter((name) => name !== run);
+  document.getElementById("chips").replaceChildren(
+    ...picked.map((row) =>
+      h(
+        "span",
+        { class: "chip", title: row.run },
+        h("span", { class: "swatch", style: { background: looks.get(row.run).colour } }),
+        h("span", { class: "chip-name" }, row.run),
+        h("button", { type: "button", "aria-label": `Stop comparing ${row.run}`, onclick: () => update({ runs: without(row.run) }) }, "×"),
+      ),
+    ),
+  );
+}
+
+async function renderCharts(view, mine) {
+  if (!view.picked.length) {
+    for (const id of ["units", "gap", "weights"]) fill(id, [h("p", { class: "muted" }, "Pick a run above to see its charts.")]);
+    return;
+  }
+  const loaded = await Promise.allSettled(view.picked.map((row) => source.run(row)));
+  if (mine !== round) return;
+  const failed = loaded.find((result) => result.status === "rejected");
+  if (failed) notify(`Some runs could not be read: ${failed.reason.message}. Press reload to try again.`);
+  const runs = view.picked.map((row, i) => ({ row, data: loaded[i].value, look: view.looks.get(row.run) })).filter(({ data }) => data);
+  const names = siteNames(runs);
+  const site = names.includes(state.site) ? state.site : (names.at(-1) ?? "");
+  const mapBox = h("div", { class: "maps-box" });
+  fill("units", [...deadUnitsCharts(runs), names.length > 0 && mapHeader(names, site), mapBox]);
+  fill("gap", [segmented("Measure of the gap", [["accuracy", "Accuracy"], ["loss", "Loss"]], state.metric, (metric) => update({ metric })), ...gapCharts(runs, state.metric)]);
+  fill("weights", weightCharts(runs));
+  if (site) await renderMaps(runs, site, mapBox, mine);
+}
+
+function mapHeader(names, site) {
+  return h(
+    "div",
+    { class: "map-header" },
+    h("h3", {}, "Every unit, every epoch"),
+    h("p", { class: "lede" }, "One row per unit, one column per epoch. A unit that fired on none of n images fires, with 95 % confidence, on at most 3/n of all images: dead is a statement about the window."),
+    h(
+      "div",
+      { class: "controls" },
+      sitePicker(names, site, (chosen) => update({ site: chosen })),
+      segmented("Order of the units", [["death", "Sorted by death"], ["index", "By index"]], state.order, (order) => update({ order })),
+    ),
+    mapKey(),
+  );
+}
+
+async function renderMaps(runs, site, box, mine) {
+  const having = runs.filter(({ data }) => siteOf(data, site));
+  const drawn = having.slice(0, MOST_MAPS);
+  const maps = await Promise.allSettled(drawn.map(({ row }) => source.units(row, site)));
+  if (mine !== round) return;
+  const cards = drawn.map((run, i) => (maps[i].value?.epochs.length ? unitMap({ ...run, map: maps[i].value, order: state.order }) : null));
+  box.replaceChildren(
+    h("div", { class: "grid maps" }, cards.filter(Boolean)),
+    ...(having.length > drawn.length ? [h("p", { class: "muted" }, `The first ${drawn.length} of ${having.length} picked runs are drawn.`)] : []),
+  );
+}
+
+/** Jumps to a section; to a site's map if one is named. */
+function goTo(section, site = "") {
+  if (site && site !== state.site) update({ site });
+  document.getElementById(section).scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth", block: "start" });
+}
+
+function skeleton() {
+  const nav = SECTIONS.map(([id, title]) => h("button", { type: "button", class: "nav", onclick: () => goTo(id) }, title));
+  const toggle = isReport && h("button", { type: "button", class: "quiet", onclick: toggleTheme }, "Light / dark");
+  return [
+    h("div", { id: "bar", hidden: true }, h("div", { class: "bar-row" }, h("h1", {}, "Training Health"), h("nav", { "aria-label": "Sections" }, nav), toggle), h("div", { id: "chips", "aria-label": "Picked runs" })),
+    h("div", { id: "notice", role: "alert", hidden: true }),
+    h("div", { id: "blank", hidden: true }),
+    h("main", { id: "main", hidden: true }, SECTIONS.map(([id, title, lede]) => h("section", { id, "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title), h("p", { class: "lede" }, lede), h("div", { class: "content" })))),
+  ];
+}
+
+function toggleTheme() {
+  theme.dark = !theme.dark;
+  document.documentElement.dataset.theme = theme.dark ? "dark" : "light";
+  renderAll();
+}
+
+function fill(id, children) {
+  const content = document.querySelector(`#${id} > .content`);
+  dispose(content);
+  content.replaceChildren(...children.flat(Infinity).filter(Boolean));
+}
+
+function notify(message) {
+  const box = document.getElementById("notice");
+  box.hidden = !message;
+  box.textContent = message;
+}

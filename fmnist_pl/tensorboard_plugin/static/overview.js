@@ -1,0 +1,138 @@
+// Runs at a glance: one row per run, sortable, with the check boxes that pick what is compared.
+
+import { NONE, h, isNumber, percent, points, whole } from "./dom.js";
+
+const VERDICT_MARKS = { critical: "✕", warning: "!", notice: "i", healthy: "✓", unknown: "?" };
+const SEVERITY_ORDER = ["critical", "warning", "notice", "healthy", "unknown"];
+
+const COLUMNS = [
+  { key: "run", title: "Run", value: (row) => row.place, cell: runCell },
+  { key: "variant", title: "Variant", value: (row) => row.variant, cell: (row) => row.variant || NONE },
+  { key: "dataset", title: "Dataset", value: (row) => row.dataset, cell: (row) => row.dataset || NONE },
+  { key: "seed", title: "Seed", number: true, value: (row) => row.seed, cell: (row) => (isNumber(row.seed) ? String(row.seed) : NONE) },
+  { key: "epochs", title: "Epochs", number: true, value: (row) => row.epochs, cell: epochsCell, help: "Epochs done, of those planned" },
+  { key: "dead", title: "Dead units", number: true, value: (row) => row.dead_share, cell: deadCell, help: "Units that fired on none of the n images of the last epoch's window" },
+  { key: "gap", title: "Gap ± SE", number: true, value: (row) => row.gap, cell: gapCell, help: "Training minus validation accuracy in eval mode, percentage points ± standard error" },
+  { key: "val", title: "Val. accuracy", number: true, value: (row) => row.val_accuracy, cell: (row) => percent(row.val_accuracy, 2), help: "At the last epoch" },
+  { key: "test", title: "Test accuracy", number: true, value: (row) => row.test_accuracy, cell: (row) => percent(row.test_accuracy, 2), help: "Of the best checkpoint, measured once at the end" },
+  { key: "verdict", title: "Verdict", value: (row) => SEVERITY_ORDER.indexOf(row.verdict.level), cell: (row) => verdictPill(row) },
+];
+
+/** `view`: {rows, picked, looks, state, update(changes)}. */
+export function overviewTable({ rows, leftOut, picked, looks, state, update }) {
+  const pickedNames = new Set(picked.map((row) => row.run));
+  const setPicks = (names) => update({ runs: rows.filter((row) => names.has(row.run)).map((row) => row.run) });
+  const shown = sorted(rows.filter((row) => matches(row, state.filter)), state);
+  const body = shown.map((row) => tableRow(row, pickedNames, looks, (checked) => {
+    const names = new Set(pickedNames);
+    if (checked) names.add(row.run);
+    else names.delete(row.run);
+    setPicks(names);
+  }));
+  const button = (text, names) => h("button", { type: "button", class: "quiet", onclick: () => setPicks(names()) }, text);
+  return h(
+    "div",
+    { class: "card wide" },
+    h(
+      "div",
+      { class: "table-tools" },
+      h("input", {
+        type: "search",
+        id: "filter",
+        placeholder: "Filter runs",
+        "aria-label": "Show only runs whose name, variant or verdict contains",
+        value: state.filter,
+        oninput: (event) => update({ filter: event.target.value }),
+      }),
+      button("Pick all shown", () => new Set(shown.filter((row) => row.state === "ok").map((row) => row.run))),
+      button("Pick none", () => new Set()),
+      h("span", { class: "muted push" }, `${pickedNames.size} of ${rows.length} runs picked`),
+    ),
+    h(
+      "div",
+      { class: "scroll overview", tabindex: "0", role: "region", "aria-label": "Runs at a glance" },
+      h("table", { id: "runs" }, h("thead", {}, h("tr", {}, h("th", { class: "pick" }, h("span", { class: "visually-hidden" }, "Picked")), COLUMNS.map((column) => header(column, state, update)))), h("tbody", {}, body)),
+    ),
+    leftOut > 0 && h("p", { class: "muted" }, `${leftOut} older runs are left out. Point --logdir at fewer of them to see the rest.`),
+  );
+}
+
+function header(column, state, update) {
+  const active = state.sort === column.key;
+  const direction = active ? (state.descending ? "descending" : "ascending") : "none";
+  return h(
+    "th",
+    { scope: "col", "aria-sort": direction, class: column.number ? "number" : "" },
+    h(
+      "button",
+      { type: "button", class: "sort", title: column.help ?? `Sort by ${column.title}`, data: { sort: column.key }, onclick: () => update({ sort: column.key, descending: active ? !state.descending : column.number === true }) },
+      column.title,
+      h("span", { class: "arrow", "aria-hidden": "true" }, active ? (state.descending ? "▾" : "▴") : ""),
+    ),
+  );
+}
+
+function tableRow(row, pickedNames, looks, pick) {
+  const drawable = row.state === "ok";
+  const box = h("input", { type: "checkbox", "aria-label": `Compare ${row.run}`, checked: pickedNames.has(row.run), disabled: !drawable, data: { pick: row.run }, onchange: (event) => pick(event.target.checked) });
+  const swatch = h("span", { class: "swatch", style: { background: looks.get(row.run)?.colour ?? "transparent" } });
+  if (!drawable) {
+    const why = { no_monitors: "No monitors: this run logged no training-health records.", unreadable: row.message }[row.state] ?? row.message;
+    const measured = isNumber(row.val_accuracy) ? ` Validation accuracy ${percent(row.val_accuracy, 2)}.` : "";
+    return h("tr", { class: "silent", data: { run: row.run } }, h("td", { class: "pick" }, box), h("td", { class: "run" }, row.run), h("td", { colspan: COLUMNS.length - 1 }, why + measured));
+  }
+  return h(
+    "tr",
+    { data: { run: row.run }, class: pickedNames.has(row.run) ? "picked" : "" },
+    h("td", { class: "pick" }, box, swatch),
+    COLUMNS.map((column) => h("td", { class: [column.number ? "number" : "", column.key].join(" ").trim() }, column.cell(row))),
+  );
+}
+
+function runCell(row) {
+  return h("span", { title: row.message ? `${row.run}: ${row.message}` : row.run }, row.run, row.message && h("span", { class: "muted" }, " (partly unreadable)"));
+}
+
+function epochsCell(row) {
+  if (!isNumber(row.epochs)) return NONE;
+  const planned = isNumber(row.max_epochs) && row.max_epochs > 0 ? ` / ${row.max_epochs}` : "";
+  const early = !row.finished && isNumber(row.max_epochs) && row.max_epochs > row.epochs;
+  return h("span", { title: early ? "Still going, or stopped before the end" : "" }, String(row.epochs), h("span", { class: "muted" }, planned), early && h("span", { class: "going", "aria-label": "not finished" }, " ◔"));
+}
+
+function deadCell(row) {
+  if (!isNumber(row.dead_share)) return NONE;
+  return h(
+    "span",
+    { class: "bar-cell", title: `${whole(row.dead)} of ${whole(row.units)} units, on ${whole(row.n)} images` },
+    h("span", { class: "bar", "aria-hidden": "true" }, h("span", { style: { width: `${Math.min(100, 100 * row.dead_share)}%` } })),
+    percent(row.dead_share),
+  );
+}
+
+function gapCell(row) {
+  if (!isNumber(row.gap)) return NONE;
+  return [points(row.gap), h("span", { class: "muted" }, isNumber(row.gap_se) ? ` ± ${(100 * row.gap_se).toFixed(1)}` : "")];
+}
+
+export function verdictPill(row) {
+  const { level, words } = row.verdict;
+  return h("span", { class: `pill ${level}` }, h("span", { class: "mark", "aria-hidden": "true" }, VERDICT_MARKS[level]), words);
+}
+
+function matches(row, filter) {
+  const wanted = filter.trim().toLowerCase();
+  return !wanted || [row.run, row.variant, row.dataset, row.verdict.words].some((text) => text.toLowerCase().includes(wanted));
+}
+
+/** Rows by the chosen column; rows without a value come last either way, equal ones keep their natural order. */
+function sorted(rows, state) {
+  const column = COLUMNS.find((c) => c.key === state.sort) ?? COLUMNS[0];
+  const known = (row) => row.state === "ok" && column.value(row) !== null && column.value(row) !== "";
+  const sign = state.descending ? -1 : 1;
+  return [...rows].sort((a, b) => {
+    if (!known(a) || !known(b)) return Number(known(b)) - Number(known(a)) || a.place - b.place;
+    const [x, y] = [column.value(a), column.value(b)];
+    return sign * (x < y ? -1 : x > y ? 1 : 0) || a.place - b.place;
+  });
+}

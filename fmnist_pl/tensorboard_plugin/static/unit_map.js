@@ -1,0 +1,136 @@
+// The unit x epoch map: activity of every unit of one site, dead cells in a colour of their own.
+
+import { chartCard, epochAxis } from "./chart.js";
+import { h, isNumber } from "./dom.js";
+import { activityScale, dead, gradient, surface } from "./theme.js";
+
+const FLOOR = -4; // log10 of the activity at the scale's low end: one in ten thousand
+const TICKS = [
+  [-4, "0.01 %"],
+  [-3, "0.1 %"],
+  [-2, "1 %"],
+  [-1, "10 %"],
+  [0, "100 %"],
+];
+const LABELLED_UNITS = 40;
+
+export function unitMap({ row, look, map, order }) {
+  const rows = sortedRows(map, order);
+  const height = Math.max(260, Math.min(680, 70 + rows.length * (rows.length > 64 ? 2.2 : 8)));
+  const deadNow = rows.filter(({ activity }) => activity.at(-1) === 0).length;
+  const subtitle = `${map.site}: ${deadNow} of ${rows.length} units dead at the last epoch, n = ${map.n.at(-1)?.toLocaleString("en-US") ?? 0} images${map.note ? ` (${map.note})` : ""}`;
+  return chartCard({
+    title: row.run,
+    subtitle,
+    swatch: look.colour,
+    height,
+    file: `unit_map_${row.run}_${map.site}`,
+    label: `Activity of each unit of ${map.site} over epochs, run ${row.run}. ${deadNow} of ${rows.length} units are dead at the last epoch.`,
+    build: (forExport) => ({ data: traces(map, rows, forExport), layout: layout(map, rows, order) }),
+    table: () => ({
+      columns: ["run", "site", "unit", "epoch", "n", "activity", "dead", "upper_bound_95"],
+      rows: rows.flatMap(({ unit, activity }) => map.epochs.map((epoch, i) => [row.run, map.site, unit, epoch + 1, map.n[i], activity[i], activity[i] === 0 ? 1 : 0, activity[i] === 0 ? 3 / map.n[i] : null])),
+    }),
+  });
+}
+
+/** What the colours and marks mean: one key for all maps. */
+export function mapKey() {
+  const mark = (symbol, words) => h("span", { class: "key-entry" }, h("span", { class: "key-mark", "aria-hidden": "true" }, symbol), words);
+  const box = (colour, words) => h("span", { class: "key-entry" }, h("span", { class: "key-box", style: { background: colour } }), words);
+  return h(
+    "div",
+    { class: "key" },
+    box(dead(), "dead: exactly 0"),
+    h(
+      "span",
+      { class: "key-entry" },
+      "activity",
+      h(
+        "span",
+        { class: "key-scale", role: "img", "aria-label": "Activity from 0.01 % to 100 % on a log scale; below 1 % is rare" },
+        h("span", { class: "key-gradient", style: { background: gradient(activityScale()) } }),
+        h("span", { class: "key-ticks" }, TICKS.map(([at, text]) => h("span", { style: { left: `${100 * (1 - at / FLOOR)}%` } }, at === -2 ? h("strong", { title: "Below this a unit is rare" }, "rare < 1 %") : text))),
+      ),
+    ),
+    box(surface().missing, "no record"),
+    mark("×", "died"),
+    mark("○", "came back"),
+  );
+}
+
+function sortedRows(map, order) {
+  const rows = map.order.map((unit, i) => ({ unit, activity: map.activity[i] }));
+  return order === "index" ? rows.sort((a, b) => a.unit - b.unit) : rows;
+}
+
+function traces(map, rows, forExport) {
+  const x = map.epochs.map((epoch) => epoch + 1);
+  const y = rows.map(({ unit }) => String(unit));
+  const few = rows.length <= 64 && x.length <= 60;
+  const common = { type: "heatmap", x, y, xgap: few ? 1 : 0, ygap: few ? 1 : 0 };
+  const alive = {
+    ...common,
+    z: rows.map(({ activity }) => activity.map((a) => (a > 0 ? Math.max(FLOOR, Math.log10(a)) : null))),
+    customdata: rows.map(({ activity }) => activity),
+    colorscale: activityScale(),
+    zmin: FLOOR,
+    zmax: 0,
+    showscale: forExport,
+    colorbar: { title: { text: "activity" }, tickvals: TICKS.map(([at]) => at), ticktext: TICKS.map(([, text]) => text), thickness: 12, len: 0.9 },
+    hovertemplate: "unit %{y}, epoch %{x}<br>activity %{customdata:.3~%}<extra></extra>",
+    hoverongaps: false,
+  };
+  const zero = {
+    ...common,
+    z: rows.map(({ activity }) => activity.map((a) => (a === 0 ? 1 : null))),
+    customdata: rows.map(() => map.n.map((n) => [n, n > 0 ? 3 / n : 1])),
+    colorscale: [
+      [0, dead()],
+      [1, dead()],
+    ],
+    showscale: false,
+    hovertemplate: "unit %{y}, epoch %{x}<br>dead: fired on none of %{customdata[0]} images<br>fires on at most %{customdata[1]:.2~%} of all (95 %, 3/n)<extra></extra>",
+    hoverongaps: false,
+  };
+  const drawn = new Set(map.order);
+  return [alive, zero, marks("died", "x", map.deaths, drawn), marks("came back", "circle-open", map.revivals, drawn)];
+}
+
+function marks(name, symbol, pairs, drawn) {
+  const kept = pairs.filter(([unit]) => drawn.has(unit));
+  return {
+    type: "scatter",
+    mode: "markers",
+    name,
+    x: kept.map(([, epoch]) => epoch + 1),
+    y: kept.map(([unit]) => String(unit)),
+    marker: { symbol, size: 6, color: symbol === "x" ? "rgba(0,0,0,0.75)" : surface().text, line: { width: symbol === "x" ? 0 : 1.5, color: symbol === "x" ? "" : surface().text } },
+    hoverinfo: "skip",
+  };
+}
+
+function layout(map, rows, order) {
+  const units = rows.map(({ unit }) => String(unit));
+  const all = rows.length <= LABELLED_UNITS;
+  const every = Math.ceil(rows.length / 10);
+  const ticks = all || order === "index" ? units.filter((_, i) => all || i % every === 0) : [];
+  const epochs = map.epochs.map((epoch) => epoch + 1);
+  const half = isNumber(epochs[1]) ? (epochs[1] - epochs[0]) / 2 : 0.5;
+  return {
+    hovermode: "closest",
+    plot_bgcolor: surface().missing,
+    margin: { l: 48, r: 10, t: 6, b: 38 },
+    xaxis: { ...epochAxis([map.epochs]), range: [epochs[0] - half, epochs.at(-1) + half] },
+    yaxis: {
+      type: "category",
+      categoryorder: "array",
+      categoryarray: units,
+      autorange: "reversed",
+      showgrid: false,
+      tickvals: ticks,
+      tickfont: { size: all ? 9 : 11 },
+      title: { text: order === "death" ? "units, dead first" : "unit" },
+    },
+  };
+}
