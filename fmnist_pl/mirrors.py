@@ -22,7 +22,7 @@ def mirror_urls() -> tuple[str, ...]:
     if chosen:
         return chosen
     # imported here: slow to import, and needed for a download alone
-    from torchvision.datasets import FashionMNIST  # type: ignore[import-untyped]
+    from torchvision.datasets import FashionMNIST
 
     return tuple(FashionMNIST.mirrors)
 
