@@ -19,7 +19,7 @@ INACCURATE = 0.50
 
 KERAS_FAQ = 'Keras FAQ, "Why is my training loss much higher than my testing loss?"'
 PRECHELT = "validation loss: Prechelt 1998, Early stopping - but when? (generalisation loss GL)"
-AUTOTRAINER = "gap: AUTOTRAINER (Zhang et al., ICSE 2021): 0.1, or 0.07 above 90 % training accuracy"
+AUTOTRAINER = "gap: AUTOTRAINER (Zhang et al., ICSE 2021): 0.1, or 0.07 above 90% training accuracy"
 NOISE = "two binomial proportions: SE = sqrt(p(1-p)/n) each, added in quadrature"
 
 

@@ -14,8 +14,8 @@ MASS_DEATH = 0.20
 MASS_DEATH_MIN_UNITS = 5  # below that, a fifth of a layer is one or two units
 MANY_RARE = 0.30
 
-SMDEBUG = "layer limit: Amazon SageMaker Debugger, DeadRelu (threshold_layer = 50 %)"
-CS231N = 'Stanford CS231n notes, "Neural networks 1": up to 40 % of a network dies when the learning rate is too high'
+SMDEBUG = "layer limit: Amazon SageMaker Debugger, DeadRelu (threshold_layer = 50%)"
+CS231N = 'Stanford CS231n notes, "Neural networks 1": up to 40% of a network dies when the learning rate is too high'
 LOWER_LR = "A learning rate 3 to 10 times lower, or a warm-up over the first few hundred steps."
 HE_INIT = "He initialisation with zero biases (`initialization: he`)."
 LEAKY = "LeakyReLU, whose units can't die (`activation: leaky_relu`)."
@@ -65,7 +65,7 @@ def many_dead_units(run: HealthRun) -> Iterator[Finding]:
         f"never came back. {_origin(run)}",
         threshold=f"Warning when {MANY_DEAD_NETWORK:.0%} of the network or {MANY_DEAD_SITE:.0%} of a layer is dead; "
         "'from the start' when at least half of the dead never fired at any record.",
-        source=f"{SMDEBUG}; network limit: healthy runs of this network stay below 20 %, and {CS231N}",
+        source=f"{SMDEBUG}; network limit: healthy runs of this network stay below 20%, and {CS231N}",
         advice=(HE_INIT, LOWER_LR, LEAKY) if born_dead else (LOWER_LR, LEAKY, "Batch normalisation before the ReLU."),
         site=over[0].name if over else "",
     )
@@ -90,7 +90,7 @@ def mass_death(run: HealthRun) -> Iterator[Finding]:
             f"{counts.epochs[row - 1] + 1} and {counts.epochs[row] + 1} ({counts.revivals[row]} came back), measured "
             f"on {_n(counts)}; {counts.dead[-1]} are dead now.",
             threshold=f"Warning when {MASS_DEATH:.0%} of a layer's units die, net of revivals, from one epoch to the "
-            "next; critical from 50 %; a notice if half of them have come back.",
+            "next; critical from 50%; a notice if half of them have come back.",
             source=CS231N,
             advice=(LOWER_LR, "Gradient clipping (`gradient_clip_val: 1.0`), if single steps are to blame.", LEAKY),
             site=site.name,
@@ -98,7 +98,7 @@ def mass_death(run: HealthRun) -> Iterator[Finding]:
 
 
 def many_rare_units(run: HealthRun) -> Iterator[Finding]:
-    """Many units fire on less than 1 % of inputs: alive, but close to useless."""
+    """Many units fire on less than 1% of inputs: alive, but close to useless."""
     network = network_counts(run)
     if network is None or not len(network.epochs) or network.rare_share[-1] < MANY_RARE:
         return
@@ -107,9 +107,9 @@ def many_rare_units(run: HealthRun) -> Iterator[Finding]:
         severity="notice",
         title="Many rare units",
         evidence=f"{network.rare[-1]} of {network.units} units ({network.rare_share[-1]:.1%}) fire, but on less than "
-        f"1 % of the inputs ({_n(network)}, epoch {network.epochs[-1] + 1}). They are alive and learn, slowly.",
-        threshold=f"Notice when {MANY_RARE:.0%} of the network's units are rare: activity above 0 and below 1 %.",
-        source="the 1 % limit: Dohare et al. 2024, Loss of plasticity in deep continual learning, Nature 632",
+        f"1% of the inputs ({_n(network)}, epoch {network.epochs[-1] + 1}). They are alive and learn, slowly.",
+        threshold=f"Notice when {MANY_RARE:.0%} of the network's units are rare: activity above 0 and below 1%.",
+        source="the 1% limit: Dohare et al. 2024, Loss of plasticity in deep continual learning, Nature 632",
         advice=("A narrower layer may do as well.", LEAKY),
     )
 

@@ -49,7 +49,7 @@ function shareChart(title, runs, pick, most, isTotal) {
   });
   const first = pick(runs[0].data);
   const units = new Set(runs.map(({ data }) => pick(data).units));
-  const subtitle = `${[...units].map(whole).join(" or ")} units${isTotal ? ` in ${runs[0].data.sites.length} sites` : describeSite(first)}`;
+  const subtitle = `${[...units].map(whole).join(" or ")} units${isTotal ? ` in all sites of a run` : describeSite(first)}`;
   return chartCard({
     title,
     subtitle,

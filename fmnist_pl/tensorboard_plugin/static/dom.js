@@ -27,7 +27,7 @@ export function plotlyText(text) {
 export const NONE = "–";
 
 export function percent(share, digits = 1) {
-  return isNumber(share) ? `${(100 * share).toFixed(digits)} %` : NONE;
+  return isNumber(share) ? `${(100 * share).toFixed(digits)}%` : NONE;
 }
 
 /** A difference of shares in percentage points, signed. */

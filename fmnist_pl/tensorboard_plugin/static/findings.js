@@ -8,7 +8,7 @@ const LINKS = { units: "See dead units", gap: "See the gap", weights: "See the w
 
 export function findingsSection({ rows, picked, looks, update, goTo }) {
   const groups = picked.map((row) => runFindings(row, looks.get(row.run).colour, goTo));
-  return [alarmsElsewhere(rows, picked, update), groups.length ? groups : h("p", { class: "muted" }, "Pick a run to read its findings.")];
+  return [alarmsElsewhere(rows, picked, update), groups.length ? h("div", { class: "run-list" }, groups) : h("p", { class: "muted" }, "Pick a run to read its findings.")];
 }
 
 function runFindings(row, colour, goTo) {
@@ -16,7 +16,7 @@ function runFindings(row, colour, goTo) {
   const explained = row.findings.filter((finding) => finding.severity === "info");
   return h(
     "article",
-    { class: "card wide run-findings", data: { run: row.run } },
+    { class: open.length > 1 ? "card wide" : "card", data: { run: row.run } },
     h("div", { class: "run-title" }, h("span", { class: "swatch", style: { background: colour } }), h("h3", {}, row.run), verdictPill(row)),
     open.length > 0 && h("div", { class: "findings" }, open.map((finding) => findingCard(finding, goTo))),
     open.length === 0 && h("p", { class: "muted" }, row.epochs ? "No alarm: every rule was checked and none fired." : "No epoch has been recorded yet."),

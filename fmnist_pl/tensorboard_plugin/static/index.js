@@ -19,7 +19,7 @@ const MOST_MAPS = 6;
 const SECTIONS = [
   ["glance", "Runs at a glance", "One row per run. Tick the runs to compare; their colours are the same in every chart, and the address in your browser is a link to what you see."],
   ["findings", "Findings", "What the numbers say, checked against published rules. An alarm names its evidence, its rule and what to try."],
-  ["units", "Which neurons are dead", "A unit is one channel of a convolution or one feature of a dense layer. Dead: it fired on none of the n images of the window, at any position. Rare: it fired, but on less than 1 %. That many outputs are zero (sparsity) is normal for a ReLU and is neither."],
+  ["units", "Which neurons are dead", "A unit is one channel of a convolution or one feature of a dense layer. Dead: it fired on none of the n images of the window, at any position. Rare: it fired, but on less than 1%. That many outputs are zero (sparsity) is normal for a ReLU and is neither."],
   ["gap", "Is the gap real", "Training accuracy as it is usually shown is measured with dropout on, while the weights still change. Here both sides are measured in eval mode with the same weights, on as many training as validation images. A gap inside its band is noise."],
   ["weights", "How the weights move", "Update ratio: the norm of one optimiser step's change over the norm of the weights, for the last step of each epoch. Around 1e-3 is healthy; far above, the weights are thrown about; far below, they hardly learn."],
 ];
@@ -142,7 +142,7 @@ function mapHeader(names, site) {
     "div",
     { class: "map-header" },
     h("h3", {}, "Every unit, every epoch"),
-    h("p", { class: "lede" }, "One row per unit, one column per epoch. A unit that fired on none of n images fires, with 95 % confidence, on at most 3/n of all images: dead is a statement about the window."),
+    h("p", { class: "lede" }, "One row per unit, one column per epoch. A unit that fired on none of n images fires, with 95% confidence, on at most 3/n of all images: dead is a statement about the window."),
     h(
       "div",
       { class: "controls" },

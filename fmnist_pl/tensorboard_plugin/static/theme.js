@@ -7,11 +7,11 @@ const RUNS = {
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross"];
 
 const SURFACES = {
-  light: { text: "#1b2430", muted: "#5c6773", grid: "#e8ebef", zero: "#9aa4af", paper: "#ffffff", hover: "#ffffff", missing: "#d5d9de" },
-  dark: { text: "#eef1f5", muted: "#a9b2bd", grid: "#3a3f46", zero: "#7b8591", paper: "#26292e", hover: "#33373d", missing: "#565c64" },
+  light: { text: "#1b2430", muted: "#5c6773", grid: "#e8ebef", zero: "#9aa4af", paper: "#ffffff", hover: "#ffffff", missing: "#c4cad1" },
+  dark: { text: "#eef1f5", muted: "#a9b2bd", grid: "#3a3f46", zero: "#7b8591", paper: "#26292e", hover: "#33373d", missing: "#6b727b" },
 };
 
-// activity, low to high: one hue family of even perceptual steps (seaborn's "mako"), towards ink on paper or light on dark
+// activity, low to high: even perceptual steps (seaborn's "mako" reversed), so that quiet units stand out in both themes
 const MAKO = ["#DEF5E5", "#96DDB5", "#4BC1AD", "#359FAA", "#357BA2", "#3E5590", "#3A2F62", "#21141F"];
 // update ratio: slow is blue, the reference 1e-3 neutral, fast is brown (ColorBrewer's BrBG and RdBu ends)
 const RATIO = {
@@ -33,8 +33,8 @@ export const alarm = () => (theme.dark ? "#ff4f9e" : "#d5006d");
 export const still = () => (theme.dark ? "#ffffff" : "#000000");
 
 export function activityScale() {
-  // the ends are cut off where they would melt into the page
-  const colours = theme.dark ? MAKO.slice(0, 7).reverse() : MAKO;
+  // the darkest end is cut off where it would melt into the page
+  const colours = theme.dark ? MAKO.slice(0, 7) : MAKO;
   return colours.map((colour, i) => [i / (colours.length - 1), colour]);
 }
 

@@ -6,11 +6,11 @@ import { activityScale, dead, gradient, surface } from "./theme.js";
 
 const FLOOR = -4; // log10 of the activity at the scale's low end: one in ten thousand
 const TICKS = [
-  [-4, "0.01 %"],
-  [-3, "0.1 %"],
-  [-2, "1 %"],
-  [-1, "10 %"],
-  [0, "100 %"],
+  [-4, "0.01%"],
+  [-3, "0.1%"],
+  [-2, "1%"],
+  [-1, "10%"],
+  [0, "100%"],
 ];
 const LABELLED_UNITS = 40;
 
@@ -48,9 +48,9 @@ export function mapKey() {
       "activity",
       h(
         "span",
-        { class: "key-scale", role: "img", "aria-label": "Activity from 0.01 % to 100 % on a log scale; below 1 % is rare" },
+        { class: "key-scale", role: "img", "aria-label": "Activity from 0.01% to 100% on a log scale; below 1% is rare" },
         h("span", { class: "key-gradient", style: { background: gradient(activityScale()) } }),
-        h("span", { class: "key-ticks" }, TICKS.map(([at, text]) => h("span", { style: { left: `${100 * (1 - at / FLOOR)}%` } }, at === -2 ? h("strong", { title: "Below this a unit is rare" }, "rare < 1 %") : text))),
+        h("span", { class: "key-ticks" }, TICKS.map(([at, text]) => h("span", { style: { left: `${100 * (1 - at / FLOOR)}%` } }, at === -2 ? h("strong", { title: "Below this a unit is rare" }, "rare < 1%") : text))),
       ),
     ),
     box(surface().missing, "no record"),
@@ -90,14 +90,17 @@ function traces(map, rows, forExport) {
       [1, dead()],
     ],
     showscale: false,
-    hovertemplate: "unit %{y}, epoch %{x}<br>dead: fired on none of %{customdata[0]} images<br>fires on at most %{customdata[1]:.2~%} of all (95 %, 3/n)<extra></extra>",
+    hovertemplate: "unit %{y}, epoch %{x}<br>dead: fired on none of %{customdata[0]} images<br>fires on at most %{customdata[1]:.2~%} of all (95%, 3/n)<extra></extra>",
     hoverongaps: false,
   };
   const drawn = new Set(map.order);
-  return [alive, zero, marks("died", "x", map.deaths, drawn), marks("came back", "circle-open", map.revivals, drawn)];
+  const size = rows.length > 64 ? 4 : 7;
+  const died = { symbol: "x", size, color: "rgba(0,0,0,0.8)" };
+  const back = { symbol: "circle", size: size + 2, color: "#ffffff", line: { width: 1.5, color: "#000000" } };
+  return [alive, zero, marks("died", died, map.deaths, drawn), marks("came back", back, map.revivals, drawn)];
 }
 
-function marks(name, symbol, pairs, drawn) {
+function marks(name, marker, pairs, drawn) {
   const kept = pairs.filter(([unit]) => drawn.has(unit));
   return {
     type: "scatter",
@@ -105,7 +108,7 @@ function marks(name, symbol, pairs, drawn) {
     name,
     x: kept.map(([, epoch]) => epoch + 1),
     y: kept.map(([unit]) => String(unit)),
-    marker: { symbol, size: 6, color: symbol === "x" ? "rgba(0,0,0,0.75)" : surface().text, line: { width: symbol === "x" ? 0 : 1.5, color: symbol === "x" ? "" : surface().text } },
+    marker,
     hoverinfo: "skip",
   };
 }
@@ -126,7 +129,7 @@ function layout(map, rows, order) {
       type: "category",
       categoryorder: "array",
       categoryarray: units,
-      autorange: "reversed",
+      range: [rows.length - 0.5, -0.5],
       showgrid: false,
       tickvals: ticks,
       tickfont: { size: all ? 9 : 11 },

@@ -133,7 +133,7 @@ function layout(parameters, epochs) {
       type: "category",
       categoryorder: "array",
       categoryarray: names,
-      autorange: "reversed",
+      range: [names.length - 0.5, -0.5],
       showgrid: false,
       tickvals: names.length <= 40 ? names : names.filter((_, i) => i % Math.ceil(names.length / 40) === 0),
       ticktext: (names.length <= 40 ? parameters : parameters.filter((_, i) => i % Math.ceil(names.length / 40) === 0)).map((name) => plotlyText(name.length > 26 ? `…${name.slice(-25)}` : name)),
