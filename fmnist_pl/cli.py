@@ -14,7 +14,8 @@ from fmnist_pl.data import FashionMNISTDataModule
 from fmnist_pl.errors import UserError
 from fmnist_pl.process import keep_freed_memory
 from fmnist_pl.progress import Progress
-from fmnist_pl.run_record import RunRecord
+from fmnist_pl.run_identity import identity
+from fmnist_pl.run_record import RunRecord, versions
 from fmnist_pl.summary_table import print_summary
 from fmnist_pl.variants import BASE, overlay_path, variant_name
 
@@ -29,6 +30,12 @@ class FashionCLI(LightningCLI):
         """Add this package's own options and tie the data's seed to the run's."""
         parser.add_argument("--variant", default="baseline", help="Packaged variant, or path of a YAML overlay.")
         parser.add_argument("--monitors", type=Literal["on", "off"], default="on", help="Train with the monitors.")
+        parser.add_argument(
+            "--test_checkpoint",
+            type=Literal["best", "last"],
+            default="best",
+            help="Which weights fit tests at its end: those of the lowest validation loss, or of the last epoch.",
+        )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def before_instantiate_classes(self) -> None:
@@ -36,6 +43,7 @@ class FashionCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.trainer.max_epochs is not None and config.trainer.max_epochs < 1 and config.trainer.max_epochs != -1:
             raise UserError(f"--trainer.max_epochs must be at least 1, got {config.trainer.max_epochs}.", exit_code=2)
+        self.identity = identity(config, versions()) if self.subcommand == "fit" else {}
         if config.monitors == "off":
             config.trainer.callbacks = [c for c in config.trainer.callbacks or [] if c.class_path not in MONITORS]
         run_folder.choose(config, str(self.subcommand))
@@ -47,7 +55,14 @@ class FashionCLI(LightningCLI):
             "batch_size": config.data.batch_size,
             **{name: value for name, value in config.model.as_dict().items() if value is not None},
         }
-        self.record = RunRecord(variant_name(config.variant), config.data.dataset, config.seed_everything, settings)
+        self.record = RunRecord(
+            variant_name(config.variant),
+            config.data.dataset,
+            config.seed_everything,
+            settings,
+            identity=self.identity,
+            test_checkpoint=config.test_checkpoint,
+        )
         always: list[pl.Callback] = [self.record] if self.subcommand == "fit" else []
         if config.trainer.enable_progress_bar is not False:
             always.append(Progress())
@@ -55,13 +70,13 @@ class FashionCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:
-        """Test the checkpoint with the best validation loss, write the summary and print it."""
+        """Test the checkpoint with the best validation loss (or the last weights), write the summary and print it."""
         if self.config.fit.trainer.fast_dev_run:
             return
         best = next(
             (c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor), None
         )
-        path = best.best_model_path if best is not None else ""
+        path = best.best_model_path if best is not None and self.record.test_checkpoint == "best" else ""
         self.trainer.test(
             self.model, datamodule=self.datamodule, ckpt_path=path or None, weights_only=True, verbose=False
         )
@@ -79,6 +94,10 @@ def main(args: list[str] | None = None) -> None:
         SystemExit: With status 2 for options that do not parse, 130 after Ctrl-C.
     """
     args = sys.argv[1:] if args is None else list(args)
+    if args and args[0] == "compare":
+        from fmnist_pl.compare.command import main as compare
+
+        sys.exit(compare(args[1:]))
     keep_freed_memory()
     if args and args[0] in LIGHTNING_COMMANDS:
         args = [args[0], *configs_of(args[1:]), *args[1:]]

@@ -16,6 +16,7 @@ import torchvision
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
+from fmnist_pl import run_identity
 from fmnist_pl.health_text import write_text
 from fmnist_pl.network import parameter_count
 
@@ -31,10 +32,22 @@ class RunRecord(pl.Callback):
         dataset: "fashion_mnist" or "synthetic".
         seed: The run's seed.
         settings: The options worth comparing across runs: plain values for the HParams dashboard.
+        identity: What makes the run the same as another, by content; see `fmnist_pl.run_identity`.
+        test_checkpoint: Which weights are tested: "best" (lowest validation loss) or "last".
     """
 
-    def __init__(self, variant: str, dataset: str, seed: int, settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        variant: str,
+        dataset: str,
+        seed: int,
+        settings: dict[str, Any],
+        *,
+        identity: dict[str, Any] | None = None,
+        test_checkpoint: str = "best",
+    ) -> None:
         self.variant, self.dataset, self.seed, self.settings = variant, dataset, seed, settings
+        self.identity, self.test_checkpoint = identity or {}, test_checkpoint
         self.history: list[dict[str, float]] = []
         self.last_epoch: dict[str, float] = {}
         self._epoch_started = 0.0
@@ -42,6 +55,11 @@ class RunRecord(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the description that the Training Health tab shows while the run goes on."""
         write_text(trainer, "run", self.description(trainer, pl_module))
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    Path(logger.log_dir).mkdir(parents=True, exist_ok=True)
+                    write_json(Path(logger.log_dir) / run_identity.FILE_NAME, self.identity)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the time."""
@@ -89,6 +107,8 @@ class RunRecord(pl.Callback):
         return without_nan(
             {
                 **self.description(trainer, pl_module),
+                "identity": self.identity,
+                "test_checkpoint": self.test_checkpoint,
                 "epochs": len(self.history),
                 "best_epoch": best,
                 "best_val_loss": None if best is None else self.history[best]["val/loss"],

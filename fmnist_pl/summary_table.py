@@ -36,13 +36,10 @@ def print_summary(summary: dict[str, Any], run_folder: Path, console: Console | 
 def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """The table's rows as (name, value)."""
     last, best = summary["last_epoch"], summary["best_epoch"]
-    rows = [
-        (
-            "test accuracy",
-            f"{_percent(summary['test'].get('test/accuracy'))} (checkpoint of epoch {_ordinal(best)}, "
-            "the lowest validation loss)",
-        )
-    ]
+    tested = f"checkpoint of epoch {_ordinal(best)}, the lowest validation loss"
+    if summary["test_checkpoint"] == "last":
+        tested = "last epoch"
+    rows = [("test accuracy", f"{_percent(summary['test'].get('test/accuracy'))} ({tested})")]
     rows.append(
         (
             "validation accuracy",
