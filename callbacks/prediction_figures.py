@@ -1,0 +1,66 @@
+"""Figures of predictions, drawn off screen and without pyplot's global state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+RIGHT, WRONG = "#137333", "#c5221f"  # green and red, both dark enough to read on white
+
+
+def prediction_grid(images: Tensor, predicted: Sequence[str], true: Sequence[str], rows: int, columns: int) -> Figure:
+    """Draw images (N, 1 or 3, H, W) in [0, 1] under "predicted (true)" in green where right and red where wrong."""
+    figure = Figure(figsize=(2.4 * columns, 2.4 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for ax in axes:
+        ax.axis("off")
+    for ax, image, guess, truth in zip(axes, images, predicted, true, strict=False):
+        ax.imshow(image.clamp(0, 1).permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray_r", vmin=0, vmax=1)
+        ax.set_title(f"{guess} ({truth})", color=RIGHT if guess == truth else WRONG, fontsize=10, parse_math=False)
+    return figure
+
+
+def confusion_figure(counts: Tensor, class_names: Sequence[str]) -> Figure:
+    """Draw counts (classes, classes), true by predicted: numbers, on a shade for the share of the row."""
+    shares = row_shares(counts)
+    size = 2.5 + 0.62 * len(class_names)
+    figure = Figure(figsize=(size + 1, size), layout="constrained")
+    ax = figure.subplots()
+    shades = ax.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(shades, ax=ax, label="share of the true class")
+    ticks = range(len(class_names))
+    ax.set_xticks(ticks, class_names, rotation=45, ha="right", parse_math=False)
+    ax.set_yticks(ticks, class_names, parse_math=False)
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("true")
+    for row in ticks:
+        for column in ticks:
+            share = shares[row, column].item()
+            text = f"{int(counts[row, column]):,}\n{100 * share:.1f} %"
+            ax.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if share > 0.5 else "black")
+    return figure
+
+
+def row_shares(counts: Tensor) -> Tensor:
+    """Divide each row of counts by its sum; a class without images has shares of 0."""
+    return counts / counts.sum(1, keepdim=True).clamp_min(1)
+
+
+def class_table(counts: Tensor, class_names: Sequence[str]) -> str:
+    """Write each class's images and accuracy as a Markdown table."""
+    lines = ["| class | images | accuracy |", "| --- | ---: | ---: |"]
+    for name, right, images in zip(class_names, counts.diagonal().tolist(), counts.sum(1).tolist(), strict=True):
+        lines.append(f"| {name} | {images:,} | {f'{100 * right / images:.1f} %' if images else '-'} |")
+    return "\n".join(lines)
+
+
+def figure_pixels(figure: Figure) -> NDArray[np.uint8]:
+    """Render a figure to (H, W, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])

@@ -1,0 +1,67 @@
+"""Histogram and moments of many tensors, computed where they are and fetched together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TensorStatistics:
+    """What one tensor's finite elements look like, and how many are not finite."""
+
+    minimum: float
+    maximum: float
+    total: float
+    squares: float
+    finite: int
+    nonfinite: int
+    limits: list[float]  # right edge of each bucket
+    counts: list[int]
+
+
+def packed_statistics(tensor: Tensor, bins: int) -> Tensor:
+    """Compute a tensor's statistics on its device, without waiting for it.
+
+    Args:
+        tensor: Any floating tensor, sparse too.
+        bins: Number of buckets, of equal width between the smallest and the largest finite element; half of it to
+            either side where these are equal. A bucket holds its left edge, the last one both.
+
+    Returns:
+        Shape ``(6 + 2 * bins,)``, float64 (float32 on MPS), for `unpack`.
+    """
+    dense = tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach()
+    values = dense.flatten()
+    exact = torch.float32 if values.device.type == "mps" else torch.float64
+    if values.dtype in (torch.float16, torch.bfloat16):
+        values = values.float()
+    if values.numel() == 0:
+        return torch.zeros(6 + 2 * bins, dtype=exact, device=values.device)
+    finite = values.isfinite()
+    # With nothing finite, minimum and maximum become 0, which draws nothing: all counts are 0.
+    some = finite.any()
+    low = torch.where(finite, values, torch.inf).amin().where(some, 0).to(exact)
+    high = torch.where(finite, values, -torch.inf).amax().where(some, 0).to(exact)
+    margin = torch.where(low == high, (low.abs() * 1e-3).clamp_min(0.5), 0)
+    steps = torch.linspace(0, 1, bins + 1, dtype=exact, device=values.device)
+    # Not low + (high - low) * steps, which overflows; rounded to the elements' type, in which they are compared.
+    edges = ((low - margin) * (1 - steps) + (high + margin) * steps).to(values.dtype)
+    bucket = torch.bucketize(values, edges[1:-1], right=True).where(finite, bins)
+    counts = torch.zeros(bins + 1, dtype=exact, device=values.device)
+    counts.scatter_add_(0, bucket, torch.ones((), dtype=exact, device=values.device).expand(len(bucket)))
+    kept = torch.where(finite, values, 0)
+    total, squares = kept.sum(dtype=exact), torch.linalg.vector_norm(kept, dtype=exact).square()
+    number = finite.sum(dtype=exact)
+    head = torch.stack([low, high, total, squares, number, len(values) - number])
+    return torch.cat([head, edges[1:].to(exact), counts[:-1]])
+
+
+def unpack(row: Sequence[float], bins: int) -> TensorStatistics:
+    """Read what `packed_statistics` made, once it is on the host."""
+    minimum, maximum, total, squares, finite, nonfinite = row[:6]
+    limits, counts = list(row[6 : 6 + bins]), [int(count) for count in row[6 + bins :]]
+    return TensorStatistics(minimum, maximum, total, squares, int(finite), int(nonfinite), limits, counts)
