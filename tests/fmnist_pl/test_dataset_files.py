@@ -99,7 +99,10 @@ def denied_folder():
         path.chmod(0o555)
     root = os.geteuid() == 0
     if root:
-        os.seteuid(65534)
+        try:
+            os.seteuid(65534)
+        except OSError:
+            pytest.skip("root may not become another user here")
     try:
         yield folder
     finally:
