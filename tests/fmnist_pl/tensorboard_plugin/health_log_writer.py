@@ -85,9 +85,7 @@ class HealthLogWriter:
     def numeric(self, tag: str, content: dict, epoch: int, n: int, values) -> None:
         vector = np.array([epoch, n, *values], dtype=np.float32)
         shape = tensor_shape_pb2.TensorShapeProto(dim=[tensor_shape_pb2.TensorShapeProto.Dim(size=len(vector))])
-        tensor = tensor_pb2.TensorProto(
-            dtype=types_pb2.DT_FLOAT, tensor_shape=shape, tensor_content=vector.tobytes()
-        )
+        tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, tensor_shape=shape, tensor_content=vector.tobytes())
         self.tensor(tag, content, STEPS_PER_EPOCH * (epoch + 1) - 1, tensor)
 
     def tensor(self, tag: str, content: dict | bytes, step: int, tensor: tensor_pb2.TensorProto) -> None:
