@@ -5,9 +5,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from fmnist_pl.fast_layers import FastDropout, activate_and_pool
+from fmnist_pl.fast_layers import FastDropout, Padding, conv_block, pad
 
 Activation = Literal["relu", "leaky_relu", "gelu", "silu"]
 Initialization = Literal["glorot", "he", "pytorch"]
@@ -63,12 +62,12 @@ class FashionCNN(nn.Module):
         super().__init__()
         _check_arguments(conv_channels, kernel_size, stride, convs_per_pool, hidden_units)
         size, channels = image_size, 1
+        self.padding = same_padding(kernel_size)
         for number, filters in enumerate(conv_channels, start=1):
             pooled = convs_per_pool > 0 and number % convs_per_pool == 0
-            self.add_module(
-                f"conv{number}",
-                ConvBlock(channels, filters, kernel_size, stride, activation, normalization, pooled, conv_dropout),
-            )
+            block = ConvBlock(channels, filters, kernel_size, stride, activation, normalization, pooled, conv_dropout)
+            block.pad_output = (0, 0) if number == len(conv_channels) else self.padding
+            self.add_module(f"conv{number}", block)
             size, channels = -(-size // stride) // (2 if pooled else 1), filters
             if size < 1:
                 raise ValueError(
@@ -85,7 +84,7 @@ class FashionCNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, 1, H, W) in [0, 1] to logits (N, classes)."""
-        x = images
+        x = pad(images, self.padding) if hasattr(self, "conv1") else images
         for block in self.children():
             if not isinstance(block, ConvBlock) and x.dim() == 4:
                 x = x.flatten(1)  # (N, C * H * W) in C, H, W order whatever the memory layout
@@ -94,7 +93,13 @@ class FashionCNN(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """Convolution, normalisation, activation, and where asked for a 2x2 max-pool and dropout."""
+    """Convolution, normalisation, activation, and where asked for a 2x2 max-pool and dropout.
+
+    Its input comes padded, and it pads its output for the convolution that follows (``pad_output``): writing a result
+    into a padded tensor costs nothing, copying it there would.
+    """
+
+    pad_output: Padding = (0, 0)
 
     def __init__(
         self,
@@ -115,9 +120,8 @@ class ConvBlock(nn.Module):
         self.dropout = FastDropout(dropout) if pooled else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, filters, H', W')."""
-        x = self.norm(self.conv(pad_same(x, self.conv.kernel_size[0])))
-        return self.dropout(activate_and_pool(x, self.activation, self.pool))
+        """Map (N, C, H, W), padded for this convolution, to (N, filters, H', W'), padded for the next."""
+        return conv_block(x, self.conv, self.norm, self.activation, self.pool, self.dropout, self.pad_output)
 
 
 class HiddenBlock(nn.Module):
@@ -153,10 +157,9 @@ def initialize(network: nn.Module, scheme: Initialization) -> None:
             nn.init.zeros_(module.bias)
 
 
-def pad_same(x: Tensor, kernel_size: int) -> Tensor:
-    """Pad (N, C, H, W) as Keras's "same" does: of an odd number of pixels the larger part goes below and right."""
-    before, after = (kernel_size - 1) // 2, kernel_size // 2
-    return F.pad(x, (before, after, before, after))
+def same_padding(kernel_size: int) -> Padding:
+    """Keras's "same": of an odd number of pixels the larger part goes after (below, right)."""
+    return (kernel_size - 1) // 2, kernel_size // 2
 
 
 def parameter_count(network: nn.Module) -> int:
