@@ -14,6 +14,7 @@ from fmnist_pl.data import FashionMNISTDataModule
 from fmnist_pl.errors import UserError
 from fmnist_pl.process import keep_freed_memory
 from fmnist_pl.progress import Progress
+from fmnist_pl.quiet import quiet_libraries
 from fmnist_pl.run_identity import identity
 from fmnist_pl.run_record import RunRecord, versions
 from fmnist_pl.summary_table import print_summary
@@ -37,6 +38,10 @@ class FashionCLI(LightningCLI):
             help="Which weights fit tests at its end: those of the lowest validation loss, or of the last epoch.",
         )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401
+        """Parse ``args``, never sys.argv; Lightning's own method warns where both hold something."""
+        self.config = parser.parse_args(args)
 
     def before_instantiate_classes(self) -> None:
         """Refuse what cannot work, choose the run's folder, take the monitors out if asked."""
@@ -63,7 +68,7 @@ class FashionCLI(LightningCLI):
             identity=self.identity,
             test_checkpoint=config.test_checkpoint,
         )
-        always: list[pl.Callback] = [self.record] if self.subcommand == "fit" else []
+        always: list[pl.Callback] = [self.record]
         if config.trainer.enable_progress_bar is not False:
             always.append(Progress())
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": always}
@@ -99,6 +104,7 @@ def main(args: list[str] | None = None) -> None:
 
         sys.exit(compare(args[1:]))
     keep_freed_memory()
+    quiet_libraries()
     if args and args[0] in LIGHTNING_COMMANDS:
         args = [args[0], *configs_of(args[1:]), *args[1:]]
     FashionCLI(
@@ -107,6 +113,7 @@ def main(args: list[str] | None = None) -> None:
         seed_everything_default=0,
         auto_configure_optimizers=False,
         save_config_kwargs={"overwrite": True},
+        parser_kwargs={"allow_abbrev": False},  # a misspelt option is an error, not a prefix of another
         args=args,
     )
 

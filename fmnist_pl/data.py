@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from fmnist_pl import dataset_files, synthetic
-from fmnist_pl.dataset_files import CLASS_NAMES
+from fmnist_pl.dataset_files import CLASS_NAMES, Split
 from fmnist_pl.errors import UserError
 from fmnist_pl.loader import BatchLoader, device_tensors
 
@@ -18,8 +19,6 @@ __all__ = ["CLASS_NAMES", "FashionMNISTDataModule"]
 VALIDATION_IMAGES = 5_000  # the notebooks': the first 5,000 of the 60,000 training images
 SYNTHETIC_IMAGES = {"train": 12_000, "test": 2_000}
 EVALUATION_BATCH = 250  # small enough for a batch's first activations to stay in a CPU's cache
-
-Split = Literal["train", "test"]
 
 
 class FashionMNISTDataModule(pl.LightningDataModule):
@@ -58,8 +57,12 @@ class FashionMNISTDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Find the files, or download them; one process does it for all."""
+        stage = None if self.trainer is None else self.trainer.state.fn
+        splits: tuple[Split, ...] = ("test",) if stage in {"test", "predict"} else ("train", "test")
         if self.dataset == "fashion_mnist":
-            dataset_files.prepare(self.root)
+            dataset_files.prepare(self.root, splits)
+        else:  # drawn once, here, rather than by every rank
+            self._draw(splits[0])
 
     def setup(self, stage: str) -> None:
         """Read and verify the images that ``stage`` needs: fit, validate, test or predict."""
@@ -74,7 +77,7 @@ class FashionMNISTDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         """Shuffled anew each epoch, with augmentation."""
-        overfitting = self.trainer is not None and self.trainer.overfit_batches > 0
+        overfitting = getattr(self.trainer, "overfit_batches", 0) > 0
         return self._loader(
             "train", self.batch_size, shuffle=not overfitting, seed=self.seed, augmentation=self.augmentation
         )
@@ -93,13 +96,15 @@ class FashionMNISTDataModule(pl.LightningDataModule):
 
     def _read(self, split: Split) -> tuple[Tensor, Tensor]:
         if self.dataset == "synthetic":
-            images, labels = synthetic.load_synthetic(
-                self.root, split, train_images=SYNTHETIC_IMAGES["train"], test_images=SYNTHETIC_IMAGES["test"]
-            )
+            images, labels = self._draw(split)
         else:
             images, labels = dataset_files.load_split(self.root, split)
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         return device_tensors(images, labels, device)
+
+    def _draw(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        counts = {"train_images": SYNTHETIC_IMAGES["train"], "test_images": SYNTHETIC_IMAGES["test"]}
+        return synthetic.load_synthetic(self.root, split, **counts)
 
     def _loader(self, part: str, batch_size: int, **options: object) -> BatchLoader:
         images, labels = self._tensors[part]

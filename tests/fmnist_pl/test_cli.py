@@ -1,0 +1,216 @@
+"""The command from its options to what a run leaves, in this process and on tiny networks."""
+
+import json
+import re
+
+import pytest
+import torch
+import yaml
+
+from fmnist_pl.cli import MONITORS, main
+from fmnist_pl.errors import UserError
+from fmnist_pl.variants import packaged_variants
+
+TINY = [
+    "--data.dataset=synthetic",
+    "--data.training_images=64",
+    "--trainer.max_epochs=2",
+    "--trainer.limit_val_batches=1",
+    "--trainer.limit_test_batches=1",
+    "--trainer.accelerator=cpu",
+    "--model.conv_channels=[2, 2]",
+    "--model.hidden_units=[4]",
+]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """Where the synthetic images are drawn once for all tests of this file."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def fmnist(tmp_path, data_dir, monkeypatch):
+    """Run a subcommand in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATA_DIR", str(data_dir))
+
+    def run(command: str, *options: str) -> None:
+        main([command, *TINY, *options])
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory, data_dir):
+    """The folder of one run of `no_dropout` with everything on."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("DATA_DIR", str(data_dir))
+        main(["fit", "--variant", "no_dropout", *TINY])
+    return folder / "lightning_logs" / "no_dropout-synthetic" / "version_0"
+
+
+def test_a_run_leaves_its_config_checkpoints_and_summary(finished_run):
+    names = {str(path.relative_to(finished_run)) for path in finished_run.rglob("*") if path.is_file()}
+
+    assert {"config.yaml", "summary.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+
+
+def test_the_last_checkpoint_is_of_the_last_epoch(finished_run):
+    checkpoint = torch.load(finished_run / "checkpoints" / "last.ckpt", weights_only=True)
+
+    assert checkpoint["epoch"] == 1
+    assert checkpoint["global_step"] == 2
+
+
+def test_the_best_checkpoint_is_of_the_lowest_validation_loss(finished_run):
+    checkpoint = torch.load(finished_run / "checkpoints" / "best.ckpt", weights_only=True)
+    history = json.loads((finished_run / "summary.json").read_text())["history"]
+
+    assert checkpoint["epoch"] == min(history, key=lambda entry: entry["val/loss"])["epoch"]
+
+
+def test_the_saved_config_says_what_was_run(finished_run):
+    config = yaml.safe_load((finished_run / "config.yaml").read_text())
+
+    assert config["variant"] == "no_dropout"
+    assert config["model"]["conv_dropout"] == 0.0
+    assert config["data"]["dataset"] == "synthetic"
+
+
+def test_the_summary_names_what_it_was_measured_on(finished_run):
+    summary = json.loads((finished_run / "summary.json").read_text())
+
+    assert (summary["variant"], summary["dataset"], summary["seed"], summary["epochs"]) == (
+        "no_dropout",
+        "synthetic",
+        0,
+        2,
+    )
+    assert summary["threads"] == torch.get_num_threads()
+    assert summary["versions"]["torch"] == torch.__version__
+    assert summary["seconds_per_epoch"] > 0
+
+
+def test_the_summary_holds_the_promised_figures(finished_run):
+    summary = json.loads((finished_run / "summary.json").read_text())
+
+    assert {"test/accuracy", "test/loss"} <= set(summary["test"])
+    promised = {"train/accuracy", "val/accuracy", "gap/accuracy", "gap/accuracy_se", "gap/mode_effect"}
+    assert promised | {"dead_relu/total", "dead_relu/conv1", "dead_relu/fc1"} <= set(summary["last_epoch"])
+    assert any("of the network is dead" in sentence for sentence in summary["sentences"])
+
+
+def test_without_monitors_the_weights_are_the_same(fmnist, tmp_path, finished_run):
+    fmnist("fit", "--variant", "no_dropout", "--monitors", "off")
+
+    checkpoints = [finished_run, tmp_path / "lightning_logs" / "no_dropout-synthetic" / "version_0"]
+    with_monitors, without = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for folder in checkpoints
+    )
+    assert with_monitors.keys() == without.keys()
+    assert all(torch.equal(with_monitors[name], without[name]) for name in without)
+
+
+def test_monitors_off_takes_just_the_monitors_out(fmnist, tmp_path):
+    fmnist("fit", "--monitors", "off")
+
+    saved = (tmp_path / "lightning_logs" / "baseline-synthetic" / "version_0" / "config.yaml").read_text()
+    assert not any(monitor in saved for monitor in MONITORS)
+    assert "callbacks.PredictionImages" in saved
+
+
+def test_the_summary_ends_with_how_to_look_at_it(fmnist, capsys):
+    fmnist("fit", "--monitors", "off")
+
+    printed = capsys.readouterr().out
+    assert "SYNTHETIC garments, not Fashion-MNIST" in printed
+    assert printed.rstrip().splitlines()[-1] == "See it all: tensorboard --logdir lightning_logs"
+
+
+@pytest.mark.parametrize("name", packaged_variants())
+def test_every_packaged_variant_trains(fmnist, name):
+    fmnist("fit", "--variant", name, "--trainer.fast_dev_run", "true")
+
+
+def test_a_users_own_overlay_is_a_variant(fmnist, tmp_path):
+    (tmp_path / "wide.yaml").write_text("variant: wide\nmodel:\n  learning_rate: 0.005\n")
+
+    fmnist("fit", "--variant", "wide.yaml", "--monitors", "off")
+
+    saved = yaml.safe_load((tmp_path / "lightning_logs" / "wide-synthetic" / "version_0" / "config.yaml").read_text())
+    assert saved["model"]["learning_rate"] == 0.005
+
+
+def test_an_option_wins_over_the_variant(fmnist, capsys):
+    with pytest.raises(SystemExit):
+        fmnist("fit", "--variant", "sgd", "--model.learning_rate=0.5", "--print_config")
+
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["model"]["learning_rate"] == 0.5
+    assert printed["model"]["optimizer"] == "sgd"
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_a_checkpoint_can_be_evaluated_alone(fmnist, tmp_path, finished_run, command):
+    fmnist(command, "--ckpt_path", str(finished_run / "checkpoints" / "best.ckpt"))
+
+    assert not (tmp_path / "lightning_logs" / "baseline-synthetic").exists()  # an evaluation does not look like a run
+
+
+def test_an_unknown_variant_is_refused(fmnist):
+    with pytest.raises(UserError, match="Did you mean baseline"):
+        fmnist("fit", "--variant", "basline")
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--model.learning_rat=1", "learning_rat"),
+        ("--model.learning_rate=fast", "model.learning_rate"),
+        ("--data.dataset=nonsense", "data.dataset"),
+        ("--monitors=maybe", "monitors"),
+    ],
+)
+def test_an_option_that_does_not_parse_ends_with_status_2_and_its_name(fmnist, capsys, option, said):
+    with pytest.raises(SystemExit) as raised:
+        fmnist("fit", option)
+
+    assert raised.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_variant_file_with_a_wrong_type_is_refused(fmnist, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text("model:\n  conv_dropout: [1, 2]\n")
+
+    with pytest.raises(SystemExit) as raised:
+        fmnist("fit", "--variant", "mine.yaml")
+
+    assert raised.value.code == 2
+    assert "conv_dropout" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("epochs", ["0", "-3"])
+def test_fewer_than_one_epoch_is_refused(fmnist, epochs):
+    with pytest.raises(UserError, match=f"max_epochs must be at least 1, got {epochs}"):
+        fmnist("fit", f"--trainer.max_epochs={epochs}")
+
+
+def test_a_log_folder_that_cannot_be_written_is_refused(fmnist, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+
+    with pytest.raises(UserError, match="cannot be written: Not a directory"):
+        fmnist("fit", "--trainer.logger.init_args.save_dir=taken")
+
+
+def test_without_data_the_error_names_the_folder_and_the_way_out(fmnist, tmp_path, monkeypatch):
+    monkeypatch.setenv("FMNIST_MIRRORS", "http://127.0.0.1:9/")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    with pytest.raises(UserError, match=re.escape("synthetic")) as raised:
+        fmnist("fit", "--data.dataset=fashion_mnist", f"--data.root={tmp_path / 'empty'}")
+
+    assert str(tmp_path / "empty") in str(raised.value)
