@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fmnist_pl import run_folder
 from fmnist_pl.classifier import FashionClassifier
@@ -52,6 +53,13 @@ class FashionCLI(LightningCLI):
         if config.monitors == "off":
             config.trainer.callbacks = [c for c in config.trainer.callbacks or [] if c.class_path not in MONITORS]
         run_folder.choose(config, str(self.subcommand))
+
+    def instantiate_classes(self) -> None:
+        """Build model, data and trainer; what their constructors refuse is a wrong option."""
+        try:
+            super().instantiate_classes()
+        except (MisconfigurationException, ValueError) as error:
+            raise UserError(f"These options do not go together: {error}", exit_code=2) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:  # noqa: ANN401
         """Add the callbacks that belong to every run, whatever a variant's list says."""
@@ -107,15 +115,18 @@ def main(args: list[str] | None = None) -> None:
     quiet_libraries()
     if args and args[0] in LIGHTNING_COMMANDS:
         args = [args[0], *configs_of(args[1:]), *args[1:]]
-    FashionCLI(
-        FashionClassifier,
-        FashionMNISTDataModule,
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        save_config_kwargs={"overwrite": True},
-        parser_kwargs={"allow_abbrev": False},  # a misspelt option is an error, not a prefix of another
-        args=args,
-    )
+    try:
+        FashionCLI(
+            FashionClassifier,
+            FashionMNISTDataModule,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={"allow_abbrev": False},  # a misspelt option is an error, not a prefix of another
+            args=args,
+        )
+    except MisconfigurationException as error:
+        raise UserError(f"Lightning cannot run this configuration: {error}") from error
 
 
 def configs_of(args: list[str]) -> list[str]:

@@ -199,6 +199,23 @@ def test_fewer_than_one_epoch_is_refused(fmnist, epochs):
         fmnist("fit", f"--trainer.max_epochs={epochs}")
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--model.conv_channels=[2, 2, 2, 2, 2]", "conv5 would leave an image of 0 pixels"),
+        ("--model.learning_rate=-1", "learning_rate must not be negative"),
+        ("--trainer.accelerator=nonsense", "nonsense"),
+        ("--trainer.devices=0", "devices"),
+    ],
+)
+def test_what_a_constructor_refuses_is_one_message(fmnist, option, said):
+    with pytest.raises(UserError, match="do not go together") as raised:
+        fmnist("fit", option)
+
+    assert said in str(raised.value)
+    assert raised.value.exit_code == 2
+
+
 def test_a_log_folder_that_cannot_be_written_is_refused(fmnist, tmp_path):
     (tmp_path / "taken").write_text("a file")
 
