@@ -1,0 +1,45 @@
+"""The configuration that ``fmnist fit`` would run with, parsed but not run."""
+
+from typing import Any
+
+from fmnist_pl.classifier import FashionClassifier
+from fmnist_pl.cli import FashionCLI, configs_of
+from fmnist_pl.data import FashionMNISTDataModule
+
+
+class _ConfigReader(FashionCLI):
+    """Stops after parsing."""
+
+    def parse_arguments(self, parser: Any, args: Any) -> None:  # noqa: ANN401
+        """Parse without Lightning's warning about arguments that do not come from the command line."""
+        self.config = parser.parse_args(args)
+
+    def before_instantiate_classes(self) -> None:
+        """Make no run folder."""
+
+    def instantiate_classes(self) -> None:
+        """Build nothing."""
+
+
+def fit_configuration(options: list[str]) -> Any:  # noqa: ANN401
+    """Parse the options of ``fmnist fit``.
+
+    Args:
+        options: What would follow ``fmnist fit``, ``--variant`` among it.
+
+    Returns:
+        jsonargparse's namespace; its ``seed_everything`` is False, to be filled in.
+
+    Raises:
+        SystemExit: With status 2 and a message on stderr, for options that ``fit`` would not take.
+        UserError: For an unknown variant.
+    """
+    reader = _ConfigReader(
+        FashionClassifier,
+        FashionMNISTDataModule,
+        run=False,
+        auto_configure_optimizers=False,
+        save_config_callback=None,
+        args=[*configs_of(options), *options, "--seed_everything=false"],  # seeds nothing in this process
+    )
+    return reader.config
