@@ -4,7 +4,7 @@ import fcntl
 from pathlib import Path
 
 
-class Busy(Exception):
+class BusyError(Exception):
     """Another process is training this run."""
 
 
@@ -18,7 +18,7 @@ class LockedLog:
         path: Of the file; its folder is created.
 
     Raises:
-        Busy: If another process holds the lock.
+        BusyError: If another process holds the lock.
         OSError: If the file cannot be created.
     """
 
@@ -31,7 +31,7 @@ class LockedLog:
         except OSError as error:
             self.file.close()
             if isinstance(error, BlockingIOError):
-                raise Busy from None
+                raise BusyError from None
             raise
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from fmnist_pl.compare.statistics import METHOD
 
 
 def csv_text(comparison: Comparison) -> str:
-    """One row per variant: ``<figure>_mean``, ``_sd``, ``_notebook``, ``_difference``, ``_half_width``, ``_verdict``."""
+    """One row per variant: of each figure mean, sd, the notebook's, difference, half of its interval, verdict."""
     rows = [_csv_row(comparison, variant) for variant in comparison.variants]
     output = io.StringIO()
     writer = csv.DictWriter(output, list(rows[0]), lineterminator="\n")

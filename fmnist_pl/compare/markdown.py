@@ -8,7 +8,7 @@ from fmnist_pl.compare.notebooks import REPRODUCED
 from fmnist_pl.compare.notes import notes
 from fmnist_pl.compare.statistics import Difference
 
-_ABSENT = "–"
+_ABSENT = "-"
 
 
 def markdown(comparison: Comparison) -> str:

@@ -15,7 +15,7 @@ def notes(comparison: Comparison) -> list[str]:
     if len(set(epochs.values())) > 1:
         result.append(f"The variants trained for different numbers of epochs: {_listed(epochs)}.")
     else:
-        result.append(f"Every run trained for {next(iter(epochs.values()), 'no')} epochs.")
+        result.append(f"Epochs of every run: {next(iter(epochs.values()), 'none')}.")
     tested = _by_variant(complete, lambda run: run.summary.get("test_checkpoint", "best"))
     words = {"best": "the lowest validation loss", "last": "the last epoch"}
     if set(tested.values()) <= {"best"}:

@@ -14,7 +14,7 @@ from fmnist_pl.compare.figures import figures_of
 from fmnist_pl.compare.finished import LogFolder
 from fmnist_pl.compare.forecast import Forecast, duration
 from fmnist_pl.compare.job import Job
-from fmnist_pl.compare.locked_log import Busy, LockedLog
+from fmnist_pl.compare.locked_log import BusyError, LockedLog
 from fmnist_pl.compare.plan import WantedRun
 
 _POLL_SECONDS = 0.2
@@ -97,7 +97,7 @@ class Runner:
         path = self.run_logs / f"{run.name}-seed{run.seed}-{run.digest[:8]}.log"
         try:
             log = LockedLog(path)
-        except Busy:
+        except BusyError:
             if run.digest not in self._busy_elsewhere:
                 self._busy_elsewhere.add(run.digest)
                 self.display.line(f"{run}: another process trains it; waiting for its result. Output: {path}")
