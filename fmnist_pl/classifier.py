@@ -13,6 +13,8 @@ from fmnist_pl.network import FashionCNN, to_fastest_layout
 
 Stage = Literal["train", "val", "test"]
 
+EPOCH_SUMS = "epoch_sums"  # key in the checkpoint
+
 
 class FashionClassifier(pl.LightningModule):
     """Trains `FashionCNN` with cross-entropy.
@@ -62,6 +64,25 @@ class FashionClassifier(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Forget what an earlier fit registered."""
         self._registered_in_epoch = -1
+
+    def on_train_epoch_start(self) -> None:
+        """Start the epoch's means. An epoch that is resumed in the middle does not come here and goes on with them."""
+        for mean in (self.train_loss, self.train_accuracy):
+            mean.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add each rank's sums of the running epoch, shape (ranks, 2, 2); every rank must come here."""
+        sums = torch.stack([self.train_loss.sums(), self.train_accuracy.sums()])
+        every_rank = self.all_gather(sums)
+        assert isinstance(every_rank, Tensor)
+        checkpoint[EPOCH_SUMS] = every_rank.reshape(-1, 2, 2).cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take this rank's sums, if they are there for as many ranks."""
+        sums = checkpoint.get(EPOCH_SUMS)
+        if sums is not None and self.global_rank < len(sums):
+            self.train_loss.set_sums(sums[self.global_rank][0])
+            self.train_accuracy.set_sums(sums[self.global_rank][1])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of the batch, weighted so that the ranks' average is the mean over all their images."""

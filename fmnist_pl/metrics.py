@@ -13,8 +13,7 @@ SUM_TYPE = torch.float32 if torch.backends.mps.is_available() else torch.float64
 class ImageMean(Metric):
     """Mean of one number per image, over all batches and processes.
 
-    The sums are part of the checkpoint, so that an epoch which is resumed in the middle has the mean of all its
-    images. Costs one reduction and no host synchronisation per update.
+    Costs one reduction and no host synchronisation per update.
     """
 
     full_state_update = False
@@ -23,13 +22,21 @@ class ImageMean(Metric):
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(**kwargs)
-        self.add_state("total", torch.zeros((), dtype=SUM_TYPE), dist_reduce_fx="sum", persistent=True)
-        self.add_state("count", torch.zeros((), dtype=SUM_TYPE), dist_reduce_fx="sum", persistent=True)
+        self.add_state("total", torch.zeros((), dtype=SUM_TYPE), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=SUM_TYPE), dist_reduce_fx="sum")
 
     def update(self, values: Tensor) -> None:
         """Add a batch's values, shape (N,)."""
         self.total += values.sum(dtype=self.total.dtype)
         self.count += values.numel()
+
+    def sums(self) -> Tensor:
+        """This process's share of the mean, shape (2,): the total and the number of images."""
+        return torch.stack([self.total, self.count])
+
+    def set_sums(self, sums: Tensor) -> None:
+        """Go on from `sums`."""
+        self.total, self.count = sums.to(self.total).clone()
 
     def compute(self) -> Tensor:
         """The mean so far; NaN before the first image."""
