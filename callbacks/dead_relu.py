@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from callbacks.dead_relu_report import DeadReLUReport, sentence
 from callbacks.epoch_clock import is_epochs_last_validation
-from callbacks.evaluation_pass import TrainingSampleObserver, require_only_one
+from callbacks.evaluation_pass import TrainingSampleObserver
 from callbacks.quarantine import LoggedValues
 from callbacks.ranks import count_images, ends_in_a_repeat, every_rank, loader_at
 from callbacks.relu_sites import ReLUSites
@@ -62,7 +62,7 @@ class DeadReLUMonitor(TrainingSampleObserver):
             operation with weights was a matrix product, as in a transformer's (N, T, F).
 
     Raises:
-        MisconfigurationException: For a window or threshold that does not exist, or two of these in one trainer.
+        MisconfigurationException: For a window or threshold that does not exist.
     """
 
     def __init__(
@@ -107,10 +107,6 @@ class DeadReLUMonitor(TrainingSampleObserver):
         return sentence(self._report)
 
     # ---- the validation window
-
-    @override
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        require_only_one(trainer, DeadReLUMonitor)
 
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -1,0 +1,111 @@
+"""Small modules, data and trainers for the monitors' tests."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+CLASSES = 4
+
+# Lightning advises worker processes for every loader; tests of a few images do without.
+FEW_IMAGES = pytest.mark.filterwarnings("ignore:.*does not have many workers")
+
+
+class Toy(pl.LightningModule):
+    """A classifier around any network. ``exact``: return per-image results; else only log means."""
+
+    def __init__(self, net: nn.Module | None = None, exact: bool = True, learning_rate: float = 0.05) -> None:
+        super().__init__()
+        self.net = net if net is not None else dropout_network()
+        self.exact, self.learning_rate = exact, learning_rate
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        images, labels = batch
+        logits = self.net(images)
+        loss = F.cross_entropy(logits, labels)
+        self.log("train/loss", loss, on_step=False, on_epoch=True)
+        self.log("train/accuracy", (logits.argmax(1) == labels).float().mean(), on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Any:
+        images, labels = batch
+        logits = self.net(images)
+        losses, correct = F.cross_entropy(logits, labels, reduction="none"), logits.argmax(1) == labels
+        self.log("val/loss", losses.mean(), sync_dist=True)
+        self.log("val/accuracy", correct.float().mean(), sync_dist=True)
+        return {"losses": losses, "correct": correct} if self.exact else losses.mean()
+
+    def test_step(self, batch: Any, batch_idx: int) -> dict[str, torch.Tensor]:
+        images, labels = batch
+        return {"logits": self.net(images), "labels": labels}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), self.learning_rate, momentum=0.9)
+
+
+def dropout_network() -> nn.Sequential:
+    """Convolution, batch norm, ReLU, dropout, dense: everything that training mode changes."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(),
+        nn.Linear(64, 8), nn.ReLU(inplace=True), nn.Linear(8, CLASSES),
+    )  # fmt: skip
+
+
+def image_set(count: int, seed: int = 0) -> TensorDataset:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, CLASSES, (count,), generator=generator)
+    images = torch.randn(count, 1, 6, 6, generator=generator) + labels.view(-1, 1, 1, 1) * 0.3
+    return TensorDataset(images, labels)
+
+
+def loader(count: int, batch_size: int = 5, shuffle: bool = False, seed: int = 0) -> DataLoader[Any]:
+    return DataLoader(image_set(count, seed), batch_size=batch_size, shuffle=shuffle)
+
+
+def make_trainer(callbacks: Any, folder: Path, epochs: int = 2, **options: Any) -> pl.Trainer:
+    settings: dict[str, Any] = {
+        "max_epochs": epochs,
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,
+        "default_root_dir": folder,
+        "callbacks": callbacks,
+    }
+    return pl.Trainer(**(settings | options))
+
+
+def fit(module: pl.LightningModule, callbacks: Any, folder: Path, **options: Any) -> pl.Trainer:
+    """Fit on 23 training and 13 validation images, in batches of 5."""
+    trainer = make_trainer(callbacks, folder, **options)
+    trainer.fit(module, loader(23, shuffle=True), loader(13, seed=1))
+    return trainer
+
+
+def fingerprint(module: nn.Module) -> str:
+    """A hash over every bit of the parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def events(folder: Path) -> list[tuple[str, int, Any]]:
+    """Every summary value under a folder: tag, step, value protobuf, with metadata as written."""
+    found = []
+    for path in sorted(folder.rglob("events.out.tfevents.*")):
+        for event in EventFileLoader(str(path)).Load():
+            found += [(value.tag, event.step, value) for value in event.summary.value]
+    return found
