@@ -1,0 +1,64 @@
+"""Runs with known content, one of each sort that the tab must serve."""
+
+from pathlib import Path
+
+from health_log_writer import HealthLogWriter
+from tensorboard.compat.proto import tensor_pb2
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+STEADY, DYING = "steady/version_0", "dying/version_0"
+
+# (epoch, unit): "dying" loses unit 2 at its second epoch and gets it back at its third; unit 3 is born dead
+STEADY_FC1 = [[0.5, 0.4, 0.3, 0.2]] * 3
+DYING_FC1 = [[0.5, 0.4, 0.3, 0.0], [0.5, 0.005, 0.0, 0.0], [0.5, 0.0, 0.3, 0.0]]
+
+
+def write_known_logs(root: Path) -> None:
+    """Five runs: steady, dying (still going), one with a hostile name, one foreign, one of a newer format."""
+    with HealthLogWriter(root / STEADY) as log:
+        log.text("run", {"variant": "baseline", "dataset": "synthetic", "seed": 3, "max_epochs": 3})
+        for epoch in range(3):
+            write_epoch(log, epoch, STEADY_FC1[epoch])
+        log.text("result", {"status": "finished", "test_accuracy": 0.875}, step=1000)
+    with HealthLogWriter(root / DYING) as log:
+        log.text("run", {"variant": "no_dropout", "dataset": "synthetic", "seed": 4, "max_epochs": 9})
+        for epoch in range(3):
+            write_epoch(log, epoch, DYING_FC1[epoch])
+    cut_last_record(root / DYING)
+    with HealthLogWriter(root / HOSTILE) as log:
+        log.activity(0, "<b>bold</b>", 0, [0.0, 0.5])
+        log.parameters("update_ratio", 0, {"<i>weight</i>": 1e-3})
+    with HealthLogWriter(root / "foreign") as log:
+        log.scalar("val/accuracy", 9, 0.625)
+    with HealthLogWriter(root / "future") as log:
+        log.tensor(
+            "training_health/gap", b'{"version": 2, "kind": "gap"}', 1, tensor_pb2.TensorProto(dtype=1, float_val=[1.0])
+        )
+
+
+def write_epoch(log: HealthLogWriter, epoch: int, fc1: list[float]) -> None:
+    log.activity(epoch, "conv1", 0, [0.25, 0.75], positions=784)
+    log.activity(epoch, "fc1", 1, fc1)
+    log.parameters("update_ratio", epoch, {"conv1.weight": 1e-3, "fc1.weight": 1e-4 if epoch else 0.0})
+    log.parameters("nonfinite", epoch, {"conv1.weight": 0, "fc1.weight": 0})
+    log.gap(
+        epoch,
+        running_accuracy=0.70,
+        train_eval_accuracy=0.80 + epoch / 100,
+        val_accuracy=0.75,
+        accuracy_gap=0.05 + epoch / 100,
+        accuracy_gap_se=0.008,
+        mode_effect=0.10 + epoch / 100,
+        running_loss=0.9,
+        train_eval_loss=0.6,
+        val_loss=0.7,
+        loss_gap=0.1,
+        loss_gap_se=0.01,
+    )
+
+
+def cut_last_record(run: Path) -> None:
+    """As after a kill in the middle of a write: the gap of the last epoch is half there."""
+    (path,) = run.iterdir()
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 40)

@@ -1,0 +1,51 @@
+"""The report in a real browser, from a file: no server, no network."""
+
+import pytest
+from known_log import DYING, HOSTILE, STEADY, write_known_logs
+
+from fmnist_pl.report import write_report
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory, open_page):
+    tmp_path = tmp_path_factory.mktemp("report")
+    write_known_logs(tmp_path / "logs")
+    write_report(tmp_path / "logs", tmp_path / "report.html")
+    page = open_page("file://").page
+    page.goto((tmp_path / "report.html").as_uri())
+    page.locator("body[data-ready]").wait_for()
+    return page
+
+
+def test_the_report_shows_the_tabs_numbers(report):
+    assert report.locator(f'#runs tr[data-run="{STEADY}"] td').nth(7).inner_text() == "+7.0 ± 0.8"
+    assert report.locator(f'#runs tr[data-run="{DYING}"] td').nth(6).inner_text() == "33.3%"
+    assert report.locator("#chips .chip").count() == 3
+    report.locator('[data-chart="gap_accuracy"] .plot').scroll_into_view_if_needed()
+    report.locator('[data-chart="gap_accuracy"] .plot[data-drawn]').wait_for()
+    lines = report.locator('[data-chart="gap_accuracy"] .plot').evaluate("p => p.data.length")
+    assert lines == 6  # two runs, each a line and the two edges of its band
+
+
+def test_maps_are_in_the_report(report):
+    chart = '[data-chart="unit_map_dying/version_0_fc1"] .plot'
+    report.locator(chart).scroll_into_view_if_needed()
+    report.locator(f"{chart}[data-drawn]").wait_for()
+    assert report.locator(chart).evaluate("p => [...p.data[0].y]") == ["3", "1", "2", "0"]
+
+
+def test_choices_are_kept_in_the_reports_address(report):
+    report.get_by_role("button", name="Pick none").click()
+    report.locator(f'[data-pick="{HOSTILE}"]').check()
+    report.wait_for_function("location.hash.includes('onerror')")
+    report.reload()
+    report.locator("body[data-ready]").wait_for()
+    assert report.locator("#chips .chip-name").all_inner_texts() == [HOSTILE]
+    assert report.locator("img").count() == 0
+
+
+def test_the_report_has_its_own_switch_of_theme(report):
+    report.get_by_role("button", name="Light / dark").click()
+    assert report.locator("html").get_attribute("data-theme") == "dark"

@@ -1,0 +1,315 @@
+"""The tab in a real browser, under both of TensorBoard's loaders."""
+
+import time
+
+import pytest
+from health_log_writer import HealthLogWriter
+from known_log import DYING, HOSTILE, STEADY, write_epoch, write_known_logs
+from tensorboard_process import serve
+
+pytestmark = pytest.mark.browser
+
+FRAME = "iframe[src*='plugin_entry.html?name=training_health']"
+
+
+@pytest.fixture(scope="module", params=["true", "false"], ids=["rust_loader", "python_loader"])
+def served(request, browser, tmp_path_factory):
+    """Address and folder of a TensorBoard on the known logs."""
+    logdir = tmp_path_factory.mktemp("logs")
+    write_known_logs(logdir)
+    for address in serve(logdir, request.param):
+        yield address, logdir
+
+
+@pytest.fixture(scope="module")
+def tab(served, open_page):
+    """The tab, opened and filled: TensorBoard's page and the tab's frame. The tests share it, each picks its runs."""
+    address, _ = served
+    return open_tab(open_page, address)
+
+
+def open_tab(open_page, address: str, hash_: str = "#training_health"):
+    page = open_page(address).page
+    frame = page.frame_locator(FRAME)
+    deadline = time.monotonic() + 20
+    while True:  # TensorBoard answers before it has read the logs
+        page.goto(address + hash_)
+        try:
+            frame.locator("#runs tbody tr").nth(4).wait_for(timeout=4000)
+            break
+        except Exception:
+            assert time.monotonic() < deadline, "the tab never showed its runs"
+            page.goto("about:blank")
+    frame.locator("body[data-ready]").wait_for()
+    return page, frame
+
+
+def cells(frame, run: str) -> list[str]:
+    return frame.locator(f'#runs tr[data-run="{run}"] td').all_inner_texts()
+
+
+def table_of(frame, chart: str) -> list[list[str]]:
+    """The rows of a chart's table, as shown to people who can't or won't see the chart."""
+    card = frame.locator(f'[data-chart="{chart}"]')
+    card.get_by_role("button", name="as a table").click()
+    rows = card.locator(".table-alternative tbody tr")
+    rows.first.wait_for()
+    return [row.locator("td").all_inner_texts() for row in rows.all()]
+
+
+def drawn(frame, chart: str, expression: str):
+    """Evaluates an expression on the chart's Plotly element, once it is drawn."""
+    plot = frame.locator(f'[data-chart="{chart}"] .plot')
+    plot.scroll_into_view_if_needed()
+    frame.locator(f'[data-chart="{chart}"] .plot[data-drawn]').wait_for()
+    return plot.evaluate(f"plot => {expression}")
+
+
+def pick_only(frame, *runs: str) -> None:
+    frame.get_by_role("button", name="Pick none").click()
+    for run in runs:
+        frame.locator(f'[data-pick="{run}"]').check()
+    frame.locator("#chips .chip").nth(len(runs) - 1).wait_for()
+
+
+def show_map(frame) -> None:
+    """The map of the dying run's dense layer, dead units first."""
+    pick_only(frame, DYING)
+    frame.get_by_role("button", name="fc1", exact=True).click()
+    frame.get_by_role("button", name="Sorted by death").click()
+    frame.locator('[data-chart="unit_map_dying/version_0_fc1"]').wait_for()
+
+
+def test_the_tab_is_in_tensorboards_bar(tab):
+    page, _ = tab
+    assert page.locator("[role=tab]:visible", has_text="Training Health").count() == 1
+
+
+def test_the_table_shows_each_run_with_its_numbers(tab):
+    _, frame = tab
+    steady = cells(frame, STEADY)
+    assert steady[1:6] == [STEADY, "baseline", "synthetic", "3", "3 / 3"]
+    assert steady[6:10] == ["0.0%", "+7.0 ± 0.8", "75.00%", "87.50%"]
+    assert steady[10].endswith("Healthy")
+    assert cells(frame, DYING)[5] == "3 / 9 ◔"
+    assert cells(frame, DYING)[6] == "33.3%"
+    assert "No monitors" in cells(frame, "foreign")[2]
+    assert "62.50%" in cells(frame, "foreign")[2]
+    assert "Written by a newer version of the monitors" in cells(frame, "future")[2]
+    assert not frame.locator('[data-pick="future"]').is_enabled()
+
+
+def test_sorting_by_a_header_button(tab):
+    _, frame = tab
+    frame.get_by_role("button", name="Dead units", exact=True).click()
+    order = [row.get_attribute("data-run") for row in frame.locator("#runs tbody tr").all()]
+    assert order[:3] == [HOSTILE, DYING, STEADY]
+    assert frame.locator("th[aria-sort=descending]").inner_text().startswith("Dead units")
+
+
+def test_dead_and_rare_shares(tab):
+    _, frame = tab
+    pick_only(frame, STEADY, DYING)
+    total = table_of(frame, "dead_units_total")
+    columns = ["run", "site", "epoch", "n", "units", "dead", "dead_share", "rare", "rare_share", "deaths", "revivals"]
+    assert [dict(zip(columns, row, strict=True))["dead"] for row in total] == ["1", "2", "2", "0", "0", "0"]
+    fc1 = [dict(zip(columns, row, strict=True)) for row in table_of(frame, "dead_units_fc1")][:3]
+    assert [row["dead_share"] for row in fc1] == ["0.25", "0.5", "0.5"]
+    assert [row["rare"] for row in fc1] == ["0", "1", "0"]
+    assert [row["deaths"] for row in fc1] == ["0", "1", "1"]
+    assert [row["revivals"] for row in fc1] == ["0", "0", "1"]
+    dead = drawn(
+        frame, "dead_units_total", "plot.data.find(t => t.name.includes('dying') && t.name.endsWith('dead')).y"
+    )
+    assert dead == pytest.approx([1 / 6, 2 / 6, 2 / 6])
+
+
+def test_the_map_gives_dead_cells_a_colour_of_their_own(tab):
+    _, frame = tab
+    show_map(frame)
+    chart = "unit_map_dying/version_0_fc1"
+    alive, zero = drawn(frame, chart, "plot.data.slice(0, 2).map(t => t.z.map(row => [...row]))")
+    # rows: dead first by when they died: units 3, 1; then the living from quiet to busy: 2, 0
+    assert drawn(frame, chart, "plot.data[0].y") == ["3", "1", "2", "0"]
+    assert zero == [[1, 1, 1], [None, None, 1], [None, 1, None], [None, None, None]]
+    assert alive[1] == pytest.approx([-0.39794, -2.30103, None], nan_ok=True)
+    assert drawn(frame, chart, "[[...plot.data[2].y], [...plot.data[2].x]]") == [["2", "1"], [2, 3]]
+    assert drawn(frame, chart, "[[...plot.data[3].y], [...plot.data[3].x]]") == [["2"], [3]]
+    assert drawn(frame, chart, "plot.data[1].customdata[0][0]") == [5000, 0.0006]
+    frame.get_by_role("button", name="By index").click()
+    frame.locator(f'[data-chart="{chart}"] .plot[data-drawn]').wait_for()
+    assert drawn(frame, chart, "plot.data[0].y") == ["0", "1", "2", "3"]
+
+
+def test_hovering_a_dead_cell_says_what_dead_means(tab):
+    page, frame = tab
+    show_map(frame)
+    chart = "unit_map_dying/version_0_fc1"
+    drawn(frame, chart, "true")
+    box = frame.locator(f'[data-chart="{chart}"] .plot .nsewdrag').bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 8)
+    hover = frame.locator(f'[data-chart="{chart}"] .hoverlayer')
+    hover.locator("text").first.wait_for()
+    text = hover.text_content()
+    assert "unit 3, epoch 2" in text
+    assert "dead: fired on none of 5000 images" in text
+    assert "at most 0.06% of all (95%, 3/n)" in text
+
+
+def test_the_gap_with_its_band(tab):
+    _, frame = tab
+    pick_only(frame, STEADY)
+    rows = table_of(frame, "gap_accuracy")
+    assert [row[5] for row in rows] == ["0.05", "0.06", "0.07"]
+    assert [row[6] for row in rows] == ["0.008"] * 3
+    low, high, line = drawn(frame, "gap_accuracy", "plot.data.map(t => [...t.y])")
+    assert line == pytest.approx([5.0, 6.0, 7.0], abs=1e-4)
+    assert low == pytest.approx([3.4, 4.4, 5.4], abs=1e-4)
+    assert high == pytest.approx([6.6, 7.6, 8.6], abs=1e-4)
+    assert drawn(frame, "mode_effect_accuracy", "[...plot.data[0].y]") == pytest.approx([10, 11, 12], abs=1e-4)
+    frame.get_by_role("button", name="Loss", exact=True).click()
+    assert drawn(frame, "gap_loss", "[...plot.data[2].y]") == pytest.approx([0.1] * 3, abs=1e-6)
+    frame.get_by_role("button", name="Accuracy", exact=True).click()
+    frame.locator('[data-chart="gap_accuracy"]').wait_for()
+
+
+def test_the_update_ratios_around_their_reference(tab):
+    _, frame = tab
+    pick_only(frame, STEADY)
+    ratio, still = drawn(
+        frame, "update_ratio_steady/version_0", "plot.data.slice(0, 2).map(t => t.z.map(row => [...row]))"
+    )
+    assert ratio[0] == pytest.approx([-3, -3, -3], abs=1e-5)
+    assert ratio[1][1:] == pytest.approx([-4, -4], abs=1e-5)
+    assert still == [[None] * 3, [1, None, None]]
+    assert frame.locator("#weights .key").inner_text().count("1e-3 healthy") == 1
+
+
+def test_findings_name_their_rule_and_source(tab):
+    _, frame = tab
+    pick_only(frame, DYING)
+    finding = frame.locator('[data-rule="dead_from_the_start"]')
+    text = finding.inner_text()
+    assert "2 of 6 units (33.3%) fired on none of the 5,000 images at epoch 3: fc1 2 of 4." in text
+    assert "Rule Warning when 30% of the network or 50% of a layer is dead" in text
+    assert "SageMaker" in text
+    assert finding.locator("code", has_text="initialization: he").count() == 1
+
+
+def test_a_hostile_run_name_is_text_everywhere(tab):
+    _, frame = tab
+    pick_only(frame, HOSTILE)
+    assert cells(frame, HOSTILE)[1] == HOSTILE
+    assert frame.locator("#chips .chip-name").inner_text() == HOSTILE
+    assert drawn(frame, f"unit_map_{HOSTILE}_<b>bold</b>", "plot.querySelectorAll('img, b, i').length") == 0
+    assert drawn(frame, f"update_ratio_{HOSTILE}", "plot.querySelector('.ytick text').textContent") == "<i>weight</i>"
+    assert frame.locator("img").count() == 0
+
+
+def test_picked_runs_survive_a_reload_and_travel_in_a_link(tab, served, open_page):
+    page, frame = tab
+    pick_only(frame, DYING)
+    frame.get_by_role("button", name="conv1", exact=True).click()
+    page.wait_for_function("location.hash.includes('conv1')")
+    link = page.url
+    page.reload()
+    frame.locator("#chips .chip").first.wait_for()
+    assert frame.locator("#chips .chip-name").all_inner_texts() == [DYING]
+    _, elsewhere = open_tab(open_page, served[0], "#" + link.split("#", 1)[1])  # a profile that has stored nothing
+    assert elsewhere.locator("#chips .chip-name").all_inner_texts() == [DYING]
+    assert elsewhere.get_by_role("button", name="conv1", exact=True).get_attribute("aria-pressed") == "true"
+
+
+def test_another_tab_and_back_keeps_the_choice(tab):
+    page, frame = tab
+    pick_only(frame, STEADY)
+    page.locator("[role=tab]:visible", has_text="Scalars").click()
+    page.wait_for_function("location.hash.startsWith('#scalars')")
+    page.locator("[role=tab]:visible", has_text="Training Health").click()
+    frame.locator("#chips .chip").first.wait_for()
+    assert frame.locator("#chips .chip-name").all_inner_texts() == [STEADY]
+
+
+def test_colours_of_a_run_match_between_charts(tab):
+    _, frame = tab
+    pick_only(frame, STEADY, DYING)
+    chip = frame.locator(f'#chips .chip[title="{DYING}"] .swatch').evaluate("e => getComputedStyle(e).backgroundColor")
+    dead = drawn(frame, "dead_units_total", "plot.data.find(t => t.name.includes('dying')).line.color")
+    gap = drawn(frame, "gap_accuracy", "plot.data.find(t => t.name.includes('dying')).line.color")
+    assert dead == gap
+    assert chip == "rgb({}, {}, {})".format(*(int(dead[i : i + 2], 16) for i in (1, 3, 5)))
+
+
+def test_tensorboards_reload_brings_the_new_epoch(tab, served):
+    page, frame = tab
+    _, logdir = served
+    fresh = logdir / "growing"
+    with HealthLogWriter(fresh) as log:
+        write_epoch(log, 0, [0.5, 0.5, 0.5, 0.5])
+        log.flush()
+        reload_until(page, lambda: frame.locator('#runs tr[data-run="growing"]').count() == 1)
+        assert cells(frame, "growing")[5] == "1"
+        write_epoch(log, 1, [0.0, 0.5, 0.5, 0.5])
+        log.flush()
+        reload_until(page, lambda: cells(frame, "growing")[5] == "2")
+        assert cells(frame, "growing")[6] == "16.7%"
+
+
+def reload_until(page, seen) -> None:
+    deadline = time.monotonic() + 20
+    while not seen():
+        assert time.monotonic() < deadline, "the new record never arrived"
+        page.locator("app-header-reload button").click()
+        page.wait_for_timeout(500)
+
+
+def test_the_theme_follows_tensorboards(tab):
+    page, frame = tab
+    pick_only(frame, STEADY)
+    before = drawn(frame, "gap_accuracy", "plot.layout.font.color")
+    page.evaluate("document.body.classList.add('dark-mode')")
+    frame.locator("html[data-theme=dark]").wait_for(state="attached")
+    frame.locator("#bar").wait_for()
+    assert frame.locator("body").evaluate("b => getComputedStyle(b).backgroundColor") == "rgb(28, 30, 34)"
+    frame.locator('[data-chart="gap_accuracy"] .plot[data-drawn]').wait_for()
+    assert (before, drawn(frame, "gap_accuracy", "plot.layout.font.color")) == ("#1b2430", "#eef1f5")
+    page.evaluate("document.body.classList.remove('dark-mode')")
+    frame.locator("html[data-theme=light]").wait_for(state="attached")
+
+
+def test_charts_can_be_downloaded(tab, tmp_path):
+    page, frame = tab
+    pick_only(frame, DYING)
+    card = frame.locator('[data-chart="dead_units_fc1"]')
+    with page.expect_download() as csv:
+        card.get_by_role("button", name="as CSV").click()
+    lines = csv.value.path().read_text().splitlines()
+    assert csv.value.suggested_filename == "dead_units_fc1.csv"
+    assert lines[0] == "run,site,epoch,n,units,dead,dead_share,rare,rare_share,deaths,revivals"
+    assert lines[1] == "dying/version_0,fc1,1,5000,4,1,0.25,0,0,0,0"
+    with page.expect_download() as png:
+        card.get_by_role("button", name="as PNG").click()
+    assert png.value.path().read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_the_table_and_the_controls_work_from_the_keyboard(tab):
+    page, frame = tab
+    frame.get_by_role("button", name="Pick none").focus()
+    page.keyboard.press("Enter")
+    frame.locator(f'[data-pick="{STEADY}"]').focus()
+    page.keyboard.press("Space")
+    frame.locator("#chips .chip").wait_for()
+    assert frame.locator(f'[data-pick="{STEADY}"]').evaluate("e => e === document.activeElement && e.checked")
+    frame.locator('[data-sort="verdict"]').focus()
+    page.keyboard.press("Enter")
+    assert frame.locator('[data-sort="verdict"]').evaluate("e => e === document.activeElement")
+    assert frame.locator("th[aria-sort=ascending]").inner_text().startswith("Verdict")
+
+
+@pytest.mark.parametrize("width", [700, 2500])
+def test_nothing_sticks_out_sideways(tab, width):
+    page, frame = tab
+    frame.get_by_role("button", name="Pick all shown").click()
+    page.set_viewport_size({"width": width, "height": 900})
+    drawn(frame, "gap_accuracy", "true")
+    assert frame.locator("html").evaluate("e => e.scrollWidth <= e.clientWidth")
