@@ -44,8 +44,8 @@ def keep_where(x: Tensor, words: Tensor, rate: float, out: Tensor | None = None)
     """
     limit = dropped_words(rate) - WORDS // 2 - 0.5
     if out is None:
-        return _threshold_backward(x, words, limit)  # type: ignore[no-any-return]
-    return _threshold_backward.grad_input(x, words, limit, grad_input=out)  # type: ignore[no-any-return]
+        return _threshold_backward(x, words, limit)
+    return _threshold_backward.grad_input(x, words, limit, grad_input=out)
 
 
 class _DropoutByWords(torch.autograd.Function):
@@ -75,7 +75,7 @@ class FastDropout(nn.Dropout):
         fast = x.device.type == "cpu" and x.dtype == torch.float32 and not self.inplace and _is_dense(x)
         if not self.training or not fast or not 0 < dropped_words(self.p) < WORDS:
             return super().forward(x)
-        return _DropoutByWords.apply(x, self.p)  # type: ignore[no-any-return]
+        return _DropoutByWords.apply(x, self.p)
 
 
 def _is_dense(x: Tensor) -> bool:

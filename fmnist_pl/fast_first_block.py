@@ -34,6 +34,7 @@ class ConvReluPoolDropout(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, rate: float, padding: Padding) -> Tensor:  # noqa: ANN401
+        """See the class; keeps what the gradient needs."""
         kernel, channels = weight.shape[-1], len(weight)
         patches, (height, width) = _patches(x, kernel)
         shifted = _shifted_filters(weight, bias) * (1 / kept_share(rate))
@@ -65,6 +66,7 @@ class ConvReluPoolDropout(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, Tensor, None, None]:  # noqa: ANN401
+        """The gradients by the inputs of ``forward``."""
         patches, whole, code = ctx.saved_tensors
         channels, _, kernel, _ = ctx.weight_shape
         gradient = interior(channels_last_view(grads[0]), ctx.padding)

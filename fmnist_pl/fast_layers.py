@@ -6,8 +6,8 @@ stock modules run. `benchmarks/` holds what each is worth.
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import _get_current_function_mode
 from torch.nn import functional as F
+from torch.overrides import _get_current_function_mode
 
 from fmnist_pl.fast_dropout import WORDS, FastDropout, dropped_words
 from fmnist_pl.fast_first_block import ConvReluPoolDropout
@@ -39,8 +39,8 @@ def conv_block(
     if can_fuse_tail(x, activation, pool, dropout) and not is_watched(conv, norm, activation, pool, dropout):
         rate = dropout.p if isinstance(dropout, nn.Dropout) else 0.0
         if can_fuse_first_block(x, conv, norm):
-            return ConvReluPoolDropout.apply(x, conv.weight, conv.bias, rate, padding)  # type: ignore[no-any-return]
-        return ReluPoolDropout.apply(norm(conv(x)), rate, padding)  # type: ignore[no-any-return]
+            return ConvReluPoolDropout.apply(x, conv.weight, conv.bias, rate, padding)
+        return ReluPoolDropout.apply(norm(conv(x)), rate, padding)
     return pad(dropout(activate_and_pool(norm(conv(x)), activation, pool)), padding)
 
 
@@ -88,8 +88,8 @@ def activate_and_pool(x: Tensor, activation: nn.Module, pool: nn.Module) -> Tens
     """
     monotone = isinstance(activation, nn.ReLU | nn.LeakyReLU) and isinstance(pool, nn.MaxPool2d)
     if monotone and not is_watched(activation, pool):
-        return activation(pool(x))  # type: ignore[no-any-return]
-    return pool(activation(x))  # type: ignore[no-any-return]
+        return activation(pool(x))
+    return pool(activation(x))
 
 
 def pad(x: Tensor, padding: Padding) -> Tensor:

@@ -49,13 +49,13 @@ class RunningMaximum:
 
 def where_positive(gradient: Tensor, values: Tensor, out: Tensor) -> Tensor:
     """``gradient`` where ``values`` > 0, else 0: the gradient through ReLU and dropout, given their output."""
-    return _threshold_backward(gradient, values, 0, grad_input=out)  # type: ignore[no-any-return]
+    return _threshold_backward(gradient, values, 0, grad_input=out)
 
 
 def where_at_or_after(position: int, gradient: Tensor, code: Tensor, out: Tensor) -> Tensor:
     """``gradient`` where the maximum lies at ``position`` (1 to 3) or later, else 0."""
     limit = RunningMaximum.AT_OR_AFTER[position - 1]
-    return _threshold_backward(gradient, code, limit, grad_input=out)  # type: ignore[no-any-return]
+    return _threshold_backward(gradient, code, limit, grad_input=out)
 
 
 def padded_empty(shape: Sequence[int], padding: Padding) -> tuple[Tensor, Tensor]:
@@ -94,6 +94,7 @@ class ReluPoolDropout(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rate: float, padding: Padding) -> Tensor:  # noqa: ANN401
+        """See the class; keeps what the gradient needs."""
         positions = _four_positions(channels_last_view(x))
         maximum, code, scratch = (torch.empty(positions[0].shape) for _ in range(3))
         running = RunningMaximum(maximum, code, scratch)
@@ -114,6 +115,7 @@ class ReluPoolDropout(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        """The gradients by the inputs of ``forward``."""
         whole, code = ctx.saved_tensors
         gradient = interior(channels_last_view(grads[0]), ctx.padding)
         later = [torch.empty(code.shape) for _ in range(4)]

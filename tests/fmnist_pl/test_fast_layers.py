@@ -3,8 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
-from fmnist_pl.fast_layers import FastDropout, activate_and_pool
+from fmnist_pl import fast_layers
+from fmnist_pl.fast_layers import FastDropout, activate_and_pool, conv_block
 
 
 def test_dropout_zeroes_its_share_and_scales_the_rest():
@@ -93,12 +96,28 @@ def test_pooling_first_gives_the_stock_output_and_gradient(activation):
     assert torch.equal(fast_x.grad, stock_x.grad)
 
 
-def test_the_activation_sees_every_position_in_eval_mode():
+@pytest.mark.parametrize("training", [True, False])
+def test_a_hooked_activation_sees_every_position(training):
     seen = []
-    activation = nn.ReLU().eval()
+    activation = nn.ReLU().train(training)
     activation.register_forward_hook(lambda _module, args, _out: seen.append(tuple(args[0].shape)))
 
     activate_and_pool(torch.randn(1, 2, 8, 8), activation, nn.MaxPool2d(2))
+
+    assert seen == [(1, 2, 8, 8)]
+
+
+def test_a_torch_function_mode_sees_every_position():
+    seen = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is F.relu:
+                seen.append(tuple(args[0].shape))
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        activate_and_pool(torch.randn(1, 2, 8, 8), nn.ReLU(), nn.MaxPool2d(2))
 
     assert seen == [(1, 2, 8, 8)]
 
@@ -108,3 +127,175 @@ def test_an_activation_that_is_not_monotone_is_never_moved_behind_the_pool():
     gelu, pool = nn.GELU(), nn.MaxPool2d(2)
 
     assert torch.equal(activate_and_pool(x, gelu, pool), pool(gelu(x)))
+
+
+def images(*shape: int) -> torch.Tensor:
+    """Drawn on a constant background, as in the data: equal maxima are common."""
+    x = torch.rand(*shape)
+    x[:, :, :, : shape[3] // 2] = 0.0
+    x[:, :, : shape[2] // 3] = 1.0
+    return x
+
+
+def block(channels: int, kernel: int, dropout: float = 0.0, **conv: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(channels, 6, kernel, **conv).to(memory_format=torch.channels_last)
+    return [convolution, nn.Identity(), nn.ReLU(), nn.MaxPool2d(2), FastDropout(dropout)]
+
+
+def stock_float64(x: torch.Tensor, conv: nn.Conv2d, padding: tuple[int, int]) -> tuple[torch.Tensor, ...]:
+    """The block in stock float64 operations, and its leaves for the gradients: out, weight, bias."""
+    before, after = padding
+    weight, bias = conv.weight.detach().double().requires_grad_(), conv.bias.detach().double().requires_grad_()
+    out = F.max_pool2d(F.relu(F.conv2d(x.double(), weight, bias)), 2)
+    return F.pad(out, (before, after, before, after)), weight, bias
+
+
+def path_taken(out: torch.Tensor) -> str:
+    return out.grad_fn.name().removesuffix("Backward")
+
+
+@pytest.mark.parametrize(("kernel", "size"), [(2, 29), (3, 14), (5, 13), (1, 9)])
+@pytest.mark.parametrize("padding", [(0, 0), (0, 1), (2, 2)])
+def test_the_fused_first_block_is_the_stock_function(kernel, size, padding):
+    torch.manual_seed(0)
+    x, layers = images(40, 1, size, size), block(1, kernel)
+    reference, weight, bias = stock_float64(x, layers[0], padding)
+    weights = torch.randn_like(reference)
+
+    out = conv_block(x, *layers, padding)
+    (out * weights.float()).sum().backward()
+    (reference * weights).sum().backward()
+
+    assert path_taken(out) == "ConvReluPoolDropout"
+    torch.testing.assert_close(out.double(), reference, rtol=0, atol=1e-6)
+    torch.testing.assert_close(layers[0].weight.grad.double(), weight.grad, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(layers[0].bias.grad.double(), bias.grad, rtol=1e-5, atol=1e-4)
+
+
+def test_the_fused_first_block_gives_the_same_whatever_the_chunk(monkeypatch):
+    torch.manual_seed(0)
+    x, layers = images(7, 1, 9, 9), block(1, 2)
+    whole = conv_block(x, *layers, (0, 1))
+    monkeypatch.setattr("fmnist_pl.fast_first_block._CHUNK_BYTES", 1)
+
+    assert torch.equal(conv_block(x, *layers, (0, 1)), whole)
+
+
+@pytest.mark.parametrize("size", [8, 9])
+@pytest.mark.parametrize("padding", [(0, 0), (0, 1)])
+def test_the_fused_tail_is_exactly_the_stock_function(size, padding):
+    torch.manual_seed(0)
+    values = torch.randn(3, 5, size, size).round(decimals=1).to(memory_format=torch.channels_last)  # ties happen
+    stock_x, fast_x = values.clone().requires_grad_(), values.clone().requires_grad_()
+    stock = fast_layers.pad(F.max_pool2d(F.relu(stock_x), 2), padding)
+    weights = torch.randn_like(stock)
+
+    fast = fast_layers.ReluPoolDropout.apply(fast_x, 0.0, padding)
+    (stock * weights).sum().backward()
+    (fast * weights).sum().backward()
+
+    assert torch.equal(fast, stock)
+    assert torch.equal(fast_x.grad, stock_x.grad)
+
+
+def test_a_convolution_of_many_channels_takes_the_fused_tail():
+    layers = block(4, 2)
+
+    assert path_taken(conv_block(torch.rand(2, 4, 9, 9), *layers, (0, 0))) == "ReluPoolDropout"
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_dropout_in_a_fused_block_drops_its_share_and_scales_the_rest(channels):
+    torch.manual_seed(0)
+    x, layers = torch.rand(400, channels, 29, 29), block(channels, 2, dropout=0.3)
+    nn.init.constant_(layers[0].bias, 5.0)  # every unit fires, so a zero is a drop
+    undropped = F.max_pool2d(layers[0](x), 2)
+    rate = round(0.3 * 65536) / 65536
+
+    out = conv_block(x, *layers, (0, 0))
+
+    dropped = (out == 0).double().mean().item()
+    assert dropped == pytest.approx(rate, abs=5 * (rate * (1 - rate) / out.numel()) ** 0.5)
+    expected = torch.where(out == 0, 0.0, undropped / (1 - rate))
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_the_gradient_of_a_fused_block_passes_the_survivors_alone(channels):
+    torch.manual_seed(0)
+    x, layers = torch.rand(30, channels, 9, 9), block(channels, 2, dropout=0.5)
+    conv = layers[0]
+
+    out = conv_block(x, *layers, (0, 1))
+    out.sum().backward()
+
+    kept = (out.detach()[:, :, :-1, :-1] > 0).float() * 2.0
+    weight, bias = conv.weight.detach().requires_grad_(), conv.bias.detach().requires_grad_()
+    (F.max_pool2d(F.relu(F.conv2d(x, weight, bias)), 2) * kept).sum().backward()
+    torch.testing.assert_close(conv.weight.grad, weight.grad, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(conv.bias.grad, bias.grad, rtol=1e-5, atol=1e-4)
+
+
+def test_a_fused_block_follows_the_global_seed():
+    x, layers = torch.rand(4, 1, 9, 9), block(1, 2, dropout=0.5)
+    torch.manual_seed(3)
+    first = conv_block(x, *layers, (0, 0))
+    torch.manual_seed(3)
+
+    assert torch.equal(conv_block(x, *layers, (0, 0)), first)
+
+
+def stock_only(*_args: object) -> None:
+    raise AssertionError("a fused block ran")
+
+
+def watched(layers: list[nn.Module]) -> list[nn.Module]:
+    layers[2].register_forward_hook(lambda *_: None)
+    return layers
+
+
+@pytest.mark.parametrize(
+    ("layers", "dtype"),
+    [
+        pytest.param([layer.eval() for layer in block(1, 2)], torch.float32, id="evaluation"),
+        pytest.param([layer.double() for layer in block(1, 2)], torch.float64, id="float64"),
+        pytest.param(watched(block(1, 2)), torch.float32, id="hooked"),
+        pytest.param([*block(1, 2)[:2], nn.GELU(), *block(1, 2)[3:]], torch.float32, id="gelu"),
+        pytest.param([*block(1, 2)[:3], nn.MaxPool2d(3), nn.Identity()], torch.float32, id="pool of 3"),
+        pytest.param([*block(1, 2)[:3], nn.Identity(), nn.Identity()], torch.float32, id="no pool"),
+        pytest.param([*block(1, 2)[:4], nn.Dropout(0.0)], torch.float32, id="stock dropout"),
+    ],
+)
+def test_the_stock_layers_run_where_no_fast_path_applies(layers, dtype, monkeypatch):
+    monkeypatch.setattr(fast_layers.ConvReluPoolDropout, "apply", stock_only)
+    monkeypatch.setattr(fast_layers.ReluPoolDropout, "apply", stock_only)
+    x = torch.rand(2, 1, 9, 9, dtype=dtype)
+
+    out = conv_block(x, *layers, (0, 0))
+
+    torch.testing.assert_close(out, nn.Sequential(*layers)(x))
+
+
+def test_under_autocast_the_stock_layers_run(monkeypatch):
+    monkeypatch.setattr(fast_layers.ConvReluPoolDropout, "apply", stock_only)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        out = conv_block(torch.rand(2, 1, 9, 9), *block(1, 2, dropout=0.5), (0, 0))
+
+    assert out.dtype == torch.bfloat16
+
+
+def test_an_image_that_needs_a_gradient_gets_it():
+    x, layers = torch.rand(2, 1, 9, 9, requires_grad=True), block(1, 2)
+
+    conv_block(x, *layers, (0, 0)).sum().backward()
+
+    stock = x.detach().requires_grad_()
+    F.max_pool2d(F.relu(layers[0](stock)), 2).sum().backward()
+    torch.testing.assert_close(x.grad, stock.grad)
+
+
+def test_a_strided_first_convolution_keeps_its_own_kernel():
+    layers = block(1, 2, stride=2)
+
+    assert path_taken(conv_block(torch.rand(2, 1, 9, 9), *layers, (0, 0))) == "ReluPoolDropout"
