@@ -39,7 +39,7 @@ def loss_not_finite(run: HealthRun) -> Iterator[Finding]:
             evidence=f"The {words} is not a number at the last epoch; the first such epoch is {first + 1}.",
             threshold="Critical when a loss that was finite is not at the last epoch.",
             source="no threshold: nothing can be learnt from a loss that is not a number",
-            advice=("A learning rate 3 to 10 times lower, from the last good checkpoint.",),
+            advice=("A learning rate 3 to 10 times lower (`--model.learning_rate`), from the last good checkpoint.",),
             section="gap",
         )
         return
@@ -67,8 +67,8 @@ def not_learning(run: HealthRun) -> Iterator[Finding]:
         f"and accuracy is below {INACCURATE:.0%}.",
         source="the idea: Amazon SageMaker Debugger, LossNotDecreasing; the limits are this project's own",
         advice=(
-            "Dead layers or huge updates: see the other findings; then a learning rate 3 to 10 times lower.",
-            "No dead layer and tiny updates: a higher learning rate.",
+            "Dead layers or huge updates: see the other findings; then `--model.learning_rate` 3 to 10 times lower.",
+            "No dead layer and tiny updates: a higher `--model.learning_rate`.",
             "Are labels and images still paired? A model must be able to learn 100 images by heart.",
         ),
         section="gap",
@@ -101,7 +101,7 @@ def overfitting(run: HealthRun) -> Iterator[Finding]:
         source=f"{AUTOTRAINER}; {PRECHELT}",
         advice=(
             f"Use the checkpoint of epoch {best}, or stop there (`EarlyStopping` on `val/loss`).",
-            "Dropout: variant `baseline`, or higher `conv_dropout` and `hidden_dropout`.",
+            "Dropout: `--variant baseline`, or higher `--model.conv_dropout` and `--model.hidden_dropout`.",
             "Augmentation, weight decay, or a smaller network.",
         ),
         section="gap",

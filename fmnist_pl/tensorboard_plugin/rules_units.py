@@ -16,9 +16,9 @@ MANY_RARE = 0.30
 
 SMDEBUG = "layer limit: Amazon SageMaker Debugger, DeadRelu (threshold_layer = 50%)"
 CS231N = 'Stanford CS231n notes, "Neural networks 1": up to 40% of a network dies when the learning rate is too high'
-LOWER_LR = "A learning rate 3 to 10 times lower, or a warm-up over the first few hundred steps."
-HE_INIT = "He initialisation with zero biases (`initialization: he`)."
-LEAKY = "LeakyReLU, whose units can't die (`activation: leaky_relu`)."
+LOWER_LR = "A learning rate 3 to 10 times lower (`--model.learning_rate`), or a warm-up over the first steps."
+HE_INIT = "He initialisation with zero biases (`--model.initialization he`)."
+LEAKY = "LeakyReLU, whose units can't die (`--model.activation leaky_relu`)."
 
 
 def whole_layer_dead(run: HealthRun) -> Iterator[Finding]:
@@ -66,7 +66,9 @@ def many_dead_units(run: HealthRun) -> Iterator[Finding]:
         threshold=f"Warning when {MANY_DEAD_NETWORK:.0%} of the network or {MANY_DEAD_SITE:.0%} of a layer is dead; "
         "'from the start' when at least half of the dead never fired at any record.",
         source=f"{SMDEBUG}; network limit: healthy runs of this network stay below 20%, and {CS231N}",
-        advice=(HE_INIT, LOWER_LR, LEAKY) if born_dead else (LOWER_LR, LEAKY, "Batch normalisation before the ReLU."),
+        advice=(HE_INIT, LOWER_LR, LEAKY)
+        if born_dead
+        else (LOWER_LR, LEAKY, "Batch normalisation before the ReLU (`--model.normalization batch`)."),
         site=over[0].name if over else "",
     )
 
@@ -92,7 +94,11 @@ def mass_death(run: HealthRun) -> Iterator[Finding]:
             threshold=f"Warning when {MASS_DEATH:.0%} of a layer's units die, net of revivals, from one epoch to the "
             "next; critical from 50%; a notice if half of them have come back.",
             source=CS231N,
-            advice=(LOWER_LR, "Gradient clipping (`gradient_clip_val: 1.0`), if single steps are to blame.", LEAKY),
+            advice=(
+                LOWER_LR,
+                "Gradient clipping (`--trainer.gradient_clip_val 1.0`), if single steps are to blame.",
+                LEAKY,
+            ),
             site=site.name,
         )
 

@@ -26,9 +26,9 @@ def nonfinite_weights(run: HealthRun) -> Iterator[Finding]:
         title="Weights are NaN or infinite",
         what="weights",
         advice=(
-            "Go back to the last checkpoint before that epoch and lower the learning rate 3 to 10 times.",
-            "`detect_anomaly: true` in the trainer names the operation that made the first NaN.",
-            "With 16-bit precision: `precision: bf16-mixed`, or 32.",
+            "Go back to the last checkpoint before that epoch and lower `--model.learning_rate` 3 to 10 times.",
+            "`--trainer.detect_anomaly true` names the operation that made the first NaN.",
+            "With 16-bit precision: `--trainer.precision bf16-mixed`, or 32.",
         ),
     )
 
@@ -42,8 +42,8 @@ def nonfinite_gradients(run: HealthRun) -> Iterator[Finding]:
         title="Gradients are NaN or infinite",
         what="gradients",
         advice=(
-            "A lower learning rate, or `gradient_clip_val: 1.0`.",
-            "Rare ones are normal in fp16 (the scaler skips those steps); `precision: bf16-mixed` avoids them.",
+            "A lower `--model.learning_rate`, or `--trainer.gradient_clip_val 1.0`.",
+            "Rare ones are normal in fp16 (the scaler skips them); `--trainer.precision bf16-mixed` avoids them.",
         ),
     )
 
@@ -127,7 +127,10 @@ def update_ratio_out_of_range(run: HealthRun) -> Iterator[Finding]:
             f"(median over {span}); healthy is around 1e-3.",
             threshold=f"Warning when the median update ratio of a weight is above {TOO_LARGE:g}.",
             source=f"{TORCHMORTEM}; {CS231N}",
-            advice=("A learning rate 3 to 10 times lower.", "A warm-up, if only the first epochs are too fast."),
+            advice=(
+                "A learning rate 3 to 10 times lower (`--model.learning_rate`).",
+                "A warm-up, if only the first epochs are too fast.",
+            ),
             section="weights",
         )
     if small:
@@ -139,7 +142,7 @@ def update_ratio_out_of_range(run: HealthRun) -> Iterator[Finding]:
             f"(median over {span}); healthy is around 1e-3.",
             threshold=f"Notice when the median update ratio of a weight is below {TOO_SMALL:g}.",
             source=f"{TORCHMORTEM}; {CS231N}",
-            advice=("A higher learning rate, or Adam instead of plain SGD (variant `baseline`).",),
+            advice=("A higher `--model.learning_rate`, or Adam instead of plain SGD (`--variant baseline`).",),
             section="weights",
         )
 

@@ -193,7 +193,7 @@ def test_findings_name_their_rule_and_source(tab):
     assert "2 of 6 units (33.3%) fired on none of the 5,000 images at epoch 3: fc1 2 of 4." in text
     assert "Rule Warning when 30% of the network or 50% of a layer is dead" in text
     assert "SageMaker" in text
-    assert finding.locator("code", has_text="initialization: he").count() == 1
+    assert finding.locator("code", has_text="--model.initialization he").count() == 1
 
 
 def test_a_hostile_run_name_is_text_everywhere(tab):

@@ -116,7 +116,7 @@ def test_pytorchs_initialisation_is_called_dead_from_the_start():
     assert "117 of 320 units (36.6%)" in finding.evidence
     assert "conv1 15 of 64, fc1 102 of 256" in finding.evidence
     assert "The 15 in the first layer can't come back" in finding.evidence
-    assert "`initialization: he`" in finding.advice[0]
+    assert "`--model.initialization he`" in finding.advice[0]
 
 
 def test_units_that_die_later_are_not_blamed_on_the_start():
