@@ -7,7 +7,6 @@ words, never an exception.
 """
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -15,6 +14,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 FORMAT_VERSION = 1
+MOST_EPOCHS = 2**31
+MOST_SAMPLES = 2**53
 
 T = TypeVar("T")
 
@@ -105,23 +106,26 @@ def read_series(content: dict[str, Any], data: Sequence[Datum], width: int) -> S
     Raises:
         UnreadableError: if a record is not a vector of at least ``2 + width`` numbers that starts with an epoch.
     """
-    rows = []
-    for datum in drop_superseded(data, lambda d: d.step):
+    records = drop_superseded(data, lambda datum: datum.step)
+    for datum in records:
         vector = datum.numpy
         if vector.dtype.kind not in "fiu" or vector.ndim != 1 or len(vector) < 2 + width:
             raise UnreadableError(f"a record at step {datum.step} is not a vector of {2 + width} numbers")
-        row = vector[: 2 + width].astype(np.float64)
-        if not (math.isfinite(row[0]) and math.isfinite(row[1]) and 0 <= row[0] < 2**31 and 0 <= row[1] < 2**53):
-            raise UnreadableError(f"a record at step {datum.step} has no usable epoch and sample count")
-        rows.append((datum.step, row))
-    rows = drop_superseded(rows, lambda r: int(r[1][0]))
-    table = np.stack([row for _, row in rows]) if rows else np.empty((0, 2 + width))
+    table = np.empty((len(records), 2 + width))
+    for row, datum in enumerate(records):
+        table[row] = datum.numpy[: 2 + width]
+    head = table[:, :2]
+    unusable = ~(np.isfinite(head) & (head >= 0) & (head < [MOST_EPOCHS, MOST_SAMPLES])).all(axis=1)
+    if unusable.any():
+        step = records[int(np.argmax(unusable))].step
+        raise UnreadableError(f"a record at step {step} has no usable epoch and sample count")
+    rows = drop_superseded(range(len(records)), lambda row: int(table[row, 0]))
     return Series(
         content=content,
-        epochs=table[:, 0].astype(np.int64),
-        n=table[:, 1].astype(np.int64),
-        values=table[:, 2:],
-        last_step=rows[-1][0] if rows else -1,
+        epochs=table[rows, 0].astype(np.int64),
+        n=table[rows, 1].astype(np.int64),
+        values=table[rows, 2:],
+        last_step=records[-1].step if rows else -1,
     )
 
 

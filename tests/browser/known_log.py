@@ -41,6 +41,10 @@ def write_epoch(log: HealthLogWriter, epoch: int, fc1: list[float]) -> None:
     log.activity(epoch, "fc1", 1, fc1)
     log.parameters("update_ratio", epoch, {"conv1.weight": 1e-3, "fc1.weight": 1e-4 if epoch else 0.0})
     log.parameters("nonfinite", epoch, {"conv1.weight": 0, "fc1.weight": 0})
+    write_gap(log, epoch)
+
+
+def write_gap(log: HealthLogWriter, epoch: int) -> None:
     log.gap(
         epoch,
         running_accuracy=0.70,
