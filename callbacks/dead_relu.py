@@ -259,7 +259,7 @@ class DeadReLUMonitor(TrainingSampleObserver):
             self._said.add("opaque")
             parts = ", ".join(f"{name} ({reason})" for name, reason in self._sites.opaque.items())
             rank_zero_warn(f"`DeadReLUMonitor` cannot see into: {parts}. ReLUs in there are not counted.")
-        if not report.sites and "none" not in self._said:
+        if not report.sites and not report.cannot_die and "none" not in self._said:
             self._said.add("none")
             rank_zero_warn("`DeadReLUMonitor` saw no ReLU in the validation step: nothing to count.")
         if any(len(counts.dead) == counts.units for counts in report.sites.values()) and "nan" not in self._said:

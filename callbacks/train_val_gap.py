@@ -44,7 +44,7 @@ class TrainValGapMonitor(TrainingSampleObserver):
     **How it learns the results.** If ``validation_step`` returns a mapping with ``losses`` (N,) and ``correct`` (N,),
     the figures are exact sums over images, on any number of processes. Otherwise it reads what ``validation_step`` logs
     under ``loss_key`` and ``accuracy_key``: numbers are averaged with the batch sizes, metric objects computed anew;
-    the loss's standard error then comes from the sample's batch means, for both sides.
+    the loss's standard error is then an estimate from the sample's batch means, for both sides.
 
     **Which images.** See `training_sample`: a training loader or datamodule may offer
     ``evaluation_sample(count, seed, rank, world_size)``; otherwise they are drawn from the training loader's data set,
@@ -167,10 +167,14 @@ class TrainValGapMonitor(TrainingSampleObserver):
         write_records(trainer, [gap_report.record(self._gap)])
 
     def _running(self, trainer: pl.Trainer, key: str) -> float:
-        """The epoch's mean of a training metric; ``on_step=True`` makes Lightning call it ``<key>_epoch``."""
+        """The epoch's mean of a training metric; ``on_step=True`` makes Lightning call it ``<key>_epoch``.
+
+        The mean over the ranks, which train on as many images each: without ``sync_dist`` a value is a rank's own.
+        """
         metrics = trainer.callback_metrics
         value = metrics.get(f"{key}_epoch", metrics.get(key))
-        return NAN if value is None else float(value)
+        values = every_rank(trainer, NAN if value is None else float(value))
+        return sum(values) / len(values)
 
     def _say_missing(self, trainer: pl.Trainer) -> None:
         if not self._said_missing:

@@ -331,10 +331,19 @@ def test_a_site_that_only_some_batches_reach_is_measured_on_those(tmp_path):
 def test_a_model_without_relu_is_reported_once(tmp_path):
     monitor = DeadReLUMonitor()
     with pytest.warns(UserWarning, match="saw no ReLU") as caught:
-        fit(Toy(nn.Sequential(nn.Flatten(), nn.Linear(36, 4), nn.GELU())), [monitor], tmp_path)
+        fit(Toy(nn.Sequential(nn.Flatten(), nn.Linear(36, 4))), [monitor], tmp_path)
 
     assert len([w for w in caught if "no ReLU" in str(w.message)]) == 1
+    assert monitor.sentence() == "No ReLU was seen (on 13 validation images)."
+
+
+def test_a_network_that_cannot_die_is_listed_as_such_without_a_warning(tmp_path):
+    monitor = DeadReLUMonitor()
+
+    trainer = fit(Toy(nn.Sequential(nn.Flatten(), nn.Linear(36, 4), nn.GELU())), [monitor], tmp_path)
+
     assert monitor.sentence() == "No ReLU was seen (on 13 validation images). Cannot die: net (gelu)."
+    assert not any(key.startswith("dead_relu") for key in trainer.callback_metrics)  # never "0 % dead"
 
 
 def test_a_compiled_part_is_named_in_one_warning_and_in_the_sentence(tmp_path):
