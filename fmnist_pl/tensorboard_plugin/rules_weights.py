@@ -75,7 +75,7 @@ def frozen_layer(run: HealthRun) -> Iterator[Finding]:
     if ratios is None or len(ratios.epochs) < FROZEN_EPOCHS:
         return
     recent = ratios.values[-FROZEN_EPOCHS:]
-    frozen: np.ndarray = (recent < FROZEN_BELOW).all(axis=0)  # NaN compares false: unknown is not frozen
+    frozen = np.asarray((recent < FROZEN_BELOW).all(axis=0))  # NaN compares false: unknown is not frozen
     if not frozen.any():
         return
     # all still now but not at first: a schedule that ended at zero, which is meant

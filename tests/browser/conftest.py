@@ -1,14 +1,9 @@
 """Debian's Chromium, with an eye on everything a page should not do."""
 
 import shutil
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
-
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "fmnist_pl" / "tensorboard_plugin")]  # the modules beside the tests
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from health_log_writer import HealthLogWriter
 from tensorboard.compat.proto import tensor_pb2
+
+from tests.fmnist_pl.tensorboard_plugin.health_log_writer import HealthLogWriter
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 STEADY, DYING = "steady/version_0", "dying/version_0"

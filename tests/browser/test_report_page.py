@@ -1,9 +1,9 @@
 """The report in a real browser, from a file: no server, no network."""
 
 import pytest
-from known_log import DYING, HOSTILE, STEADY, write_known_logs
 
 from fmnist_pl.report import write_report
+from tests.browser.known_log import DYING, HOSTILE, STEADY, write_known_logs
 
 pytestmark = pytest.mark.browser
 

@@ -3,9 +3,10 @@
 import time
 
 import pytest
-from health_log_writer import HealthLogWriter
-from known_log import DYING, HOSTILE, STEADY, write_epoch, write_gap, write_known_logs
-from tensorboard_process import serve
+
+from tests.browser.known_log import DYING, HOSTILE, STEADY, write_epoch, write_gap, write_known_logs
+from tests.browser.tensorboard_process import serve
+from tests.fmnist_pl.tensorboard_plugin.health_log_writer import HealthLogWriter
 
 pytestmark = pytest.mark.browser
 

@@ -1,16 +1,12 @@
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent / "tensorboard_plugin"))  # the writer of logs lies there
-
-from health_log_writer import HealthLogWriter
-
 from fmnist_pl import report
 from fmnist_pl.errors import UserError
+from tests.fmnist_pl.tensorboard_plugin.health_log_writer import HealthLogWriter
 
 HOSTILE = "</script><script>alert(1)"
 

@@ -13,13 +13,15 @@ export function deadUnitsCharts(runs) {
   const drawn = mostDead(runs, names).slice(0, MOST_SITES);
   const kept = names.filter((name) => drawn.includes(name));
   const most = Math.max(0.05, ...total.flatMap(({ data }) => [...data.sites, data.total].flatMap((c) => [...c.dead, ...c.rare].map((d) => d / c.units))));
-  const charts = [shareChart("All units", total, (data) => data.total, most, true)];
+  const totalChart = shareChart("All units", total, (data) => data.total, most, true);
+  const charts = [];
   for (const name of kept) {
     const having = total.filter(({ data }) => siteOf(data, name));
     charts.push(shareChart(name, having, (data) => siteOf(data, name), most, false));
   }
   return [
     h("div", { class: "key" }, line("solid", "dead"), line("dot", "rare"), h("span", { class: "muted" }, "colours: the runs above")),
+    totalChart,
     h("div", { class: "grid" }, charts),
     names.length > kept.length && h("p", { class: "muted" }, `${kept.length} of ${names.length} sites are drawn, those with most dead units.`),
     ...coverage(runs),

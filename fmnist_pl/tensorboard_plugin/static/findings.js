@@ -16,7 +16,7 @@ function runFindings(row, colour, goTo) {
   const explained = row.findings.filter((finding) => finding.severity === "info");
   return h(
     "article",
-    { class: open.length > 1 ? "card wide" : "card", data: { run: row.run } },
+    { class: open.length > 1 ? "card double" : "card", data: { run: row.run } },
     h("div", { class: "run-title" }, h("span", { class: "swatch", style: { background: colour } }), h("h3", {}, row.run), verdictPill(row)),
     open.length > 0 && h("div", { class: "findings" }, open.map((finding) => findingCard(finding, goTo))),
     open.length === 0 && h("p", { class: "muted" }, row.epochs ? "No alarm: every rule was checked and none fired." : "No epoch has been recorded yet."),

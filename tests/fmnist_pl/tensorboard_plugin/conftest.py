@@ -1,6 +1,5 @@
 """A TensorBoard application on logs with known content, and small runs to judge."""
 
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +15,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # TensorBoard's vendored bleach warns when imported
     from tensorboard.backend import application
 
-sys.path.insert(0, str(Path(__file__).parent))  # health_log_writer lies beside the tests that use it
-
-from health_log_writer import HealthLogWriter
-
 from fmnist_pl.tensorboard_plugin.plugin import TrainingHealthPlugin
+from tests.fmnist_pl.tensorboard_plugin.health_log_writer import HealthLogWriter
 
 PREFIX = "/data/plugin/training_health"
 

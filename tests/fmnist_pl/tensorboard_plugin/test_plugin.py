@@ -2,11 +2,11 @@ import json
 
 import numpy as np
 import pytest
-from health_log_writer import HealthLogWriter
 from tensorboard.compat.proto import tensor_pb2
 
 from fmnist_pl.tensorboard_plugin import payloads
 from fmnist_pl.tensorboard_plugin.static_files import static_files
+from tests.fmnist_pl.tensorboard_plugin.health_log_writer import HealthLogWriter
 
 ROUTES = ["/overview", "/run", "/units", "/static/index.js"]
 

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from health_log_writer import HealthLogWriter
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.util import tensor_util
 
 from fmnist_pl.tensorboard_plugin.findings import find_all
 from fmnist_pl.tensorboard_plugin.health_run import HealthRun, read_run
 from fmnist_pl.tensorboard_plugin.payloads import overview_row, run_payload
+from tests.fmnist_pl.tensorboard_plugin.health_log_writer import HealthLogWriter
 
 EPOCHS = 6
 TAIL = 4096
