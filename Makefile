@@ -6,6 +6,9 @@ EPOCHS ?=
 DATASET ?= fashion_mnist
 MONITORS ?= on
 RESUME ?=
+VARIANTS ?= baseline no_dropout sgd
+SEEDS ?= 0 1 2 3 4
+JOBS ?= 1
 ARGS ?=
 LOGDIR ?= lightning_logs
 PYTHON ?= python3
@@ -15,12 +18,13 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train demo tensorboard test lint format clean
+.PHONY: help setup train compare demo tensorboard test lint format clean
 
 help: ## List the targets and their variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  Variables of train: VARIANT=baseline (a packaged name or your own YAML) SEED=0 EPOCHS= DATA_DIR=data'
 	@echo '    DATASET=fashion_mnist|synthetic MONITORS=on|off RESUME=last ARGS="--trainer.devices=2 ..."'
+	@echo '  Of compare: VARIANTS="baseline no_dropout sgd" SEEDS="0 1 2 3 4" EPOCHS= JOBS=1 DATASET= ARGS="--reference sgd ..."'
 
 setup: $(READY) ## Make .venv with everything in it (the other targets do it if need be)
 
@@ -39,6 +43,10 @@ demo: $(READY) ## Two short trainings on drawn garments: no data, no network, un
 	$(BIN)/fmnist fit --variant baseline $(DEMO)
 	$(BIN)/fmnist fit --variant no_dropout $(DEMO)
 DEMO := --data.dataset=synthetic --data.training_images=6000 --trainer.max_epochs=2
+
+compare: $(READY) ## Train VARIANTS with every one of SEEDS, skip what is finished, print what differs by more than chance
+	$(BIN)/fmnist compare --variants $(VARIANTS) --seeds $(SEEDS) --jobs $(JOBS) --dataset $(DATASET) \
+		--logdir $(LOGDIR) $(if $(EPOCHS),--epochs $(EPOCHS)) $(ARGS)
 
 tensorboard: $(READY) ## Show the runs in LOGDIR
 	$(BIN)/tensorboard --logdir $(LOGDIR)

@@ -1,5 +1,6 @@
 """What makes two runs the same run: configuration, data, source code and library versions, by content."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -39,7 +40,7 @@ def identity(config: Any, versions: Mapping[str, str]) -> dict[str, Any]:  # noq
     parts = {
         "config": content_hash(relevant),
         "data": data_identity(relevant["data"]),
-        "code": source_hash(["fmnist_pl.classifier", "fmnist_pl.data", *_class_paths(relevant)]),
+        "code": _code(frozenset(["fmnist_pl.classifier", "fmnist_pl.data", *_class_paths(relevant)])),
         "versions": {name: version for name, version in versions.items() if name != "python"},
     }
     return {**parts, "digest": content_hash(parts)}
@@ -83,6 +84,12 @@ def data_identity(data: Mapping[str, Any]) -> dict[str, Any]:
 def content_hash(value: Any) -> str:  # noqa: ANN401
     """SHA-256 of a plain value: the same for equal content, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def _code(modules: frozenset[str]) -> str:
+    """Hashed once: this process goes on with the code that it has loaded, whatever becomes of the files."""
+    return source_hash(modules)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401

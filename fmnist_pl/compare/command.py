@@ -42,7 +42,7 @@ def main(args: list[str]) -> int:
     from fmnist_pl.compare.finished import LogFolder
     from fmnist_pl.compare.output import write_all
     from fmnist_pl.compare.plan import wanted_runs
-    from fmnist_pl.compare.runner import Runner
+    from fmnist_pl.compare.runner import Runner, fit_command
     from fmnist_pl.variants import variant_name
 
     signal.signal(signal.SIGTERM, _stop)
@@ -53,7 +53,7 @@ def main(args: list[str]) -> int:
     logs = LogFolder(Path(options.logdir), any_code=options.any_code)
     data = runs[0].identity["data"]
     folder = Path(options.output or logs.path / f"compare{'-synthetic' if data['dataset'] == 'synthetic' else ''}")
-    failures = Runner(logs, folder / "output", options.jobs, Display()).train(runs)
+    failures = Runner(logs, folder / "output", options.jobs, Display(), fit_command(logs.path)).train(runs)
     results = [run_result(run, logs.finished(run), failures.get(run.digest)) for run in runs]
     write_all(compare(results, reference, data), folder)
     return 1 if any(result.failure is not None for result in results) else 0

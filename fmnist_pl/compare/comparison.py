@@ -7,9 +7,9 @@ from typing import Any
 from fmnist_pl.compare.figures import FIGURES, figures_of
 from fmnist_pl.compare.finished import FinishedRun
 from fmnist_pl.compare.notebooks import EPOCHS, PRINTED
-from fmnist_pl.compare.plan import WantedRun
 from fmnist_pl.compare.sentences import verdict_sentence
 from fmnist_pl.compare.statistics import Difference, Spread, paired_difference, spread
+from fmnist_pl.compare.wanted_run import WantedRun
 from fmnist_pl.errors import UserError
 
 

@@ -10,9 +10,8 @@ from fmnist_pl.data import FashionMNISTDataModule
 class _ConfigReader(FashionCLI):
     """Stops after parsing."""
 
-    def parse_arguments(self, parser: Any, args: Any) -> None:  # noqa: ANN401
-        """Parse without Lightning's warning about arguments that do not come from the command line."""
-        self.config = parser.parse_args(args)
+    def _parse_ckpt_path(self) -> None:
+        """No checkpoint is evaluated."""
 
     def before_instantiate_classes(self) -> None:
         """Make no run folder."""
@@ -40,6 +39,7 @@ def fit_configuration(options: list[str]) -> Any:  # noqa: ANN401
         run=False,
         auto_configure_optimizers=False,
         save_config_callback=None,
+        parser_kwargs={"allow_abbrev": False},
         args=[*configs_of(options), *options, "--seed_everything=false"],  # seeds nothing in this process
     )
     return reader.config

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fmnist_pl.compare.plan import WantedRun
+from fmnist_pl.compare.wanted_run import WantedRun
 from fmnist_pl.run_identity import FILE_NAME
+
+RESUMABLE_CHECKPOINTS = ("last.ckpt", "previous.ckpt")  # what `fmnist fit --resume FOLDER` goes on from
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,12 @@ class LogFolder:
         )
 
     def interrupted(self, run: WantedRun) -> Path | None:
-        """The newest folder of a run with this identity that has a checkpoint to go on from but no summary."""
+        """The newest folder of a run with this identity that can be gone on with: begun, saved, not finished."""
         for path in sorted(self.path.glob(f"*/version_*/{FILE_NAME}"), key=_by_version, reverse=True):
             folder = path.parent
-            if (folder / "summary.json").exists() or not any((folder / "checkpoints").glob("*.ckpt")):
+            if (folder / "summary.json").exists() or _json_object(path).get("digest") != run.digest:
                 continue
-            if _json_object(path).get("digest") == run.digest:
+            if any((folder / "checkpoints" / name).is_file() for name in RESUMABLE_CHECKPOINTS):
                 return folder
         return None
 

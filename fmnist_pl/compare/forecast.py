@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Iterable
 
-from fmnist_pl.compare.plan import WantedRun
+from fmnist_pl.compare.wanted_run import WantedRun
 
 
 class Forecast:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fmnist_pl.compare.locked_log import LockedLog
-from fmnist_pl.compare.plan import WantedRun
+from fmnist_pl.compare.wanted_run import WantedRun
 
 _EPOCH = re.compile(rb"^epoch (\d+)/\d+ .* ([0-9.]+) s\s*$", re.MULTILINE)
 _STOPPED = 30.0  # seconds that a run has to end itself when it is told to
@@ -25,13 +25,22 @@ class Job:
         command: The command line that trains it.
         log: Takes the output. The process inherits its lock; this object closes it.
         environment: Of the process.
+        resumed: Whether the command goes on with a run that was interrupted.
 
     Raises:
         OSError: If the process cannot be created.
     """
 
-    def __init__(self, run: WantedRun, command: Sequence[str], log: LockedLog, environment: Mapping[str, str]) -> None:
-        self.run, self.log = run, log
+    def __init__(
+        self,
+        run: WantedRun,
+        command: Sequence[str],
+        log: LockedLog,
+        environment: Mapping[str, str],
+        *,
+        resumed: bool = False,
+    ) -> None:
+        self.run, self.log, self.resumed = run, log, resumed
         self.epochs_done = 0
         self.epoch_seconds: list[float] = []
         self._read_to = 0

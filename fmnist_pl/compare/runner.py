@@ -15,19 +15,21 @@ from fmnist_pl.compare.finished import LogFolder
 from fmnist_pl.compare.forecast import Forecast, duration
 from fmnist_pl.compare.job import Job
 from fmnist_pl.compare.locked_log import BusyError, LockedLog
-from fmnist_pl.compare.plan import WantedRun
+from fmnist_pl.compare.wanted_run import WantedRun
 
 _POLL_SECONDS = 0.2
-Command = Callable[[WantedRun, LogFolder], Sequence[str]]
+Command = Callable[[WantedRun, Path | None], Sequence[str]]
 
 
-def fit_command(run: WantedRun, logs: LogFolder) -> list[str]:
-    """The command line that trains ``run`` into the log folder."""
-    return [
-        *(sys.executable, "-m", "fmnist_pl", "fit"),
-        *run.options,
-        f"--trainer.logger.init_args.save_dir={logs.path}",
-    ]
+def fit_command(logdir: Path) -> Command:
+    """What makes the command line that trains a run into ``logdir``, or goes on with the one in a given folder."""
+
+    def command(run: WantedRun, interrupted: Path | None) -> list[str]:
+        resume = [] if interrupted is None else [f"--resume={interrupted}"]
+        save = f"--trainer.logger.init_args.save_dir={logdir}"
+        return [sys.executable, "-m", "fmnist_pl", "fit", *run.options, save, *resume]
+
+    return command
 
 
 class Runner:
@@ -38,18 +40,17 @@ class Runner:
         run_logs: Folder of the processes' output.
         jobs: How many train at a time; threads and CUDA devices are divided among them.
         display: Takes the progress.
-        command: Makes the command line of a run.
+        command: Makes the command line of a run; see `fit_command`.
     """
 
-    def __init__(
-        self, logs: LogFolder, run_logs: Path, jobs: int, display: Display, command: Command = fit_command
-    ) -> None:
+    def __init__(self, logs: LogFolder, run_logs: Path, jobs: int, display: Display, command: Command) -> None:
         self.logs, self.run_logs, self.jobs, self.display, self.command = logs, run_logs, jobs, display, command
         self.forecast = Forecast()
         self.failures: dict[str, str] = {}
         self._slots: dict[int, Job] = {}
         self._waiting: deque[WantedRun] = deque()
         self._busy_elsewhere: set[str] = set()
+        self._resumed: set[str] = set()
         self._total = 0
 
     def train(self, runs: Sequence[WantedRun]) -> dict[str, str]:
@@ -112,14 +113,18 @@ class Runner:
             return False
         gpus = available_gpus() if self.jobs > 1 else []
         environment = job_environment(slot, self.jobs, available_cpus(), gpus, os.environ)
+        interrupted = None if run.digest in self._resumed else self.logs.interrupted(run)
         try:
-            job = Job(run, self.command(run, self.logs), log, environment)
+            job = Job(run, self.command(run, interrupted), log, environment, resumed=interrupted is not None)
         except OSError as error:
             log.close()
             self._failed(run, f"it cannot be started: {error}")
             return False
         self._slots[slot] = job
-        self.display.line(f"{run}: started. Output: {path}")
+        if interrupted is not None:
+            self._resumed.add(run.digest)
+        begun = "started" if interrupted is None else f"goes on with {interrupted}"
+        self.display.line(f"{run}: {begun}. Output: {path}")
         return True
 
     def _look_at_jobs(self) -> None:
@@ -138,10 +143,15 @@ class Runner:
         finished = self.logs.finished(run) if failure is None else None
         with contextlib.suppress(OSError):
             job.close()
-        if failure is not None:
+        if failure is not None and job.resumed:
+            self.display.line(f"{run}: could not go on ({failure}); it will be trained anew")
+            self._waiting.appendleft(run)
+        elif failure is not None:
             self._failed(run, failure)
         elif finished is None:
-            self._failed(run, f"ended without leaving a summary under {self.logs.path}")
+            edited = self.logs.of_other_code(run)
+            reason = "the package's code was edited since this comparison began; repeat the command"
+            self._failed(run, reason if edited else f"ended without leaving a summary under {self.logs.path}")
         elif finished.failure is not None:
             self.display.line(f"{run}: FAILED: {finished.failure}")
         else:

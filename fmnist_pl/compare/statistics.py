@@ -65,7 +65,7 @@ def paired_difference(values: Sequence[float], reference: Sequence[float]) -> Di
     Raises:
         ValueError: If the lengths differ or are zero.
     """
-    if len(values) != len(reference) or not values:
+    if len(values) != len(reference) or len(values) == 0:
         raise ValueError(f"Pairs are needed, got {len(values)} and {len(reference)} values.")
     differences = np.subtract(values, reference, dtype=np.float64)
     mean, n = float(differences.mean()), len(differences)

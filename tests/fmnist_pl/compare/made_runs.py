@@ -1,0 +1,83 @@
+"""Runs that nobody trained: their wishes, their summaries, and a command that stands for a training."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from fmnist_pl.compare.wanted_run import WantedRun
+from fmnist_pl.run_identity import content_hash
+
+DATA = {"dataset": "synthetic", "files": "f", "validation_images": 10, "training_images": None}
+REAL = {**DATA, "dataset": "fashion_mnist"}
+
+# Leaves what a finished training leaves: arguments are the log folder, the variant, the summary, seconds to take.
+_TRAINING = """
+import json, pathlib, sys, time
+logdir, variant, summary, seconds = sys.argv[1:]
+summary = json.loads(summary)
+for epoch in range(2):
+    time.sleep(float(seconds) / 2)
+    print(f"epoch {epoch + 1}/2  train/loss 1.0  {float(seconds) / 2:.1f} s", flush=True)
+with open(pathlib.Path(logdir, "trained.txt"), "a") as count:
+    count.write(f"{variant} {summary['seed']}\\n")
+folder = pathlib.Path(logdir, variant, f"version_{summary['seed']}")
+folder.mkdir(parents=True)
+(folder / "summary.json").write_text(json.dumps(summary))
+"""
+
+
+def wanted(variant: str = "baseline", seed: int = 0, *, code: str = "c", data: dict[str, Any] = DATA) -> WantedRun:
+    parts = {"config": content_hash([variant, seed]), "data": data, "code": code, "versions": {"torch": "2"}}
+    identity = {**parts, "digest": content_hash(parts)}
+    return WantedRun(variant, variant, seed, 2, ("--variant", variant), identity)
+
+
+def summary(run: WantedRun, **figures: float | None) -> dict[str, Any]:
+    """A finished run's; ``figures`` (test, val, ...) are fractions."""
+    value = {"test": 0.9, "val": 0.91, "running": 0.92, "train_eval": 0.93, "gap": 0.02, "dead": 0.1, **figures}
+    return {
+        "variant": run.name,
+        "dataset": run.identity["data"]["dataset"],
+        "seed": run.seed,
+        "identity": run.identity,
+        "epochs": 2,
+        "device": "cpu",
+        "threads": 1,
+        "versions": {"torch": "2"},
+        "test_checkpoint": "best",
+        "seconds_per_epoch": 1.5,
+        "history": [{"train/loss": 1.0, "val/loss": 1.0}] * 2,
+        "last_epoch": {
+            "train/accuracy": value["running"],
+            "val/accuracy": value["val"],
+            "gap/train_eval_accuracy": value["train_eval"],
+            "gap/accuracy": value["gap"],
+            "gap/mode_effect": 0.01,
+            "dead_relu/total": value["dead"],
+            "update_ratio/conv1.conv.weight": 0.001,
+            "update_ratio/conv2.conv.weight": 0.003,
+            "update_ratio/fc1.linear.weight": 0.002,
+            "update_ratio/conv1.conv.bias": 9.0,
+        },
+        "test": {"test/accuracy": value["test"]},
+    }
+
+
+def write_summary(logdir: Path, run: WantedRun, content: dict[str, Any] | None = None, version: int = 0) -> Path:
+    folder = logdir / run.name / f"version_{version}"
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(json.dumps(summary(run) if content is None else content))
+    return folder
+
+
+def pretend_to_train(run: WantedRun, logdir: Path, seconds: float = 0.0, **figures: float | None) -> list[str]:
+    """A command line that leaves a summary and a line in ``trained.txt``, without torch."""
+    content = json.dumps(summary(run, **figures))
+    return [sys.executable, "-c", _TRAINING, str(logdir), run.name, content, str(seconds)]
+
+
+def trained(logdir: Path) -> list[str]:
+    """What was trained in the log folder, in the order of the ends."""
+    path = logdir / "trained.txt"
+    return path.read_text().splitlines() if path.exists() else []
