@@ -5,28 +5,52 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
+import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from fmnist_pl import run_folder
+from fmnist_pl import resume, run_folder
+from fmnist_pl.bounded_yaml import guard_configurations
+from fmnist_pl.checkpoint_file import load_checked
+from fmnist_pl.checkpointing import DurableCheckpointIO
 from fmnist_pl.classifier import FashionClassifier
 from fmnist_pl.data import FashionMNISTDataModule
 from fmnist_pl.errors import UserError
+from fmnist_pl.last_checkpoint import LastCheckpoint
 from fmnist_pl.process import keep_freed_memory
 from fmnist_pl.progress import Progress
 from fmnist_pl.quiet import quiet_libraries
+from fmnist_pl.resume import ResumePoint
+from fmnist_pl.resume_command import option, resume_point
 from fmnist_pl.run_identity import identity
 from fmnist_pl.run_record import RunRecord, versions
+from fmnist_pl.saved_config import SavedConfig
+from fmnist_pl.stop_request import STOP_REQUEST
 from fmnist_pl.summary_table import print_summary
-from fmnist_pl.variants import BASE, overlay_path, variant_name
+from fmnist_pl.variants import BASE, overlay_digest, overlay_path, variant_name
 
 MONITORS = ("callbacks.DeadReLUMonitor", "callbacks.WeightHistogramMonitor", "callbacks.TrainValGapMonitor")
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 
 
 class FashionCLI(LightningCLI):
-    """LightningCLI for this package's module, data and run folders."""
+    """LightningCLI for this package's module, data and run folders.
+
+    Args:
+        resume_from: Where a run goes on; None for a new run.
+        **options: Those of LightningCLI.
+    """
+
+    def __init__(self, *args: Any, resume_from: ResumePoint | None = None, **options: Any) -> None:  # noqa: ANN401
+        self.resume = resume_from
+        self.requested = (options.get("args") or [""])[0]
+        super().__init__(*args, **options)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static there
+        """LightningCLI's; of those only the requested one, for each costs 0.1 s of introspection at the start."""
+        known = super().subcommands()
+        return {self.requested: known[self.requested]} if self.requested in known else known
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add this package's own options and tie the data's seed to the run's."""
@@ -38,11 +62,34 @@ class FashionCLI(LightningCLI):
             default="best",
             help="Which weights fit tests at its end: those of the lowest validation loss, or of the last epoch.",
         )
+        parser.add_argument(
+            "--resume",
+            type=str,
+            help="Go on with a run: last (the variant's newest unfinished one), a run's folder, or a checkpoint.",
+        )
+        parser.add_lightning_class_args(LastCheckpoint, "checkpoint")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:  # noqa: ANN401
         """Parse ``args``, never sys.argv; Lightning's own method warns where both hold something."""
         self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Check the checkpoint to be evaluated, and take the network's arguments from it."""
+        config = self.config[self.config.subcommand]
+        if self.config.subcommand == "fit":
+            if config.ckpt_path is not None:
+                raise UserError("fit takes --resume last, --resume RUN_FOLDER or --resume CHECKPOINT.", exit_code=2)
+            return
+        file = evaluated_file(config.ckpt_path, self.config.subcommand)
+        network = load_checked(file).get("hyper_parameters", {})
+        config.ckpt_path, config.weights_only = str(file), True
+        self.config = self.parser.parse_object({self.config.subcommand: {"model": network}}, self.config)
+
+    def _plain_config(self) -> dict[str, Any]:
+        """The subcommand's configuration as it will be saved."""
+        text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
+        return yaml.safe_load(text)
 
     def before_instantiate_classes(self) -> None:
         """Refuse what cannot work, choose the run's folder, take the monitors out if asked."""
@@ -50,6 +97,11 @@ class FashionCLI(LightningCLI):
         if config.trainer.max_epochs is not None and config.trainer.max_epochs < 1 and config.trainer.max_epochs != -1:
             raise UserError(f"--trainer.max_epochs must be at least 1, got {config.trainer.max_epochs}.", exit_code=2)
         self.identity = identity(config, versions()) if self.subcommand == "fit" else {}
+        if self.resume is not None:
+            resume.check_options(self.resume.config, self._plain_config())
+            resume.check_identity(self.resume, self.identity)
+            run_folder.reopen(config, self.resume.folder)
+            config.resume = None  # the saved configuration is that of the run
         if config.monitors == "off":
             config.trainer.callbacks = [c for c in config.trainer.callbacks or [] if c.class_path not in MONITORS]
         run_folder.choose(config, str(self.subcommand))
@@ -75,12 +127,29 @@ class FashionCLI(LightningCLI):
             settings,
             identity=self.identity,
             test_checkpoint=config.test_checkpoint,
+            overlay=overlay_digest(config.variant) if self.resume is None else self.resume.run["overlay"],
         )
         always: list[pl.Callback] = [self.record]
         if config.trainer.enable_progress_bar is not False:
             always.append(Progress())
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": always}
-        return super().instantiate_trainer(**kwargs)
+        plugins = [*(self.config_init[self.subcommand].trainer.plugins or []), DurableCheckpointIO()]
+        trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
+        if not config.trainer.fast_dev_run:
+            run_folder.follow_curves(trainer.loggers, 0 if self.resume is None else self.resume.steps)
+        return trainer
+
+    def fit(self, **options: Any) -> None:  # noqa: ANN401
+        """Train, from the start or from where the run stopped."""
+        if self.resume is not None:
+            resume.check_network(self.resume, self.model.state_dict(), self.trainer.world_size)
+            if self.trainer.is_global_zero:
+                self._lock = run_folder.claim(self.resume.folder)
+                (self.resume.folder / "summary.json").unlink(missing_ok=True)  # of fewer epochs
+            options["ckpt_path"] = self.resume.file
+        elif self.trainer.is_global_zero and self.trainer.log_dir and not self.config.fit.trainer.fast_dev_run:
+            self._lock = run_folder.claim(Path(self.trainer.log_dir))
+        self.trainer.fit(**{**options, "weights_only": True})
 
     def after_fit(self) -> None:
         """Test the checkpoint with the best validation loss (or the last weights), write the summary and print it."""
@@ -104,7 +173,7 @@ def main(args: list[str] | None = None) -> None:
 
     Raises:
         UserError: For a mistake that the user can mend.
-        SystemExit: With status 2 for options that do not parse, 130 after Ctrl-C.
+        SystemExit: With status 2 for options that do not parse, 130 after Ctrl-C, 143 after SIGTERM.
     """
     args = sys.argv[1:] if args is None else list(args)
     if args and args[0] == "compare":
@@ -113,29 +182,39 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(compare(args[1:]))
     keep_freed_memory()
     quiet_libraries()
+    point = None
     if args and args[0] in LIGHTNING_COMMANDS:
-        args = [args[0], *configs_of(args[1:]), *args[1:]]
+        guard_configurations(args[1:])
+        point = resume_point(args[1:]) if args[0] == "fit" else None
+        configs = configs_of(args[1:]) if point is None else ["--config", str(point.config_file)]
+        args = [args[0], *configs, *args[1:]]
     try:
-        FashionCLI(
-            FashionClassifier,
-            FashionMNISTDataModule,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            save_config_kwargs={"overwrite": True},
-            parser_kwargs={"allow_abbrev": False},  # a misspelt option is an error, not a prefix of another
-            args=args,
-        )
+        with STOP_REQUEST.listening():
+            FashionCLI(
+                FashionClassifier,
+                FashionMNISTDataModule,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                save_config_callback=SavedConfig,
+                load_from_checkpoint_support=False,  # it would put names of code to call into the checkpoints
+                parser_kwargs={"allow_abbrev": False},  # a misspelt option is an error, not a prefix of another
+                args=args,
+                resume_from=point,
+            )
     except MisconfigurationException as error:
         raise UserError(f"Lightning cannot run this configuration: {error}") from error
 
 
 def configs_of(args: list[str]) -> list[str]:
     """The ``--config`` options that a command line implies: the base, and its variant's overlay if it names one."""
-    variant = None
-    for position, argument in enumerate(args):
-        if argument == "--variant" and position + 1 < len(args):
-            variant = args[position + 1]
-        elif argument.startswith("--variant="):
-            variant = argument.removeprefix("--variant=")
+    variant = option(args, "variant")
     overlays = [BASE] if variant is None else [BASE, overlay_path(variant)]
     return [word for path in overlays for word in ("--config", str(path))]
+
+
+def evaluated_file(ckpt_path: str | None, command: str) -> Path:
+    """The checkpoint that ``--ckpt_path`` means: a file, or the best one of a run's folder."""
+    if ckpt_path is None:
+        raise UserError(f"{command} needs weights: give --ckpt_path a checkpoint or a run's folder.", exit_code=2)
+    path = Path(ckpt_path)
+    return path / "checkpoints" / "best.ckpt" if path.is_dir() else path

@@ -21,6 +21,11 @@ class Progress(TQDMProgressBar):
         if self._plain:
             self.disable()
 
+    def on_train_start(self, trainer: pl.Trainer, *args: object) -> None:
+        """Note the time: an epoch that is resumed in the middle has no start of its own."""
+        super().on_train_start(trainer, *args)
+        self._started = time.perf_counter()
+
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: object) -> None:
         """Note the time."""
         super().on_train_epoch_start(trainer, *args)

@@ -21,6 +21,9 @@ from fmnist_pl.health_text import write_text
 from fmnist_pl.network import parameter_count
 
 HISTORY = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+RUN = "run"  # key in the checkpoint: what run it is of
+RUN_FORMAT = 1
+MONITORS = "monitors"  # key in the checkpoint: what the monitors had found so far
 RESULTS = ("test/accuracy", "test/loss", "val/accuracy", "val/loss", "gap/accuracy", "dead_relu/total")
 
 
@@ -34,6 +37,7 @@ class RunRecord(pl.Callback):
         settings: The options worth comparing across runs: plain values for the HParams dashboard.
         identity: What makes the run the same as another, by content; see `fmnist_pl.run_identity`.
         test_checkpoint: Which weights are tested: "best" (lowest validation loss) or "last".
+        overlay: Digest of what the variant's overlay says.
     """
 
     def __init__(
@@ -45,15 +49,19 @@ class RunRecord(pl.Callback):
         *,
         identity: dict[str, Any] | None = None,
         test_checkpoint: str = "best",
+        overlay: str = "",
     ) -> None:
         self.variant, self.dataset, self.seed, self.settings = variant, dataset, seed, settings
-        self.identity, self.test_checkpoint = identity or {}, test_checkpoint
+        self.identity, self.test_checkpoint, self.overlay = identity or {}, test_checkpoint, overlay
         self.history: list[dict[str, float]] = []
         self.last_epoch: dict[str, float] = {}
-        self._epoch_started = 0.0
+        self._epoch_started = self._seconds_before = 0.0
+        self._trained = False
+        self._monitors_before: dict[str, Any] = {}
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the description that the Training Health tab shows while the run goes on."""
+        self._epoch_started = time.perf_counter() - self._seconds_before  # an epoch that is resumed in the middle
         write_text(trainer, "run", self.description(trainer, pl_module))
         if trainer.is_global_zero:
             for logger in trainer.loggers:
@@ -68,6 +76,7 @@ class RunRecord(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the epoch's figures; the seconds include validation and the monitors."""
         figures = {key: float(trainer.callback_metrics[key]) for key in HISTORY if key in trainer.callback_metrics}
+        self._trained = True
         seconds = time.perf_counter() - self._epoch_started
         self.history.append({"epoch": trainer.current_epoch, **figures, "seconds": seconds})
 
@@ -77,11 +86,31 @@ class RunRecord(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The epochs so far, for a run that is resumed."""
-        return {"history": self.history}
+        return {"history": self.history, "seconds": time.perf_counter() - self._epoch_started}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after those epochs."""
         self.history = list(state_dict["history"])
+        self._seconds_before = state_dict["seconds"]
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Say in every checkpoint what run it is of."""
+        checkpoint[RUN] = {
+            **self.description(trainer, pl_module),
+            "format": RUN_FORMAT,
+            "identity": self.identity,
+            "overlay": self.overlay,
+        }
+        # For a run that ends between its last epoch and its test, and is resumed only to be tested.
+        checkpoint[MONITORS] = json.loads(json.dumps(without_nan(_monitors(trainer))))
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep what the monitors had found."""
+        self._monitors_before = checkpoint.get(MONITORS, {})
 
     def description(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """What was run, on what, with which versions."""
@@ -103,7 +132,7 @@ class RunRecord(pl.Callback):
         """Everything known after testing; NaN and infinity become None so that it is valid JSON."""
         best = best_epoch(self.history)
         test = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
-        monitors = [callback for callback in trainer.callbacks if hasattr(callback, "sentence")]  # type: ignore[attr-defined]
+        monitors = _monitors(trainer) if self._trained else self._monitors_before
         return without_nan(
             {
                 **self.description(trainer, pl_module),
@@ -117,8 +146,7 @@ class RunRecord(pl.Callback):
                 "test": test,
                 "seconds_per_epoch": statistics.median(entry["seconds"] for entry in self.history),
                 "history": self.history,
-                "monitors": {type(monitor).__name__: monitor.summary() for monitor in monitors},
-                "sentences": [sentence for monitor in monitors if (sentence := monitor.sentence())],
+                **monitors,
             }
         )
 
@@ -154,6 +182,15 @@ class RunRecord(pl.Callback):
             writer.add_summary(summary)
 
 
+def _monitors(trainer: pl.Trainer) -> dict[str, Any]:
+    """What the monitors have found: ``monitors`` in figures, ``sentences`` in words."""
+    monitors = [callback for callback in trainer.callbacks if hasattr(callback, "sentence")]  # type: ignore[attr-defined]
+    return {
+        "monitors": {type(monitor).__name__: monitor.summary() for monitor in monitors},
+        "sentences": [sentence for monitor in monitors if (sentence := monitor.sentence())],
+    }
+
+
 def best_epoch(history: list[dict[str, float]]) -> int | None:
     """Index of the entry with the lowest finite validation loss, the first if several; None without one."""
     losses = [entry.get("val/loss", math.nan) for entry in history]
@@ -165,8 +202,8 @@ def versions() -> dict[str, str]:
     """Of everything that the figures depend on."""
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
         "pytorch_lightning": pl.__version__,
     }
 
