@@ -29,6 +29,7 @@ GAP_COLUMNS = (
     "loss_gap",
     "loss_gap_se",
 )
+MOST_UNITS = 10_000_000  # of one site: beyond any layer, and still an array that fits
 RARE_BELOW = 0.01  # activity under which a unit that fires counts as rare, where a log doesn't say
 
 
@@ -131,7 +132,7 @@ def read_run(name: str, contents: Mapping[str, bytes], data: Mapping[str, Sequen
 def _read_tag(run: HealthRun, content: dict[str, Any], data: Sequence[Datum]) -> None:
     match content["kind"]:
         case "activity":
-            series = read_series(content, data, _integer(content, "units"))
+            series = read_series(content, data, _integer(content, "units", most=MOST_UNITS))
             run.sites.append(_site(series))
             run.last_step = max(run.last_step, series.last_step)
         case "gap":
@@ -169,7 +170,7 @@ def _site(series: Series) -> Site:
         rare_below=float(rare_below) if isinstance(rare_below, float) and 0 <= rare_below <= 1 else RARE_BELOW,
         epochs=series.epochs,
         n=series.n,
-        activity=series.values,
+        activity=np.where((series.values >= 0) & (series.values <= 1), series.values, np.nan),
     )
 
 
@@ -184,9 +185,9 @@ def _gap(series: Series, columns: list[str]) -> Gap:
     )
 
 
-def _integer(content: dict[str, Any], key: str, default: int | None = None) -> int:
+def _integer(content: dict[str, Any], key: str, default: int | None = None, most: int = 2**53) -> int:
     value = content.get(key, default)
-    if type(value) is not int or not 0 <= value < 2**53:
+    if type(value) is not int or not 0 <= value <= most:
         raise UnreadableError(f"{key!r} in its metadata is not a whole number")
     return value
 

@@ -54,7 +54,7 @@ def not_learning(run: HealthRun) -> Iterator[Finding]:
     if known.sum() < FLAT_EPOCHS or not np.isfinite(accuracy).any():
         return
     start, best, best_accuracy = loss[known][0], loss[known].min(), np.nanmax(accuracy)
-    if best_accuracy >= INACCURATE or best < start * (1 - FLAT_LOSS):
+    if not start > 0 or best_accuracy >= INACCURATE or best < start * (1 - FLAT_LOSS):
         return
     yield Finding(
         rule="not_learning",

@@ -51,11 +51,14 @@ def nonfinite_gradients(run: HealthRun) -> Iterator[Finding]:
 def _nonfinite(
     counts: Parameters | None, rule: str, severity: str, title: str, what: str, advice: tuple[str, ...]
 ) -> Iterator[Finding]:
-    if counts is None or not (counts.values > 0).any():
+    if counts is None:
         return
-    rows = np.flatnonzero((counts.values > 0).any(axis=1))
-    bad = [name for name, column in zip(counts.names, counts.values.T, strict=True) if (column > 0).any()]
-    worst = int(np.nanmax(counts.values))
+    known = np.where(np.isfinite(counts.values), counts.values, 0)
+    if not (known > 0).any():
+        return
+    rows = np.flatnonzero((known > 0).any(axis=1))
+    bad = [name for name, column in zip(counts.names, known.T, strict=True) if (column > 0).any()]
+    worst = int(known.max())
     yield Finding(
         rule=rule,
         severity=severity,  # type: ignore[arg-type]

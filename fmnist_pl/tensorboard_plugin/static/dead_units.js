@@ -78,7 +78,8 @@ function shareChart(title, runs, pick, most, isTotal) {
 
 function describeSite(site) {
   const where = site.positions > 1 ? `, ${whole(site.positions)} positions each` : "";
-  return `${where}, ${site.activation}${site.first_layer ? ", first layer: its dead can't come back" : ""}`;
+  const window = site.window === "validation" ? "" : `, measured on ${site.window} images`;
+  return `${where}, ${site.activation}${window}${site.first_layer ? ", first layer: its dead can't come back" : ""}`;
 }
 
 function shareTraces(run, c, look) {

@@ -27,6 +27,7 @@ const SECTIONS = [
 
 let state = loadState();
 let overview = null;
+let shown = ""; // the answer on the page, to tell whether a reload brought anything
 let round = 0; // of rendering: an older one that is still waiting for data gives up
 
 /** Entry point: TensorBoard calls it, a report calls it at its end. */
@@ -50,10 +51,12 @@ export async function render() {
 async function refetch() {
   try {
     const fetched = await source.overview();
+    const answer = JSON.stringify(fetched);
+    notify("");
+    if (answer === shown) return; // charts keep their zoom, the page its place
     fetched.runs.forEach((row, place) => (row.place = place));
     setPlotlyVersion(fetched.plotly);
-    overview = fetched;
-    notify("");
+    [overview, shown] = [fetched, answer];
     await renderAll();
   } catch (error) {
     notify(`The records could not be read: ${error.message}. Press reload to try again.`);
@@ -128,7 +131,10 @@ async function renderCharts(view, mine) {
   const loaded = await Promise.allSettled(view.picked.map((row) => source.run(row)));
   if (mine !== round) return;
   const failed = loaded.find((result) => result.status === "rejected");
-  if (failed) notify(`Some runs could not be read: ${failed.reason.message}. Press reload to try again.`);
+  if (failed) {
+    shown = ""; // so that a reload asks again
+    notify(`Some runs could not be read: ${failed.reason.message}. Press reload to try again.`);
+  }
   const runs = view.picked.map((row, i) => ({ row, data: loaded[i].value, look: view.looks.get(row.run) })).filter(({ data }) => data);
   const names = siteNames(runs);
   const site = names.includes(state.site) ? state.site : (names.at(-1) ?? "");

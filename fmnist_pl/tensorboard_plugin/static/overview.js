@@ -1,13 +1,14 @@
 // Runs at a glance: one row per run, sortable, with the check boxes that pick what is compared.
 
 import { NONE, h, isNumber, percent, points, whole } from "./dom.js";
+import { MOST_PICKED } from "./state.js";
 
 const VERDICT_MARKS = { critical: "✕", warning: "!", notice: "i", healthy: "✓", unknown: "?" };
 const SEVERITY_ORDER = ["critical", "warning", "notice", "healthy", "unknown"];
 
 const COLUMNS = [
   { key: "run", title: "Run", value: (row) => row.place, cell: runCell },
-  { key: "variant", title: "Variant", value: (row) => row.variant, cell: (row) => row.variant || NONE },
+  { key: "variant", title: "Variant", value: (row) => row.variant, cell: variantCell },
   { key: "dataset", title: "Dataset", value: (row) => row.dataset, cell: (row) => row.dataset || NONE },
   { key: "seed", title: "Seed", number: true, value: (row) => row.seed, cell: (row) => (isNumber(row.seed) ? String(row.seed) : NONE) },
   { key: "epochs", title: "Epochs", number: true, value: (row) => row.epochs, cell: epochsCell, help: "Epochs done, of those planned" },
@@ -46,7 +47,7 @@ export function overviewTable({ rows, leftOut, picked, looks, state, update }) {
       }),
       button("Pick all shown", () => new Set(shown.filter((row) => row.state === "ok").map((row) => row.run))),
       button("Pick none", () => new Set()),
-      h("span", { class: "muted push" }, `${pickedNames.size} of ${rows.length} runs picked`),
+      h("span", { class: "muted push" }, `${pickedNames.size} of ${rows.length} runs picked${pickedNames.size >= MOST_PICKED ? ", the most that are compared" : ""}`),
     ),
     h(
       "div",
@@ -91,6 +92,11 @@ function tableRow(row, pickedNames, looks, pick) {
 
 function runCell(row) {
   return h("span", { title: row.message ? `${row.run}: ${row.message}` : row.run }, row.run, row.message && h("span", { class: "muted" }, " (partly unreadable)"));
+}
+
+function variantCell(row) {
+  const facts = [row.optimizer, isNumber(row.learning_rate) && `learning rate ${row.learning_rate}`, isNumber(row.parameters) && `${whole(row.parameters)} parameters`];
+  return h("span", { title: facts.filter(Boolean).join(", ") }, row.variant || NONE);
 }
 
 function epochsCell(row) {

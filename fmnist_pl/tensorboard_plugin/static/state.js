@@ -4,6 +4,7 @@ import { readAddress, writeAddress } from "./host.js";
 
 const STORED = "training_health.view";
 const PICKED_AT_FIRST = 6;
+export const MOST_PICKED = 24; // more lines than that tell nothing apart
 
 const DEFAULTS = { runs: null, site: "", order: "death", metric: "accuracy", sort: "run", descending: false, filter: "" };
 const CHOICES = { order: ["death", "index"], metric: ["accuracy", "loss"] };
@@ -28,7 +29,7 @@ export function pickedRows(state, rows) {
   const drawable = rows.filter((row) => row.state === "ok");
   if (state.runs === null) return drawable.slice(0, PICKED_AT_FIRST);
   const names = new Set(state.runs);
-  return drawable.filter((row) => names.has(row.run));
+  return drawable.filter((row) => names.has(row.run)).slice(0, MOST_PICKED);
 }
 
 function clean(raw) {
