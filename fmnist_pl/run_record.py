@@ -58,6 +58,8 @@ class RunRecord(pl.Callback):
         self._epoch_started = self._seconds_before = 0.0
         self._trained = False
         self._monitors_before: dict[str, Any] = {}
+        self._fitted_history: list[dict[str, float]] = []
+        self._findings: dict[str, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the description that the Training Health tab shows while the run goes on."""
@@ -81,8 +83,10 @@ class RunRecord(pl.Callback):
         self.history.append({"epoch": trainer.current_epoch, **figures, "seconds": seconds})
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the last epoch's figures before testing replaces them."""
+        """Keep the fit's figures: testing loads the best checkpoint, and with it every callback's older state."""
         self.last_epoch = {key: float(value) for key, value in sorted(trainer.callback_metrics.items())}
+        self._fitted_history = list(self.history)
+        self._findings = _monitors(trainer) if self._trained else self._monitors_before
 
     def state_dict(self) -> dict[str, Any]:
         """The epochs so far, for a run that is resumed."""
@@ -130,23 +134,23 @@ class RunRecord(pl.Callback):
 
     def summary(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """Everything known after testing; NaN and infinity become None so that it is valid JSON."""
-        best = best_epoch(self.history)
+        history = self._fitted_history
+        best = best_epoch(history)
         test = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
-        monitors = _monitors(trainer) if self._trained else self._monitors_before
         return without_nan(
             {
                 **self.description(trainer, pl_module),
                 "identity": self.identity,
                 "test_checkpoint": self.test_checkpoint,
-                "epochs": len(self.history),
+                "epochs": len(history),
                 "best_epoch": best,
-                "best_val_loss": None if best is None else self.history[best]["val/loss"],
-                "best_val_accuracy": None if best is None else self.history[best].get("val/accuracy"),
+                "best_val_loss": None if best is None else history[best]["val/loss"],
+                "best_val_accuracy": None if best is None else history[best].get("val/accuracy"),
                 "last_epoch": self.last_epoch,
                 "test": test,
-                "seconds_per_epoch": statistics.median(entry["seconds"] for entry in self.history),
-                "history": self.history,
-                **monitors,
+                "seconds_per_epoch": statistics.median(entry["seconds"] for entry in history),
+                "history": history,
+                **self._findings,
             }
         )
 

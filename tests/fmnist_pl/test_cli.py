@@ -104,6 +104,18 @@ def test_the_summary_holds_the_promised_figures(finished_run):
     assert any("of the network is dead" in sentence for sentence in summary["sentences"])
 
 
+def test_the_summary_is_of_all_epochs_also_where_an_early_one_was_the_best(fmnist, tmp_path):
+    fmnist("fit", "--variant", "no_dropout", "--model.learning_rate=0", "--trainer.max_epochs=3")
+
+    run = tmp_path / "lightning_logs" / "no_dropout-synthetic" / "version_0"
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["best_epoch"] == 0  # nothing moves, so nothing improves
+    assert [entry["epoch"] for entry in summary["history"]] == [0, 1, 2]
+    assert summary["epochs"] == 3
+    last = summary["monitors"]["DeadReLUMonitor"]
+    assert summary["last_epoch"]["dead_relu/total"] == pytest.approx(last["dead"] / last["units"])
+
+
 def test_without_monitors_the_weights_are_the_same(fmnist, tmp_path, finished_run):
     fmnist("fit", "--variant", "no_dropout", "--monitors", "off")
 
