@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from callbacks.ranks import every_rank
 from fmnist_pl.loader import Batch
 from fmnist_pl.metrics import ImageMean
 from fmnist_pl.network import FashionCNN, to_fastest_layout
@@ -72,10 +73,8 @@ class FashionClassifier(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add each rank's sums of the running epoch, shape (ranks, 2, 2); every rank must come here."""
-        sums = torch.stack([self.train_loss.sums(), self.train_accuracy.sums()])
-        every_rank = self.all_gather(sums)
-        assert isinstance(every_rank, Tensor)
-        checkpoint[EPOCH_SUMS] = every_rank.reshape(-1, 2, 2).cpu()
+        sums = torch.stack([self.train_loss.sums(), self.train_accuracy.sums()]).cpu()
+        checkpoint[EPOCH_SUMS] = torch.stack(every_rank(self.trainer, sums))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take this rank's sums, if they are there for as many ranks."""

@@ -141,14 +141,14 @@ class FashionCLI(LightningCLI):
 
     def fit(self, **options: Any) -> None:  # noqa: ANN401
         """Train, from the start or from where the run stopped."""
+        folder = self.trainer.log_dir
+        if self.trainer.is_global_zero and folder and not self.config.fit.trainer.fast_dev_run:
+            self._lock = run_folder.claim(Path(folder))
         if self.resume is not None:
             resume.check_network(self.resume, self.model.state_dict(), self.trainer.world_size)
-            if self.trainer.is_global_zero:
-                self._lock = run_folder.claim(self.resume.folder)
-                (self.resume.folder / "summary.json").unlink(missing_ok=True)  # of fewer epochs
             options["ckpt_path"] = self.resume.file
-        elif self.trainer.is_global_zero and self.trainer.log_dir and not self.config.fit.trainer.fast_dev_run:
-            self._lock = run_folder.claim(Path(self.trainer.log_dir))
+            if self.trainer.is_global_zero:
+                (self.resume.folder / "summary.json").unlink(missing_ok=True)  # of fewer epochs
         self.trainer.fit(**{**options, "weights_only": True})
 
     def after_fit(self) -> None:
@@ -162,10 +162,11 @@ class FashionCLI(LightningCLI):
         self.trainer.test(
             self.model, datamodule=self.datamodule, ckpt_path=path or None, weights_only=True, verbose=False
         )
-        summary = self.record.summary(self.trainer, self.model)
-        if self.trainer.is_global_zero and self.trainer.log_dir:
+        folder = self.trainer.log_dir  # every rank must ask
+        if self.trainer.is_global_zero and folder:
+            summary = self.record.summary(self.trainer, self.model)
             self.record.write(self.trainer, summary)
-            print_summary(summary, Path(self.trainer.log_dir))
+            print_summary(summary, Path(folder))
 
 
 def main(args: list[str] | None = None) -> None:
