@@ -179,5 +179,13 @@ export function epochAxis(epochSets) {
   return { title: { text: "epoch" }, tickmode: "linear", tick0: step === 1 ? 1 : 0, dtick: step, tickformat: "d", range: [last > 1 ? 1 - 0.02 * last : 0.5, last * 1.02 + (last > 1 ? 0 : 0.5)] };
 }
 
+/** The same axis for maps, whose cells are an epoch wide; shared, so that runs of different length stay comparable. */
+export function mapEpochAxis(epochSets) {
+  const epochs = epochSets.flat();
+  const thinned = epochSets.some((set) => set.length > 1 && set[1] - set[0] > 1);
+  const half = thinned ? (epochSets[0][1] - epochSets[0][0]) / 2 : 0.5;
+  return { ...epochAxis(epochSets), range: [Math.min(...epochs) + 1 - half, Math.max(...epochs) + 1 + half] };
+}
+
 /** Epochs as shown: 1 is after the first pass. */
 export const shown = (epochs) => epochs.map((epoch) => epoch + 1);

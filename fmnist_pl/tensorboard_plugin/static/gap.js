@@ -17,7 +17,7 @@ export function gapCharts(runs, metric) {
   return [
     h("div", { class: "grid halves" }, gapChart(having, metric, m), effectChart(having, metric, m)),
     h("div", { class: "key" }, key("solid", "training, eval mode"), key("dash", "validation"), key("dot", "training as it ran: dropout on, averaged over the epoch"), h("span", { class: "key-entry" }, h("span", { class: "key-box band" }), "the gap")),
-    h("div", { class: "grid" }, having.map((run) => curvesChart(run, metric, m, span))),
+    h("div", { class: "grid" }, having.map((run) => curvesChart(run, metric, m, span, having.map(({ data }) => data.gap.epochs)))),
   ];
 }
 
@@ -82,7 +82,7 @@ function effectChart(runs, metric, m) {
   });
 }
 
-function curvesChart({ row, data, look }, metric, m, span) {
+function curvesChart({ row, data, look }, metric, m, span, epochSets) {
   const { epochs, columns } = data.gap;
   const x = shown(epochs);
   const trace = (name, words, dash, width, more = {}) => ({
@@ -108,7 +108,7 @@ function curvesChart({ row, data, look }, metric, m, span) {
         trace(m.train, "training, eval mode", "solid", 2.5, { fill: "tonexty", fillcolor: faded(look.colour, 0.13) }),
         trace(m.running, "training, running", "dot", 2, { line: { color: surface().muted, width: 2, dash: "dot" } }),
       ],
-      layout: { xaxis: epochAxis([epochs]), yaxis: { tickformat: m.curves, range: span } },
+      layout: { xaxis: epochAxis(epochSets), yaxis: { tickformat: m.curves, range: span } },
     }),
     table: () => gapTable([{ row, data }]),
   });

@@ -166,9 +166,10 @@ async function renderMaps(runs, site, box, mine) {
   const drawn = having.slice(0, MOST_MAPS);
   const maps = await Promise.allSettled(drawn.map(({ row }) => source.units(row, site)));
   if (mine !== round) return;
-  const cards = drawn.map((run, i) => (maps[i].value?.epochs.length ? unitMap({ ...run, map: maps[i].value, order: state.order }) : null));
+  const loaded = drawn.map((run, i) => ({ ...run, map: maps[i].value, order: state.order })).filter(({ map }) => map?.epochs.length);
+  const epochSets = loaded.map(({ map }) => map.epochs);
   box.replaceChildren(
-    h("div", { class: "grid maps" }, cards.filter(Boolean)),
+    h("div", { class: "grid maps" }, loaded.map((one) => unitMap({ ...one, epochSets }))),
     ...(having.length > drawn.length ? [h("p", { class: "muted" }, `The first ${drawn.length} of ${having.length} picked runs are drawn.`)] : []),
   );
 }

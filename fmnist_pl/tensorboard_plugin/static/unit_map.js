@@ -1,20 +1,20 @@
 // The unit x epoch map: activity of every unit of one site, dead cells in a colour of their own.
 
-import { chartCard, epochAxis } from "./chart.js";
-import { h, isNumber } from "./dom.js";
+import { chartCard, mapEpochAxis } from "./chart.js";
+import { h } from "./dom.js";
 import { activityScale, dead, gradient, surface } from "./theme.js";
 
-const FLOOR = -4; // log10 of the activity at the scale's low end: one in ten thousand
+const FLOOR = -3; // log10 of the activity at the scale's low end: one in a thousand, and less
 const TICKS = [
-  [-4, "0.01%"],
-  [-3, "0.1%"],
+  [-3, "≤ 0.1%"],
   [-2, "1%"],
   [-1, "10%"],
   [0, "100%"],
 ];
 const LABELLED_UNITS = 40;
 
-export function unitMap({ row, look, map, order }) {
+/** `epochSets`: the epochs of all maps beside this one. */
+export function unitMap({ row, look, map, order, epochSets }) {
   const rows = sortedRows(map, order);
   const height = Math.max(260, Math.min(680, 70 + rows.length * (rows.length > 64 ? 2.2 : 8)));
   const deadNow = rows.filter(({ activity }) => activity.at(-1) === 0).length;
@@ -26,7 +26,7 @@ export function unitMap({ row, look, map, order }) {
     height,
     file: `unit_map_${row.run}_${map.site}`,
     label: `Activity of each unit of ${map.site} over epochs, run ${row.run}. ${deadNow} of ${rows.length} units are dead at the last epoch.`,
-    build: (forExport) => ({ data: traces(map, rows, forExport), layout: layout(map, rows, order) }),
+    build: (forExport) => ({ data: traces(map, rows, forExport), layout: layout(rows, order, epochSets) }),
     table: () => ({
       columns: ["run", "site", "unit", "epoch", "n", "activity", "dead", "upper_bound_95"],
       rows: rows.flatMap(({ unit, activity }) => map.epochs.map((epoch, i) => [row.run, map.site, unit, epoch + 1, map.n[i], activity[i], activity[i] === 0 ? 1 : 0, activity[i] === 0 ? 3 / map.n[i] : null])),
@@ -48,7 +48,7 @@ export function mapKey() {
       "activity",
       h(
         "span",
-        { class: "key-scale", role: "img", "aria-label": "Activity from 0.01% to 100% on a log scale; below 1% is rare" },
+        { class: "key-scale", role: "img", "aria-label": "Activity from 0.1% and less to 100% on a log scale; below 1% is rare" },
         h("span", { class: "key-gradient", style: { background: gradient(activityScale()) } }),
         h("span", { class: "key-ticks" }, TICKS.map(([at, text]) => h("span", { style: { left: `${100 * (1 - at / FLOOR)}%` } }, at === -2 ? h("strong", { title: "Below this a unit is rare" }, "rare < 1%") : text))),
       ),
@@ -113,18 +113,16 @@ function marks(name, marker, pairs, drawn) {
   };
 }
 
-function layout(map, rows, order) {
+function layout(rows, order, epochSets) {
   const units = rows.map(({ unit }) => String(unit));
   const all = rows.length <= LABELLED_UNITS;
   const every = Math.ceil(rows.length / 10);
   const ticks = all || order === "index" ? units.filter((_, i) => all || i % every === 0) : [];
-  const epochs = map.epochs.map((epoch) => epoch + 1);
-  const half = isNumber(epochs[1]) ? (epochs[1] - epochs[0]) / 2 : 0.5;
   return {
     hovermode: "closest",
     plot_bgcolor: surface().missing,
     margin: { l: 48, r: 10, t: 6, b: 38 },
-    xaxis: { ...epochAxis([map.epochs]), range: [epochs[0] - half, epochs.at(-1) + half] },
+    xaxis: mapEpochAxis(epochSets),
     yaxis: {
       type: "category",
       categoryorder: "array",

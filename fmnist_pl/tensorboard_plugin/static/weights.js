@@ -1,7 +1,7 @@
 // How the weights move: update ratio per parameter and epoch, on a log scale around the reference 1e-3.
 
-import { chartCard, epochAxis } from "./chart.js";
-import { h, isNumber, plotlyText } from "./dom.js";
+import { chartCard, mapEpochAxis } from "./chart.js";
+import { h, plotlyText } from "./dom.js";
 import { alarm, gradient, ratioScale, still, surface } from "./theme.js";
 
 const LOW = -6;
@@ -12,7 +12,8 @@ const TICKS = [-6, -5, -4, -3, -2, -1, 0];
 export function weightCharts(runs) {
   const having = runs.filter(({ data }) => data.update_ratio || data.nonfinite || data.nonfinite_gradients);
   if (!having.length) return [h("p", { class: "muted" }, "None of the picked runs recorded its updates (WeightHistogramMonitor).")];
-  return [ratioKey(), h("div", { class: "grid maps" }, having.map(ratioChart))];
+  const epochSets = having.map(({ data }) => cells(data).epochs);
+  return [ratioKey(), h("div", { class: "grid maps" }, having.map((run) => ratioChart(run, epochSets)))];
 }
 
 function ratioKey() {
@@ -38,9 +39,9 @@ function ratioKey() {
   );
 }
 
-function ratioChart({ row, data, look }) {
+function ratioChart({ row, data, look }, epochSets) {
   const table = cells(data);
-  const { parameters, epochs } = table;
+  const { parameters } = table;
   const bad = table.rows.filter((cell) => cell.nonfinite > 0 || cell.nonfiniteGradients > 0);
   return chartCard({
     title: row.run,
@@ -49,7 +50,7 @@ function ratioChart({ row, data, look }) {
     height: Math.max(200, Math.min(900, 70 + 22 * parameters.length)),
     file: `update_ratio_${row.run}`,
     label: `Update ratio of each parameter over epochs, run ${row.run}. ${bad.length} records with non-finite numbers.`,
-    build: (forExport) => ({ data: traces(table, forExport), layout: layout(parameters, epochs) }),
+    build: (forExport) => ({ data: traces(table, forExport), layout: layout(parameters, epochSets) }),
     table: () => ({
       columns: ["run", "parameter", "epoch", "update_ratio", "nonfinite_weights", "nonfinite_gradients"],
       rows: table.rows.map((cell) => [row.run, cell.parameter, cell.epoch + 1, cell.ratio, cell.nonfinite, cell.nonfiniteGradients]),
@@ -120,15 +121,13 @@ function traces({ parameters, epochs, rows }, forExport) {
   ];
 }
 
-function layout(parameters, epochs) {
-  const shownEpochs = epochs.map((epoch) => epoch + 1);
-  const half = isNumber(shownEpochs[1]) ? (shownEpochs[1] - shownEpochs[0]) / 2 : 0.5;
+function layout(parameters, epochSets) {
   const names = parameters.map(plotlyText);
   return {
     hovermode: "closest",
     plot_bgcolor: surface().missing,
     margin: { l: 60, r: 10, t: 6, b: 38 },
-    xaxis: { ...epochAxis([epochs]), range: [shownEpochs[0] - half, shownEpochs.at(-1) + half] },
+    xaxis: mapEpochAxis(epochSets),
     yaxis: {
       type: "category",
       categoryorder: "array",
