@@ -46,7 +46,7 @@ export function chartCard({ title, subtitle = "", swatch, height, file, label, b
     if (!tableBox.hidden) tableBox.replaceChildren(htmlTable(title, table()));
   });
   toggle.setAttribute("aria-expanded", "false");
-  specs.set(plot, { build, title, height });
+  specs.set(plot, { build, title, subtitle, height });
   near.observe(plot);
   sizes.observe(plot);
   return h(
@@ -100,11 +100,12 @@ async function savePng(plot, file) {
   const full = merge(baseLayout(), layout, {
     paper_bgcolor: surface().paper,
     plot_bgcolor: layout.plot_bgcolor ?? surface().paper,
-    title: { text: plotlyText(spec.title), font: { size: 16 }, x: 0.02, xanchor: "left" },
+    title: { text: plotlyText(spec.title), font: { size: 16 }, subtitle: { text: plotlyText(spec.subtitle), font: { size: 12 } }, x: 0.02, xanchor: "left" },
+    legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
     showlegend: data.some((trace) => trace.type === "scatter" && trace.showlegend !== false),
-    margin: { t: 56 },
+    margin: { t: 104 },
   });
-  const size = { width: Math.max(plot.clientWidth, 700), height: Math.max(plot.clientHeight, 320) + 60 };
+  const size = { width: Math.max(plot.clientWidth, 700), height: Math.max(plot.clientHeight, 320) + 90 };
   const url = await Plotly.toImage({ data, layout: full }, { format: "png", scale: 2, ...size });
   save(await (await blobOf(url)), `${safeName(file)}.png`);
 }

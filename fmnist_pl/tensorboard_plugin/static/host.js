@@ -15,7 +15,7 @@ function hostWindow() {
 
 const host = hostWindow();
 
-/** Calls back whenever TensorBoard has read new data, and when the tab is shown again. */
+/** Calls back whenever TensorBoard has read its logs again: by its reload button or by itself. */
 export function onReload(refetch) {
   if (!host) return;
   const channel = new MessageChannel();

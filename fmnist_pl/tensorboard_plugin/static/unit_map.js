@@ -97,7 +97,8 @@ function traces(map, rows, forExport) {
   const size = rows.length > 64 ? 4 : 7;
   const died = { symbol: "x", size, color: "rgba(0,0,0,0.8)" };
   const back = { symbol: "circle", size: size + 2, color: "#ffffff", line: { width: 1.5, color: "#000000" } };
-  return [alive, zero, marks("died", died, map.deaths, drawn), marks("came back", back, map.revivals, drawn)];
+  const key = { type: "scatter", mode: "markers", name: "dead: exactly 0", x: [null], y: [null], marker: { symbol: "square", size: 12, color: dead() } };
+  return [alive, zero, marks("died", died, map.deaths, drawn), marks("came back", back, map.revivals, drawn), ...(forExport ? [key] : [])];
 }
 
 function marks(name, marker, pairs, drawn) {
