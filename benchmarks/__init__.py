@@ -1,0 +1,1 @@
+"""Interleaved speed measurements: ratios with intervals and a null beside them. Never part of the test run."""

@@ -1,0 +1,74 @@
+"""`python -m benchmarks [quick | peers | gpu | growth]`: measure, print a table, write JSON."""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks import groups
+from benchmarks.machine import machine
+from benchmarks.report import Report
+
+
+def quick(arguments: argparse.Namespace) -> Report:
+    """Ours only, in under five minutes."""
+    from benchmarks.start_up import seconds_to_first_step
+
+    report = Report(machine(arguments.threads))
+    with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
+        starts = [seconds_to_first_step(workshop) for _ in range(3)]
+        report.facts["start of `fmnist fit` to the first step, s"] = f"{statistics.median(starts):.1f} (median of 3)"
+        groups.against_plain_pipelines(workshop, report, arguments.rounds or 7, steps=50)
+        groups.lightning_and_monitors(workshop, report, arguments.rounds or 3)
+    return report
+
+
+def peers(arguments: argparse.Namespace) -> Report:
+    """Keras beside ours."""
+    from benchmarks.peers import against_keras
+
+    report = Report(machine(arguments.threads))
+    with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
+        against_keras(workshop, report, arguments.rounds or 10, arguments.peers_python)
+    return report
+
+
+def gpu(arguments: argparse.Namespace) -> Report:
+    """On a CUDA device."""
+    from benchmarks.gpu import on_gpu
+
+    return on_gpu(arguments.data, arguments.threads, arguments.rounds or 10)
+
+
+def growth(arguments: argparse.Namespace) -> Report:
+    """How costs grow."""
+    from benchmarks.growth import grow
+
+    report = Report(machine(arguments.threads))
+    with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
+        grow(workshop, report, arguments.rounds or 5)
+    return report
+
+
+def main() -> None:
+    """See the module."""
+    measures = {function.__name__: function for function in (quick, peers, gpu, growth)}
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("measure", nargs="?", default="quick", choices=measures)
+    parser.add_argument("--rounds", type=int, help="Interleaved rounds; more narrow the intervals.")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--data", type=Path, help="Folder that holds FashionMNIST/raw. Default: DATA_DIR, else data.")
+    parser.add_argument("--peers-python", default=".venv-peers/bin/python", help="Interpreter that has Keras.")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"), help="Folder of the JSON.")
+    arguments = parser.parse_args()
+    start = time.perf_counter()
+    report = measures[arguments.measure](arguments)
+    report.facts["measuring took, s"] = round(time.perf_counter() - start)
+    report.write(arguments.output / f"{arguments.measure}.json")
+    print(report.markdown())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""The contenders that run against each other, and the ratios taken among them."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from benchmarks.channel import Contender
+from benchmarks.data_files import unpacked
+from benchmarks.interleave import best_of, interleaved, ratio, summary
+from benchmarks.report import Report
+from benchmarks.step_cost import training_flops
+
+FULL_EPOCH = 859  # steps of 64 images in 55,000; the last, shorter batch is left out
+BATCH = 64
+
+
+class Workshop:
+    """A temporary folder with the data, where contenders are started; all end with it.
+
+    Args:
+        threads: Of every contender.
+        device: "cpu" or "cuda".
+        data: Folder that holds FashionMNIST/raw. Default: DATA_DIR, else ``data``.
+    """
+
+    def __init__(self, threads: int, device: str = "cpu", data: Path | None = None) -> None:
+        self.threads, self.device = threads, device
+        self._stack = ExitStack()
+        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        (self.folder / "data").mkdir()
+        self.data = unpacked(self.folder / "data", data)
+
+    def __enter__(self) -> "Workshop":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stack.close()
+
+    @contextmanager
+    def contenders(self, wanted: dict[str, list[str]], python: dict[str, str] | None = None) -> Iterator[dict]:
+        """Start the contenders: name -> [file in ``subjects``, arguments ...]."""
+        started: dict[str, Contender] = {}
+        try:
+            for name, (subject, *arguments) in wanted.items():
+                common = [] if subject == "sgemm" else [f"--data={self.data}", f"--device={self.device}"]
+                started[name] = Contender(
+                    name,
+                    f"benchmarks.subjects.{subject}",
+                    common + arguments,
+                    self.threads,
+                    python=(python or {}).get(name, sys.executable),
+                    folder=self.folder,
+                    environment={} if self.device == "cpu" else {"CUDA_VISIBLE_DEVICES": _visible_gpus()},
+                )
+            yield started
+        finally:
+            for contender in started.values():
+                contender.close()
+
+
+def run_group(
+    workshop: Workshop, report: Report, title: str, wanted: dict[str, list[str]], rounds: int, **python: dict[str, str]
+) -> list[dict[str, float]]:
+    """Run a group of contenders interleaved and keep times and peaks in the report."""
+    tell(f"{title}: {', '.join(wanted)}")
+    with workshop.contenders(wanted, **python) as contenders:
+        result = interleaved(contenders, rounds, tell=tell)
+        for name, contender in contenders.items():
+            report.peaks[name] = contender.last["peak_mib"]
+    report.add_rounds(title, result)
+    return result
+
+
+def against_plain_pipelines(workshop: Workshop, report: Report, rounds: int, steps: int = 100) -> None:
+    """Ours, a plain in-memory loop and naive Lightning; and the share of the machine's SGEMM rate that we reach."""
+    size = f"--steps={steps}"
+    wanted = {
+        "sgemm": ["sgemm"],
+        "ours": ["our_loop", size],
+        "ours again": ["our_loop", size],
+        "ours in bfloat16": ["our_loop", size, "--bf16"],
+        "plain loop": ["plain_loop", size],
+        "naive Lightning, 0 workers": ["naive_lightning", size, "--workers=0"],
+        "naive Lightning, 2 workers": ["naive_lightning", size, "--workers=2"],
+    }
+    result = run_group(workshop, report, "plain pipelines", wanted, rounds)
+    naive = best_of(result, [name for name in wanted if name.startswith("naive")])
+    flops = training_flops(BATCH)
+    report.ratios += [
+        (ratio("A/A null: ours again / ours", result, "ours again", "ours"), "1"),
+        (ratio(f"{naive} / ours", result, naive, "ours"), "at least 2.2, aim 2.8"),
+        (ratio("plain in-memory loop / ours", result, "plain loop", "ours"), "at least 1.9, aim 2.6"),
+        (ratio("ours in bfloat16 / ours", result, "ours in bfloat16", "ours"), "none"),
+        (
+            summary("training FLOP/s / SGEMM FLOP/s", [flops * times["sgemm"] / times["ours"] for times in result]),
+            "at least 0.35, aim 0.5",
+        ),
+    ]
+    report.facts["SGEMM rate, GFLOP/s"] = round(1e-9 / report.times["sgemm"], 1)
+    report.facts["operations per training step, MFLOP"] = round(flops / 1e6, 1)
+
+
+def lightning_and_monitors(workshop: Workshop, report: Report, rounds: int, steps: int = FULL_EPOCH) -> None:
+    """Whole epochs: bare loop against Lightning, monitors on against off."""
+    size = f"--steps={steps}"
+    wanted = {
+        "bare loop": ["our_loop", size],
+        "Lightning": ["our_lightning", size],
+        "with validation": ["our_lightning", size, "--validation"],
+        "with validation, again": ["our_lightning", size, "--validation"],
+        "dead and histogram monitors": ["our_lightning", size, "--validation", "--monitors=dead+hist"],
+        "all monitors": ["our_lightning", size, "--validation", "--monitors=all"],
+    }
+    result = run_group(workshop, report, "epochs", wanted, rounds)
+    report.ratios += [
+        (ratio("A/A null: epochs", result, "with validation, again", "with validation"), "1"),
+        (ratio("ours through Lightning / bare loop", result, "Lightning", "bare loop"), "at most 1.03, aim 1.015"),
+        (
+            ratio("dead and histogram monitors / off", result, "dead and histogram monitors", "with validation"),
+            "at most 1.01, aim 1.005",
+        ),
+        (ratio("all monitors / off", result, "all monitors", "with validation"), "at most 1.05, aim 1.03"),
+    ]
+
+
+def tell(line: str) -> None:
+    """Print progress where it does not mix with the table."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _visible_gpus() -> str:
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0")

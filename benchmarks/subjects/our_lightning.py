@@ -1,0 +1,100 @@
+"""The ``fmnist fit`` command itself: one round is one epoch, from its start to the start of the next.
+
+So a round holds whatever the command does: steps, metrics, and where asked for validation, monitors, logging and
+checkpoints.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+
+import pytorch_lightning as pl
+import yaml
+
+from benchmarks.channel import Channel
+from benchmarks.subjects import options
+from fmnist_pl.cli import main as fmnist
+from fmnist_pl.data import FashionMNISTDataModule
+from fmnist_pl.variants import BASE
+
+MONITORS = {
+    "off": (),
+    "dead+hist": ("DeadReLUMonitor", "WeightHistogramMonitor"),
+    "all": ("DeadReLUMonitor", "WeightHistogramMonitor", "TrainValGapMonitor", "PredictionImages"),
+}
+
+
+class EpochGate(pl.Callback):
+    """Holds every epoch at its start until the channel says go; reports the epoch before."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self._channel, self._start = steps, Channel(), 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report the epoch that ended, wait, and start the clock."""
+        if self._start:
+            if pl_module.device.type == "cuda":
+                import torch
+
+                torch.cuda.synchronize()
+            self._channel.report((time.perf_counter() - self._start) / self.steps)
+        self._channel.wait()
+        self._start = time.perf_counter()
+
+
+def main() -> None:
+    """Run ``fmnist fit`` for as many epochs as there are rounds."""
+    parser = options.parser(__doc__)
+    parser.add_argument("--monitors", choices=MONITORS, default="off")
+    parser.add_argument(
+        "--validation", action="store_true", help="Validate after each epoch, save the best checkpoint."
+    )
+    parser.add_argument("--repeat", type=int, default=1, help="Train on this many copies of the training set.")
+    parser.add_argument("--model", action="append", default=[], help="More options, as --model.NAME=VALUE.")
+    arguments = parser.parse_args()
+    base = yaml.safe_load(Path(BASE).read_text())
+    everything = base["trainer"]["callbacks"]
+    wanted = MONITORS[arguments.monitors]
+    known = MONITORS["all"]
+    callbacks = [
+        entry
+        for entry in everything
+        if (name := entry["class_path"].rsplit(".", 1)[-1]) in wanted or (name not in known and arguments.validation)
+    ]
+    gate = {"class_path": f"{__name__}.EpochGate", "init_args": {"steps": arguments.steps}}
+    with tempfile.TemporaryDirectory() as folder:
+        overlay = Path(folder) / "measured.yaml"
+        overlay.write_text(yaml.safe_dump({"trainer": {"callbacks": [*callbacks, gate]}}))
+        options_of_fit = [
+            f"--config={overlay}",
+            f"--data.root={arguments.data}",
+            f"--data.batch_size={arguments.batch_size}",
+            f"--data.training_images={arguments.steps * arguments.batch_size // arguments.repeat}",
+            f"--trainer.accelerator={'gpu' if arguments.device == 'cuda' else 'cpu'}",
+            f"--trainer.logger.init_args.save_dir={folder}",
+            "--trainer.max_epochs=1000000",
+            *arguments.model,
+        ]
+        if not arguments.validation:
+            options_of_fit.append("--trainer.limit_val_batches=0")
+        if arguments.repeat > 1:
+            _repeat_training_images(arguments.repeat)
+        fmnist(["fit", *options_of_fit])
+
+
+def _repeat_training_images(times: int) -> None:
+    """Have the data module hand out the training set that many times over."""
+    stock = FashionMNISTDataModule.setup
+
+    def setup(self: FashionMNISTDataModule, stage: str) -> None:
+        stock(self, stage)
+        images, labels = self._tensors["train"]
+        self._tensors["train"] = (images.repeat(times, 1, 1), labels.repeat(times))
+
+    FashionMNISTDataModule.setup = setup  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    from benchmarks.subjects import our_lightning  # so that the command line finds EpochGate by its name
+
+    our_lightning.main()
