@@ -1,6 +1,5 @@
 """What makes two runs the same run: configuration, data, source code and library versions, by content."""
 
-import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,8 @@ IRRELEVANT = {
         "profiler",
     },
 }
+
+_CODE: dict[frozenset[str], str] = {}  # hash of each set of modules that was asked for
 
 
 def identity(config: Any, versions: Mapping[str, str]) -> dict[str, Any]:  # noqa: ANN401
@@ -86,10 +87,16 @@ def content_hash(value: Any) -> str:  # noqa: ANN401
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-@functools.cache
+def code_is_unchanged() -> bool:
+    """Whether the source files are still those that this process took its identities from."""
+    return all(source_hash(modules) == before for modules, before in _CODE.items())
+
+
 def _code(modules: frozenset[str]) -> str:
     """Hashed once: this process goes on with the code that it has loaded, whatever becomes of the files."""
-    return source_hash(modules)
+    if modules not in _CODE:
+        _CODE[modules] = source_hash(modules)
+    return _CODE[modules]
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401

@@ -16,6 +16,8 @@ from fmnist_pl.compare.forecast import Forecast, duration
 from fmnist_pl.compare.job import Job
 from fmnist_pl.compare.locked_log import BusyError, LockedLog
 from fmnist_pl.compare.wanted_run import WantedRun
+from fmnist_pl.errors import UserError
+from fmnist_pl.run_identity import code_is_unchanged
 
 _POLL_SECONDS = 0.2
 Command = Callable[[WantedRun, Path | None], Sequence[str]]
@@ -58,6 +60,9 @@ class Runner:
 
         Returns:
             The reason of each run that failed, by digest. Runs of the same digest are trained once.
+
+        Raises:
+            UserError: If the package's code is edited meanwhile: runs of two versions make no table.
         """
         distinct = {run.digest: run for run in runs}
         for run in distinct.values():
@@ -111,6 +116,12 @@ class Runner:
             log.close()
             self.display.line(f"{run}: done by another process. {self._left()}")
             return False
+        if not code_is_unchanged():
+            log.close()
+            raise UserError(
+                "The package's code was edited since this comparison began. Repeat the command; --any_code lets the "
+                "runs that are finished count. A copy of the repository of its own is safe from edits."
+            )
         gpus = available_gpus() if self.jobs > 1 else []
         environment = job_environment(slot, self.jobs, available_cpus(), gpus, os.environ)
         interrupted = None if run.digest in self._resumed else self.logs.interrupted(run)

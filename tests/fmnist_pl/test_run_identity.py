@@ -3,6 +3,7 @@
 import pytest
 from jsonargparse import Namespace
 
+from fmnist_pl import run_identity
 from fmnist_pl.run_identity import content_hash, identity, relevant_config
 
 VERSIONS = {"python": "3.11.7", "torch": "2.15.0"}
@@ -65,6 +66,16 @@ def test_what_bears_on_the_figures_counts(change):
 def test_the_libraries_versions_count_but_not_pythons():
     assert identity(config(), {**VERSIONS, "python": "3.13.1"})["digest"] == digest()
     assert identity(config(), {**VERSIONS, "torch": "2.16.0"})["digest"] != digest()
+
+
+def test_code_that_is_edited_is_noticed(monkeypatch):
+    before = digest()
+    assert run_identity.code_is_unchanged()
+
+    monkeypatch.setattr(run_identity, "source_hash", lambda modules: "edited")
+
+    assert not run_identity.code_is_unchanged()
+    assert digest() == before  # the process still runs the code that it loaded
 
 
 def test_nested_settings_become_plain_values():

@@ -14,9 +14,15 @@ import pytest
 from fmnist_pl.compare.display import Display
 from fmnist_pl.compare.finished import LogFolder
 from fmnist_pl.compare.runner import Runner, fit_command
+from fmnist_pl.errors import UserError
 from tests.fmnist_pl.compare.made_runs import pretend_to_train, trained, wanted, write_summary
 
 PROJECT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def nobody_edits_the_code(monkeypatch):
+    monkeypatch.setattr("fmnist_pl.compare.runner.code_is_unchanged", lambda: True)
 
 
 def train(logdir, runs, command=None, jobs=1):
@@ -57,17 +63,26 @@ def test_two_names_of_one_run_are_trained_once(tmp_path):
     assert trained(tmp_path) == ["baseline 0"]
 
 
-def test_jobs_train_at_the_same_time(tmp_path):
-    started = time.monotonic()
-    train(
-        tmp_path,
-        [wanted(seed=seed) for seed in range(3)],
-        lambda run, interrupted: pretend_to_train(run, tmp_path, 1.0),
-        3,
-    )
+_MEETING = """
+import pathlib, sys, time
+folder, name, company = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+folder.mkdir(exist_ok=True)
+(folder / name).touch()
+deadline = time.monotonic() + 30
+while len(list(folder.iterdir())) < company:
+    if time.monotonic() > deadline:
+        sys.exit("error: Nobody came.")
+    time.sleep(0.01)
+"""
 
-    assert time.monotonic() - started < 2.5
-    assert sorted(trained(tmp_path)) == ["baseline 0", "baseline 1", "baseline 2"]
+
+def test_jobs_train_at_the_same_time(tmp_path):
+    def command(run, interrupted):
+        return [sys.executable, "-c", _MEETING, str(tmp_path / "met"), str(run.seed), "3"]
+
+    failures, _ = train(tmp_path, [wanted(seed=seed) for seed in range(3)], command, jobs=3)
+
+    assert set(failures.values()) == {f"ended without leaving a summary under {tmp_path}"}  # not: "Nobody came."
 
 
 def test_one_failure_does_not_keep_the_others_from_training(tmp_path):
@@ -109,6 +124,16 @@ def test_code_that_was_edited_meanwhile_is_named(tmp_path):
 
     reason = "the package's code was edited since this comparison began; repeat the command"
     assert failures == {wanted().digest: reason}
+
+
+def test_edited_code_ends_the_comparison_before_the_next_run(tmp_path, monkeypatch):
+    answers = iter([True, False])
+    monkeypatch.setattr("fmnist_pl.compare.runner.code_is_unchanged", lambda: next(answers))
+
+    with pytest.raises(UserError, match="The package's code was edited since this comparison began"):
+        train(tmp_path, [wanted(seed=0), wanted(seed=1)])
+
+    assert trained(tmp_path) == ["baseline 0"]
 
 
 def test_a_log_that_cannot_be_written_is_a_failure(tmp_path):
