@@ -33,6 +33,7 @@ class BestCheckpoint(ModelCheckpoint):
         def here(path: str) -> str:
             return str(Path(str(self.dirpath)) / Path(path).name) if path else path
 
+        self.current_score = state_dict["current_score"]
         super().load_state_dict(
             {
                 **state_dict,

@@ -71,6 +71,12 @@ class FashionClassifier(pl.LightningModule):
         for mean in (self.train_loss, self.train_accuracy):
             mean.reset()
 
+    def on_validation_start(self) -> None:
+        """Evaluate the network that is saved: every rank has batch statistics of its own, and the first rank's count."""
+        if self.trainer.world_size > 1:
+            for buffer in self.net.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add each rank's sums of the running epoch, shape (ranks, 2, 2); every rank must come here."""
         sums = torch.stack([self.train_loss.sums(), self.train_accuracy.sums()]).cpu()

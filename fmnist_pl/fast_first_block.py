@@ -73,7 +73,7 @@ class ConvReluPoolDropout(torch.autograd.Function):
         inside = interior(whole, ctx.padding)
         # products[k]: patches times the gradient of the pooled positions whose maximum lies at k or later
         products = [torch.zeros(len(patches), channels) for _ in range(4)]
-        per_chunk = _images_per_chunk(code[0].numel())
+        per_chunk = _images_per_chunk(code.shape[1:].numel())  # a rank may have no image in the last batch
         buffers = [torch.empty(per_chunk, *code.shape[1:]) for _ in range(2)]
         for chunk in _chunks(len(code), per_chunk):
             passed, later = (buffer[: chunk.stop - chunk.start] for buffer in buffers)

@@ -190,10 +190,10 @@ class LastCheckpoint(Checkpoint):
             for logger in trainer.loggers:
                 logger.save()
         trainer.strategy.save_checkpoint(self._pending, self.path, storage_options={KEEP_AS: PREVIOUS})
+        trainer.strategy.barrier("checkpoint written")
         self._pending = None
         self._saved_at = time.monotonic()
         if self._stopping:
-            trainer.strategy.barrier("checkpoint written")
             # A launched rank ends as if all were well: Lightning kills everything when one reports a failure.
             status = 0 if _is_launched_here(trainer) and not trainer.is_global_zero else None
             raise Stopped(STOP_REQUEST.number or 15, status)

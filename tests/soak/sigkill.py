@@ -1,0 +1,116 @@
+"""Kill a run at random moments, several times, let it be resumed each time, and compare what it ends with."""
+
+import os
+import random
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fmnist_pl.checkpoint_file import load_checked
+from fmnist_pl.last_checkpoint import PREVIOUS, RESUMABLE
+from fmnist_pl.run_record import RUN
+from tests.soak.toys import EPOCHS, Toy, differences, last, train
+
+TOY = Toy(monitors=True)
+
+
+def in_a_process(task: Callable[[], Any], kill_after: float | None = None) -> int:
+    """Run ``task`` in a fork of this process, perhaps killed by SIGKILL after some seconds; returns its status."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            silence = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silence, 1)
+            torch.set_num_threads(1)
+            task()
+            status = 0
+        finally:
+            os._exit(status)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def attempt(folder: Path) -> None:
+    """Start, or go on, as ``--resume last`` does."""
+    checkpoints = [last(folder), last(folder).with_name(PREVIOUS)]
+    train(TOY, folder, checkpoint=next((path for path in checkpoints if path.is_file()), None))
+
+
+def progress(folder: Path) -> tuple[int, int]:
+    """Epoch and batch that the last checkpoint is of; it and the others must be whole."""
+    for path in (folder / "checkpoints").glob("*.ckpt"):
+        load_checked(path)
+    if not last(folder).is_file():
+        return (0, 0)
+    moment = load_checked(last(folder))[RESUMABLE]
+    return moment["epoch"], moment["batches"]
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every scalar's steps and values as TensorBoard's Python reader has them."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def ending(folder: Path) -> dict[str, Any]:
+    checkpoint = load_checked(last(folder))
+    del checkpoint[RUN]["started"]
+    return {"checkpoint": checkpoint, "curves": curves(folder)}
+
+
+def check(kills: int, seed: int) -> tuple[int, int, list[str]]:
+    """Kill runs until there were ``kills``; each run is resumed until it ends.
+
+    Returns:
+        Kills that hit, runs, and every difference from a run that was left alone.
+    """
+    chance = random.Random(seed)
+    found: list[str] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        began = time.monotonic()
+        assert in_a_process(lambda: attempt(folder / "straight")) == 0
+        seconds = time.monotonic() - began
+        expected = ending(folder / "straight")
+        hits = runs = 0
+        while hits < kills:
+            run, before = folder / f"run{runs}", (0, 0)
+            runs += 1
+            while True:
+                after = chance.uniform(0.0, seconds) if hits < kills else None
+                status = in_a_process(lambda run=run: attempt(run), after)  # type: ignore[misc]
+                now = progress(run)
+                if now < before:
+                    found.append(f"{run.name}: went back from {before} to {now}")
+                before = now
+                if status == -signal.SIGKILL:
+                    hits += 1
+                    continue
+                if status != 0:
+                    found.append(f"{run.name}: ended with status {status}")
+                break
+            found += [f"{run.name}: {place}" for place in differences(expected, ending(run))]
+            epochs = len(curves(run)["val/loss"])
+            if epochs != EPOCHS:
+                found.append(f"{run.name}: {epochs} epochs in the curves")
+            if list((run / "checkpoints").glob(".*")):
+                found.append(f"{run.name}: temporary files are left")
+    return hits, runs, found
+
+
+def soak() -> str:
+    """200 kills."""
+    hits, runs, found = check(200, seed=0)
+    assert not found, "\n".join(found)
+    return f"{hits} SIGKILLs in {runs} runs: 0 divergences, 0 unreadable checkpoints, 0 lost epochs"
