@@ -72,7 +72,7 @@ class FashionClassifier(pl.LightningModule):
             mean.reset()
 
     def on_validation_start(self) -> None:
-        """Evaluate the network that is saved: every rank has batch statistics of its own, and the first rank's count."""
+        """Evaluate the network that is saved, whose batch statistics are the first rank's."""
         if self.trainer.world_size > 1:
             for buffer in self.net.buffers():
                 torch.distributed.broadcast(buffer, 0)
