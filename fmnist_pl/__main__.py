@@ -8,7 +8,7 @@ from fmnist_pl.errors import UserError
 def run() -> None:
     """Run the command line of this process and exit with its status."""
     try:
-        from fmnist_pl.cli import main  # here, so that Ctrl-C during the import of torch shows no traceback
+        from fmnist_pl.commands import main  # here, so that Ctrl-C during an import shows no traceback
 
         main()
     except UserError as error:

@@ -170,17 +170,13 @@ class FashionCLI(LightningCLI):
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run ``fmnist`` with ``args`` (default: the process's own).
+    """Run one of Lightning's subcommands with ``args`` (default: the process's own).
 
     Raises:
         UserError: For a mistake that the user can mend.
         SystemExit: With status 2 for options that do not parse, 130 after Ctrl-C, 143 after SIGTERM.
     """
     args = sys.argv[1:] if args is None else list(args)
-    if args and args[0] == "compare":
-        from fmnist_pl.compare.command import main as compare
-
-        sys.exit(compare(args[1:]))
     keep_freed_memory()
     quiet_libraries()
     point = None

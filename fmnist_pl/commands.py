@@ -1,0 +1,61 @@
+"""The subcommands of ``fmnist``; each is imported only when it is asked for, since torch takes seconds."""
+
+import argparse
+import difflib
+import sys
+from pathlib import Path
+
+from fmnist_pl.errors import UserError
+
+COMMANDS = {
+    "fit": "train a variant, test its best checkpoint, print the summary",
+    "validate": "evaluate a checkpoint on the validation images",
+    "test": "evaluate a checkpoint on the test images",
+    "predict": "run a checkpoint over the test images",
+    "compare": "train variants over seeds; tables with intervals",
+    "report": "write the Training Health page as one HTML file",
+}
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run ``fmnist`` with ``args`` (default: the process's own).
+
+    Raises:
+        UserError: For a mistake that the user can mend.
+        SystemExit: With status 2 for options that do not parse, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    command, *rest = (sys.argv[1:] if args is None else args) or ["--help"]
+    if command in {"-h", "--help"}:
+        print(usage())
+    elif command == "compare":
+        from fmnist_pl.compare.command import main as compare
+
+        sys.exit(compare(rest))
+    elif command == "report":
+        report(rest)
+    elif command in COMMANDS:
+        from fmnist_pl.cli import main as lightning
+
+        lightning([command, *rest])
+    else:
+        nearest = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f" Did you mean {nearest[0]}?" if nearest else ""
+        raise UserError(f"There is no command {command!r}.{hint} Commands: {', '.join(COMMANDS)}.", exit_code=2)
+
+
+def usage() -> str:
+    """What ``fmnist --help`` prints."""
+    lines = [f"  {name:9} {meaning}" for name, meaning in COMMANDS.items()]
+    return "\n".join(["usage: fmnist COMMAND [OPTIONS]", "", *lines, "", "fmnist COMMAND --help lists its options."])
+
+
+def report(args: list[str]) -> None:
+    """Write the Training Health page of a log folder as one HTML file."""
+    from fmnist_pl.report import write_report
+
+    parser = argparse.ArgumentParser(prog="fmnist report", description=report.__doc__, allow_abbrev=False)
+    parser.add_argument("--logdir", type=Path, default=Path("lightning_logs"), help="Default: %(default)s.")
+    parser.add_argument("--output", type=Path, default=Path("report.html"), help="Default: %(default)s.")
+    options = parser.parse_args(args)
+    write_report(options.logdir, options.output)
+    print(f"Written: {options.output}")

@@ -1,0 +1,47 @@
+"""Which subcommand runs, and what a person sees who mistypes one."""
+
+import subprocess
+import sys
+
+import pytest
+
+from fmnist_pl import commands
+from fmnist_pl.errors import UserError
+
+
+@pytest.mark.parametrize("args", [["--help"], ["-h"], []])
+def test_help_lists_every_command(args, capsys):
+    commands.main(args)
+
+    printed = capsys.readouterr().out
+    assert all(f"\n  {name} " in printed for name in commands.COMMANDS)
+
+
+def test_an_unknown_command_is_refused_with_the_nearest_one():
+    with pytest.raises(UserError, match=r"no command 'fti'. Did you mean fit\? Commands: fit, validate") as raised:
+        commands.main(["fti"])
+
+    assert raised.value.exit_code == 2
+
+
+def test_a_report_of_a_folder_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(UserError, match="missing"):
+        commands.main(["report", "--logdir", str(tmp_path / "missing")])
+
+
+def test_a_users_mistake_ends_in_one_message_without_a_traceback():
+    ended = subprocess.run(
+        [sys.executable, "-m", "fmnist_pl", "fit", "--variant", "basline"], capture_output=True, text=True, timeout=120
+    )
+
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: There is no variant named 'basline'. Did you mean baseline?")
+    assert "Traceback" not in ended.stderr
+
+
+def test_importing_the_package_imports_neither_torch_nor_lightning():
+    code = "import sys, fmnist_pl, fmnist_pl.commands; print({'torch', 'pytorch_lightning'} & set(sys.modules))"
+
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+
+    assert ended.stdout == "set()\n"
