@@ -51,7 +51,7 @@ def check_bounds(text: str, name: str) -> None:
     except yaml.YAMLError:
         return  # the parser that reads it next says so, with the place
     if root is not None:
-        _expanded_size(root, name, {}, [])
+        _expanded(root, name, {}, set())
 
 
 def _check_events(text: str, name: str) -> None:
@@ -65,25 +65,26 @@ def _check_events(text: str, name: str) -> None:
             raise _beyond(name, f"it is nested more than {DEEPEST} levels deep")
 
 
-def _expanded_size(node: yaml.Node, name: str, sizes: dict[int, int], above: list[int]) -> int:
-    """Number of nodes below and including this one, every alias counted as often as it is used."""
+def _expanded(node: yaml.Node, name: str, known: dict[int, tuple[int, int]], above: set[int]) -> tuple[int, int]:
+    """How many nodes and levels there are from this node down, every alias counted as often as it is used."""
     if id(node) in above:
         raise _beyond(name, "it contains itself, by an alias")
-    if id(node) in sizes:
-        return sizes[id(node)]
-    if len(above) > DEEPEST:  # by aliases
-        raise _beyond(name, f"it is nested more than {DEEPEST} levels deep")
-    size = 1
+    if id(node) in known:
+        return known[id(node)]
+    size, height = 1, 1
     if isinstance(node, yaml.CollectionNode):
-        above.append(id(node))
+        above.add(id(node))
         for entry in node.value:
             for part in entry if isinstance(entry, tuple) else (entry,):
-                size += _expanded_size(part, name, sizes, above)
-                if size > MOST_NODES:
-                    raise _beyond(name, f"it stands for more than {MOST_NODES:,} values")
-        above.pop()
-    sizes[id(node)] = size
-    return size
+                more, levels = _expanded(part, name, known, above)
+                size, height = size + more, max(height, levels + 1)
+        above.remove(id(node))
+    if size > MOST_NODES:
+        raise _beyond(name, f"it stands for more than {MOST_NODES:,} values")
+    if height > DEEPEST:
+        raise _beyond(name, f"it is nested more than {DEEPEST} levels deep")
+    known[id(node)] = size, height
+    return size, height
 
 
 def _text(path: Path) -> str:
