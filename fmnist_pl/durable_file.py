@@ -62,7 +62,11 @@ def _also_name(path: Path, second: Path) -> None:
     except OSError:  # a file system without hard links: for a moment there is the second name only
         os.replace(path, second)
     else:
-        os.replace(link, second)
+        try:
+            os.replace(link, second)
+        except OSError:
+            link.unlink(missing_ok=True)
+            raise
 
 
 def _sync_folder(folder: Path) -> None:

@@ -56,6 +56,11 @@ class LastCheckpoint(Checkpoint):
         self._max_steps: int | None = None
         self._saved_at = 0.0
 
+    @property
+    def state_key(self) -> str:
+        """The same for every kind of it."""
+        return LastCheckpoint.__name__
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the folder, and delete what a killed run left half written."""
         # The last of all: the state of every other callback is then that of the end of the batch or epoch.

@@ -43,7 +43,7 @@ class StopRequest:
         try:
             yield
         finally:
-            self._listening, self._deferred = False, False
+            self._listening, self._deferred, self.number = False, False, None
             for number, handler in before.items():
                 signal.signal(number, handler)
 
