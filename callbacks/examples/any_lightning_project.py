@@ -93,13 +93,13 @@ def watch(module: pl.LightningModule, gap: TrainValGapMonitor, folder: Path) -> 
         max_epochs=2,
         accelerator="cpu",
         logger=TensorBoardLogger(folder, name=type(module).__name__),
-        callbacks=[dead, gap, WeightHistogramMonitor("*weight")],
+        callbacks=[dead, gap, WeightHistogramMonitor(["*conv1*", "*fc*"])],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=1,
     )
-    trainer.fit(module, random_images(48, seed=0), random_images(32, seed=1))
+    trainer.fit(module, random_images(32, seed=0), random_images(32, seed=1))
     return [dead.sentence(), gap.sentence()]
 
 

@@ -92,10 +92,12 @@ def test_the_images_are_a_random_choice_that_the_seed_fixes(tmp_path):
     def chosen(seed, batch_size):
         callback = PredictionImages(NAMES, rows=2, columns=3, seed=seed)
         labels = [i % 4 for i in range(40)]
-        predict(tmp_path / f"{seed}-{batch_size}", labels, labels, callback, batch_size)
+        trainer = make_trainer([callback], tmp_path)  # without a logger, nothing is drawn
+        data = TensorDataset(torch.zeros(40, 1, 6, 6), torch.tensor(labels))
+        trainer.test(Guessing(), DataLoader(data, batch_size=batch_size), verbose=False)
         return len(callback._images), sorted(callback._keys.tolist())
 
-    assert chosen(0, 8) == chosen(0, 8) == chosen(0, 5)
+    assert chosen(0, 8) == chosen(0, 5)
     assert chosen(0, 8) != chosen(1, 8)
     assert chosen(0, 8)[0] == 6
 

@@ -56,7 +56,7 @@ def test_a_network_that_knows_its_training_images_by_heart_has_a_gap(tmp_path):
     monitor = TrainValGapMonitor()
     trainer = make_trainer([monitor], tmp_path, epochs=30)
 
-    trainer.fit(module, loader(40), loader(200, seed=1))
+    trainer.fit(module, loader(40, batch_size=10), loader(200, batch_size=50, seed=1))
 
     assert monitor.summary()["train_eval_accuracy"] == 1.0
     assert monitor.summary()["n_train"] == 40  # all there are
