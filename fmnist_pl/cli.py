@@ -18,7 +18,7 @@ from fmnist_pl.classifier import FashionClassifier
 from fmnist_pl.data import FashionMNISTDataModule
 from fmnist_pl.errors import UserError
 from fmnist_pl.last_checkpoint import LastCheckpoint
-from fmnist_pl.process import keep_freed_memory
+from fmnist_pl.process import keep_freed_memory, skip_gpu_search
 from fmnist_pl.progress import Progress
 from fmnist_pl.quiet import quiet_libraries
 from fmnist_pl.resume import ResumePoint
@@ -178,6 +178,7 @@ def main(args: list[str] | None = None) -> None:
     """
     args = sys.argv[1:] if args is None else list(args)
     keep_freed_memory()
+    skip_gpu_search()
     quiet_libraries()
     point = None
     if args and args[0] in LIGHTNING_COMMANDS:

@@ -81,11 +81,11 @@ class BatchLoader:
             indices, weight = self._shard(order, batch)
             if self.shuffle:
                 seed_step(self.seed, self.epoch, batch, self.rank, self.images.device)
-            images = scaled(self.images[indices])
+            images = scaled(self.images.index_select(0, indices))
             if self.augmentation is not None:
                 images = self.augmentation(images)
             self._next_batch = batch + 1
-            yield Batch(images, self.labels[indices], weight)
+            yield Batch(images, self.labels.index_select(0, indices), weight)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration follows."""

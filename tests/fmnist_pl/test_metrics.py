@@ -47,3 +47,22 @@ def test_a_long_sum_keeps_its_precision():
         metric.update(torch.full((50,), 0.1))
 
     assert metric.total.item() == pytest.approx(100_000 * torch.tensor(0.1).double().item(), rel=1e-12)
+
+
+def test_adding_without_the_bookkeeping_gives_the_same_mean():
+    metric = ImageMean()
+
+    metric.add(torch.tensor([1.0, 2.0]))
+    metric.add(torch.tensor([6.0]))
+
+    assert metric.compute().item() == 3.0  # without torchmetrics' warning that nothing was added
+
+
+def test_adding_after_a_reset_starts_anew():
+    metric = ImageMean()
+    metric.add(torch.tensor([5.0]))
+    metric.compute()
+    metric.reset()
+    metric.add(torch.tensor([1.0]))
+
+    assert metric.compute().item() == 1.0
