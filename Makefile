@@ -18,7 +18,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train compare demo tensorboard test lint format clean
+.PHONY: help setup train compare demo tensorboard report test soak bench bench-peers bench-gpu bench-growth lint format clean
 
 help: ## List the targets and their variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,8 +51,32 @@ compare: $(READY) ## Train VARIANTS with every one of SEEDS, skip what is finish
 tensorboard: $(READY) ## Show the runs in LOGDIR
 	$(BIN)/tensorboard --logdir $(LOGDIR)
 
+report: $(READY) ## Write the Training Health page of LOGDIR as report.html
+	$(BIN)/fmnist report --logdir $(LOGDIR)
+
 test: $(READY) ## Run all tests
 	$(BIN)/python -m pytest
+
+soak: $(READY) ## Kill, tear and damage runs at full counts (about 15 minutes)
+	$(BIN)/python -m tests.soak
+
+bench: $(READY) ## Measure speed against plain pipelines (five minutes, a quiet machine)
+	$(BIN)/python -m benchmarks quick $(ARGS)
+
+bench-peers: $(READY) .venv-peers/ready ## Measure against Keras on TensorFlow, in a venv of its own
+	$(BIN)/python -m benchmarks peers $(ARGS)
+
+bench-gpu: $(READY) ## Measure on a CUDA device
+	$(BIN)/python -m benchmarks gpu $(ARGS)
+
+bench-growth: $(READY) ## Measure how costs grow with data, width, sites and epochs
+	$(BIN)/python -m benchmarks growth $(ARGS)
+
+.venv-peers/ready:
+	@echo 'Installing keras and tensorflow into .venv-peers (about 2 GB)'
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet keras tensorflow
+	@touch $@
 
 lint: $(READY) ## Check style and types; changes nothing
 	$(BIN)/ruff check
@@ -64,5 +88,5 @@ format: $(READY) ## Rewrite the code in the project's style
 	$(BIN)/ruff format
 
 clean: ## Remove .venv and what the tools left; runs and data stay
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .venv-peers build dist .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find fmnist_pl callbacks tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
