@@ -136,7 +136,7 @@ class LastCheckpoint(Checkpoint):
         if trainer.is_global_zero and isinstance(exception, Stopped) and self.path is not None:
             print(f"Stopped by {exception.reason}. {self._how_to_go_on()}", file=sys.stderr, flush=True)
         if not isinstance(exception, Stopped):
-            _end_launched_ranks(trainer)
+            end_launched_ranks(trainer)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -226,7 +226,7 @@ def _is_launched_here(trainer: pl.Trainer) -> bool:
     return trainer.world_size > 1 and environment is not None and not environment.creates_processes_externally
 
 
-def _end_launched_ranks(trainer: pl.Trainer, patience: float = 10.0) -> None:
+def end_launched_ranks(trainer: pl.Trainer, patience: float = 3.0) -> None:
     """End the ranks that this process started, which may wait for it for ever; one that failed first says why."""
     processes: list[subprocess.Popen] = getattr(trainer.strategy.launcher, "procs", [])
     until = time.monotonic() + patience

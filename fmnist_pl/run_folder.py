@@ -92,7 +92,8 @@ def follow_curves(loggers: list[Any], steps: int) -> None:
     """
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger._kwargs.setdefault("purge_step", steps)
+            if logger._kwargs.get("purge_step") is None:
+                logger._kwargs["purge_step"] = steps
             _wait_for_a_later_name(Path(logger.log_dir))
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from fmnist_pl.best_checkpoint import BestCheckpoint
 from fmnist_pl.checkpoint_file import load_checked
 from fmnist_pl.errors import UserError
-from fmnist_pl.last_checkpoint import RESUMABLE, LastCheckpoint
+from fmnist_pl.last_checkpoint import RESUMABLE, LastCheckpoint, end_launched_ranks
 from fmnist_pl.stop_request import STOP_REQUEST, Stopped
 from tests.soak.toys import KeepAll, Toy, differences, last, train
 
@@ -168,6 +169,14 @@ def test_outside_of_training_a_signal_ends_the_process_at_once():
         os.kill(os.getpid(), signal.SIGTERM)
 
     assert raised.value.code == 143
+
+
+def test_ranks_that_wait_for_a_failed_one_are_ended(tmp_path):
+    waiting, failing = subprocess.Popen(["sleep", "60"]), subprocess.Popen(["false"])
+    trainer = SimpleNamespace(strategy=SimpleNamespace(launcher=SimpleNamespace(procs=[waiting, failing])))
+    end_launched_ranks(trainer, patience=0.1)
+
+    assert (waiting.wait(), failing.wait()) == (-signal.SIGKILL, 1)
 
 
 def test_the_handlers_of_before_are_back_afterwards():

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fmnist_pl.checkpoint_file import load_checked
 from fmnist_pl.last_checkpoint import PREVIOUS, RESUMABLE
 from fmnist_pl.run_record import RUN
+from tests.soak.tensorboard_readers import python_curves
 from tests.soak.toys import EPOCHS, Toy, differences, last, train
 
 TOY = Toy(monitors=True)
@@ -56,17 +56,10 @@ def progress(folder: Path) -> tuple[int, int]:
     return moment["epoch"], moment["batches"]
 
 
-def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Every scalar's steps and values as TensorBoard's Python reader has them."""
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    events.Reload()
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-
-
 def ending(folder: Path) -> dict[str, Any]:
     checkpoint = load_checked(last(folder))
     del checkpoint[RUN]["started"]
-    return {"checkpoint": checkpoint, "curves": curves(folder)}
+    return {"checkpoint": checkpoint, "curves": python_curves(folder)}
 
 
 def check(kills: int, seed: int) -> tuple[int, int, list[str]]:
@@ -101,7 +94,7 @@ def check(kills: int, seed: int) -> tuple[int, int, list[str]]:
                     found.append(f"{run.name}: ended with status {status}")
                 break
             found += [f"{run.name}: {place}" for place in differences(expected, ending(run))]
-            epochs = len(curves(run)["val/loss"])
+            epochs = len(python_curves(run)["val/loss"])
             if epochs != EPOCHS:
                 found.append(f"{run.name}: {epochs} epochs in the curves")
             if list((run / "checkpoints").glob(".*")):

@@ -21,8 +21,8 @@ RESUMED = Toy("two ranks", trainer={"strategy": "ddp", "devices": 2})
 COMPARED = Toy("compared", monitors=True, dropout=0.0, batch_norm=False, schedule="constant")
 
 
-def on_two_ranks(task: str, folder: Path, *arguments: str) -> dict[str, Any]:
-    """Run ``task`` of this module on two processes; return what the first one reports.
+def on_two_ranks(folder: Path, every: int) -> dict[str, Any]:
+    """Run `both` on two processes; return what the first one reports.
 
     Raises:
         RuntimeError: One of them failed; the message is what both wrote.
@@ -37,7 +37,7 @@ def on_two_ranks(task: str, folder: Path, *arguments: str) -> dict[str, Any]:
         "NODE_RANK": "0",
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "tests.soak.two_ranks", task, str(folder), *arguments]
+    command = [sys.executable, "-m", "tests.soak.two_ranks", str(folder), str(every)]
     processes = [
         subprocess.Popen(
             command,
@@ -54,9 +54,9 @@ def on_two_ranks(task: str, folder: Path, *arguments: str) -> dict[str, Any]:
     return json.loads((folder / "report.json").read_text())  # type: ignore[no-any-return]
 
 
-def resume(folder: Path, rank: int, every: str) -> dict[str, Any]:
+def resume(folder: Path, rank: int, every: int) -> dict[str, Any]:
     """Resume from every ``every``-th moment."""
-    points, found = every_batch.check(replace(RESUMED, rank=rank, world_size=2), folder, int(every))
+    points, found = every_batch.check(replace(RESUMED, rank=rank, world_size=2), folder, every)
     return {"points": points, "found": found}
 
 
@@ -64,6 +64,11 @@ def compare(folder: Path, rank: int) -> dict[str, Any]:
     """Train once on this process and the other; return what it ended with."""
     toy = replace(COMPARED, rank=rank, world_size=2, trainer=RESUMED.trainer)
     return outcome(toy, folder)
+
+
+def both(folder: Path, rank: int, every: int) -> dict[str, Any]:
+    """`resume` and `compare` in one go."""
+    return {"resume": resume(folder / "resume", rank, every), "compare": compare(folder / "compare", rank)}
 
 
 def outcome(toy: Toy, folder: Path) -> dict[str, Any]:
@@ -90,12 +95,11 @@ def furthest(first: dict[str, Any], second: dict[str, Any]) -> tuple[float, floa
 def soak() -> str:
     """Every moment, and the comparison."""
     with tempfile.TemporaryDirectory() as name:
-        report = on_two_ranks("resume", Path(name), "1")
-    assert not report["found"], "\n".join(report["found"])
-    with tempfile.TemporaryDirectory() as name:
         single = outcome(COMPARED, Path(name) / "one")
-        double = on_two_ranks("compare", Path(name) / "two")
-    weights, figures = furthest(single, double)
+        double = on_two_ranks(Path(name) / "two", every=1)
+    report = double["resume"]
+    assert not report["found"], "\n".join(report["found"])
+    weights, figures = furthest(single, double["compare"])
     assert weights < 1e-5, weights
     assert figures < 1e-6, figures
     return (
@@ -106,9 +110,9 @@ def soak() -> str:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    task, where, *rest = sys.argv[1:]
+    where, interval = sys.argv[1:]
     own_rank = int(os.environ["LOCAL_RANK"])
     Path(where).mkdir(parents=True, exist_ok=True)
-    result = {"resume": resume, "compare": compare}[task](Path(where), own_rank, *rest)
+    result = both(Path(where), own_rank, int(interval))
     if own_rank == 0:
         (Path(where) / "report.json").write_text(json.dumps(result))
