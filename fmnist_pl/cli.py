@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fmnist_pl import resume, run_folder
@@ -142,7 +143,7 @@ class FashionCLI(LightningCLI):
     def fit(self, **options: Any) -> None:  # noqa: ANN401
         """Train, from the start or from where the run stopped."""
         folder = self.trainer.log_dir
-        if self.trainer.is_global_zero and folder and not self.config.fit.trainer.fast_dev_run:
+        if self.trainer.is_global_zero and folder and isinstance(self.trainer.logger, TensorBoardLogger):
             self._lock = run_folder.claim(Path(folder))
         if self.resume is not None:
             resume.check_network(self.resume, self.model.state_dict(), self.trainer.world_size)

@@ -135,7 +135,7 @@ class LastCheckpoint(Checkpoint):
         STOP_REQUEST.act()
         if trainer.is_global_zero and isinstance(exception, Stopped) and self.path is not None:
             print(f"Stopped by {exception.reason}. {self._how_to_go_on()}", file=sys.stderr, flush=True)
-        if not isinstance(exception, Stopped):
+        if not self._stopping:  # otherwise every rank stops of its own accord
             end_launched_ranks(trainer)
 
     def on_load_checkpoint(

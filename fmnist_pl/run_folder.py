@@ -71,6 +71,7 @@ def claim(folder: Path) -> BaseFileLock:
     """
     lock = FileLock(folder / ".lock")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(

@@ -3,7 +3,6 @@
 import datetime
 import json
 import math
-import os
 import platform
 import statistics
 import time
@@ -17,6 +16,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from fmnist_pl import run_identity
+from fmnist_pl.durable_file import replace_durably
 from fmnist_pl.health_text import write_text
 from fmnist_pl.network import parameter_count
 
@@ -222,7 +222,5 @@ def without_nan(value: Any) -> Any:  # noqa: ANN401
 
 
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401
-    """Write atomically: a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    """Write a file that a reader, also one after a crash, finds whole or not at all."""
+    replace_durably(path, (json.dumps(value, indent=2) + "\n").encode())
