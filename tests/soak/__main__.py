@@ -9,7 +9,8 @@ import pytorch_lightning as pl
 import torch
 
 CHECKS = (
-    "every_batch", "two_ranks", "sigkill", "torn_saves", "bit_flips", "data_damage", "attacks", "same_seed",
+    "every_batch", "two_ranks", "sigkill", "sigkill_command",
+    "torn_saves", "bit_flips", "data_damage", "attacks", "same_seed",
 )  # fmt: skip
 
 
