@@ -31,7 +31,7 @@ def peers(arguments: argparse.Namespace) -> Report:
 
     report = Report(machine(arguments.threads))
     with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
-        against_keras(workshop, report, arguments.rounds or 10, arguments.peers_python)
+        against_keras(workshop, report, arguments.rounds or 10, str(arguments.peers_python.absolute()))
     return report
 
 
@@ -60,7 +60,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="Interleaved rounds; more narrow the intervals.")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--data", type=Path, help="Folder that holds FashionMNIST/raw. Default: DATA_DIR, else data.")
-    parser.add_argument("--peers-python", default=".venv-peers/bin/python", help="Interpreter that has Keras.")
+    parser.add_argument(
+        "--peers-python", type=Path, default=Path(".venv-peers/bin/python"), help="Interpreter that has Keras."
+    )
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"), help="Folder of the JSON.")
     arguments = parser.parse_args()
     start = time.perf_counter()

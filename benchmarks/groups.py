@@ -62,11 +62,16 @@ class Workshop:
 
 
 def run_group(
-    workshop: Workshop, report: Report, title: str, wanted: dict[str, list[str]], rounds: int, **python: dict[str, str]
+    workshop: Workshop,
+    report: Report,
+    title: str,
+    wanted: dict[str, list[str]],
+    rounds: int,
+    python: dict[str, str] | None = None,
 ) -> list[dict[str, float]]:
     """Run a group of contenders interleaved and keep times and peaks in the report."""
     tell(f"{title}: {', '.join(wanted)}")
-    with workshop.contenders(wanted, **python) as contenders:
+    with workshop.contenders(wanted, python) as contenders:
         result = interleaved(contenders, rounds, tell=tell)
         for name, contender in contenders.items():
             report.peaks[name] = contender.last["peak_mib"]
