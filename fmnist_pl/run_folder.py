@@ -95,10 +95,10 @@ def follow_curves(loggers: list[Any], steps: int) -> None:
         if isinstance(logger, TensorBoardLogger):
             if logger._kwargs.get("purge_step") is None:
                 logger._kwargs["purge_step"] = steps
-            _wait_for_a_later_name(Path(logger.log_dir))
+            wait_for_a_later_name(Path(logger.log_dir))
 
 
-def _wait_for_a_later_name(folder: Path) -> None:
+def wait_for_a_later_name(folder: Path) -> None:
     """Event files are read in the order of their names, which begin with the second they were made in."""
     made = [int(name.split(".")[3]) for path in folder.glob("events.out.tfevents.*") if _is_dated(name := path.name)]
     until = time.time() + 2  # more only if a clock was set back: do not wait for that
