@@ -10,16 +10,16 @@ from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
-from callbacks.dead_relu_report import DeadReLUReport, sentence
 from callbacks.epoch_clock import is_epochs_last_validation
-from callbacks.evaluation_pass import TrainingSampleObserver
-from callbacks.quarantine import LoggedValues
+from callbacks.gap.evaluation_pass import TrainingSampleObserver
+from callbacks.gap.quarantine import LoggedValues
 from callbacks.ranks import count_images, ends_in_a_repeat, every_rank, loader_at
-from callbacks.relu_sites import ReLUSites
+from callbacks.relu.report import DeadReLUReport, sentence
+from callbacks.relu.site_names import shorten
+from callbacks.relu.sites import ReLUSites
+from callbacks.relu.unit_counts import SiteCounts, UnitCounter, combined
 from callbacks.scalars import log_scalars
-from callbacks.site_names import shorten
 from callbacks.training_health_log import write_records
-from callbacks.unit_counts import SiteCounts, UnitCounter, combined
 
 
 class DeadReLUMonitor(TrainingSampleObserver):

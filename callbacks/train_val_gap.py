@@ -11,14 +11,14 @@ from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
-from callbacks import gap_report
-from callbacks.evaluation_pass import TrainingSampleObserver, require_only_one
-from callbacks.gap_statistics import NAN, Evaluation, Gap, total
-from callbacks.logged_fallback import logged_mean, validated_mean
-from callbacks.quarantine import LoggedValues
+from callbacks.gap import report as gap_report
+from callbacks.gap.evaluation_pass import TrainingSampleObserver, require_only_one
+from callbacks.gap.logged_fallback import logged_mean, validated_mean
+from callbacks.gap.quarantine import LoggedValues
+from callbacks.gap.statistics import NAN, Evaluation, Gap, total
+from callbacks.gap.step_results import StepResults
 from callbacks.ranks import count_images, ends_in_a_repeat, every_rank, loader_at
 from callbacks.scalars import log_scalars
-from callbacks.step_results import StepResults
 from callbacks.training_health_log import tensorboard_writers, write_records
 
 

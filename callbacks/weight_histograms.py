@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from callbacks.epoch_clock import epoch_end_step, is_epochs_last_batch
-from callbacks.evaluation_pass import require_only_one
+from callbacks.gap.evaluation_pass import require_only_one
 from callbacks.scalars import log_scalars
 from callbacks.tensor_statistics import TensorStatistics, packed_statistics, unpack
 from callbacks.training_health_log import tensorboard_writers, write_records

@@ -11,24 +11,25 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from fmnist_pl import resume, run_folder
 from fmnist_pl.bounded_yaml import guard_configurations
-from fmnist_pl.checkpoint_file import load_checked
-from fmnist_pl.checkpointing import DurableCheckpointIO
+from fmnist_pl.checkpoints import resume
+from fmnist_pl.checkpoints.checkpoint_file import load_checked
+from fmnist_pl.checkpoints.durable_io import DurableCheckpointIO
+from fmnist_pl.checkpoints.last_checkpoint import LastCheckpoint
+from fmnist_pl.checkpoints.resume import ResumePoint
+from fmnist_pl.checkpoints.resume_command import option, resume_point
+from fmnist_pl.checkpoints.stop_request import STOP_REQUEST
 from fmnist_pl.classifier import FashionClassifier
 from fmnist_pl.data import FashionMNISTDataModule
 from fmnist_pl.errors import UserError
-from fmnist_pl.last_checkpoint import LastCheckpoint
 from fmnist_pl.process import keep_freed_memory, skip_gpu_search
-from fmnist_pl.progress import Progress
 from fmnist_pl.quiet import quiet_libraries
-from fmnist_pl.resume import ResumePoint
-from fmnist_pl.resume_command import option, resume_point
-from fmnist_pl.run_identity import identity
-from fmnist_pl.run_record import RunRecord, versions
-from fmnist_pl.saved_config import SavedConfig
-from fmnist_pl.stop_request import STOP_REQUEST
-from fmnist_pl.summary_table import print_summary
+from fmnist_pl.runs import folder as run_folder
+from fmnist_pl.runs.identity import identity
+from fmnist_pl.runs.progress import Progress
+from fmnist_pl.runs.record import RunRecord, versions
+from fmnist_pl.runs.saved_config import SavedConfig
+from fmnist_pl.runs.summary_table import print_summary
 from fmnist_pl.variants import BASE, overlay_digest, overlay_path, variant_name
 
 MONITORS = ("callbacks.DeadReLUMonitor", "callbacks.WeightHistogramMonitor", "callbacks.TrainValGapMonitor")

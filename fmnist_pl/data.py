@@ -9,8 +9,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from fmnist_pl import dataset_files, synthetic
-from fmnist_pl.dataset_files import CLASS_NAMES, Split
+from fmnist_pl.dataset import files as dataset_files
+from fmnist_pl.dataset import synthetic
+from fmnist_pl.dataset.files import CLASS_NAMES, Split
 from fmnist_pl.errors import UserError
 from fmnist_pl.loader import BatchLoader, device_tensors
 

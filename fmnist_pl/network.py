@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fmnist_pl.fast_layers import FastDropout, Padding, conv_block, pad
+from fmnist_pl.fast.blocks import FastDropout, Padding, conv_block, pad
 
 Activation = Literal["relu", "leaky_relu", "gelu", "silu"]
 Initialization = Literal["glorot", "he", "pytorch"]

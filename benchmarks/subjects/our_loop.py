@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from benchmarks.channel import Channel
 from benchmarks.subjects import options
 from fmnist_pl.classifier import FashionClassifier
-from fmnist_pl.dataset_files import load_split
+from fmnist_pl.dataset.files import load_split
 from fmnist_pl.loader import BatchLoader, device_tensors
 from fmnist_pl.process import keep_freed_memory
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from benchmarks.channel import Channel
 from benchmarks.subjects import options, stock
-from fmnist_pl.dataset_files import load_split
+from fmnist_pl.dataset.files import load_split
 
 
 def main() -> None:

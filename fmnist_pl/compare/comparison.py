@@ -65,7 +65,7 @@ class Comparison:
         reference: Name of the one that the others are compared to.
         differences: By variant and figure; None where no seed has both.
         sentences: One per variant other than the reference.
-        data: Of all runs; see `fmnist_pl.run_identity.data_identity`.
+        data: Of all runs; see `fmnist_pl.runs.identity.data_identity`.
         seeds: Asked for.
     """
 

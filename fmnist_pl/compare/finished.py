@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fmnist_pl.compare.wanted_run import WantedRun
-from fmnist_pl.run_identity import FILE_NAME
+from fmnist_pl.runs.identity import FILE_NAME
 
 RESUMABLE_CHECKPOINTS = ("last.ckpt", "previous.ckpt")  # what `fmnist fit --resume FOLDER` goes on from
 

@@ -14,7 +14,7 @@ class WantedRun:
         seed: Of the run.
         epochs: It is to train; 0 if that is not known.
         options: What follows ``fmnist fit``.
-        identity: See `fmnist_pl.run_identity`.
+        identity: See `fmnist_pl.runs.identity`.
     """
 
     variant: str

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from callbacks.gap_report import scalars, sentence
-from callbacks.gap_statistics import NAN, Evaluation, Gap, Sums, total, variance_from_batch_means
+from callbacks.gap.report import scalars, sentence
+from callbacks.gap.statistics import NAN, Evaluation, Gap, Sums, total, variance_from_batch_means
 
 
 def test_sums_over_ranks_give_the_mean_and_variance_over_all_images():

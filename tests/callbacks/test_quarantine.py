@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 from torchmetrics import MeanMetric
 
-from callbacks.quarantine import quarantine
+from callbacks.gap.quarantine import quarantine
 from tests.callbacks.toys import make_trainer
 
 

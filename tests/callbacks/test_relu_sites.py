@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.overrides import _get_current_function_mode_stack
 from torchmetrics import Metric
 
-from callbacks.relu_sites import ReLUSites
+from callbacks.relu.sites import ReLUSites
 
 
 def watch(net: nn.Module, x: torch.Tensor, passes: int = 1) -> tuple[list, ReLUSites]:

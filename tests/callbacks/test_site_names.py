@@ -2,7 +2,7 @@
 
 import pytest
 
-from callbacks.site_names import shorten
+from callbacks.relu.site_names import shorten
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from callbacks import DeadReLUMonitor, TrainValGapMonitor
-from callbacks.gap_report import COLUMNS
+from callbacks.gap.report import COLUMNS
 from tests.callbacks.toys import FEW_IMAGES, Toy, events, fit, image_set, loader, make_trainer
 
 pytestmark = FEW_IMAGES

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset, SubsetRandomSampler, TensorDataset
 
-from callbacks.training_sample import NoTrainingSampleError, training_sample
+from callbacks.gap.training_sample import NoTrainingSampleError, training_sample
 
 
 def trainer_of(train, val, rank=0, world=1, datamodule=None):

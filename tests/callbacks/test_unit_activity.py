@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from callbacks.unit_activity import count_active
+from callbacks.relu.unit_activity import count_active
 
 
 def reference(output: torch.Tensor, unit_dim: int) -> list[int]:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fmnist_pl.dataset_files import DatasetFiles
-from fmnist_pl.idx_format import encode, pack
-from fmnist_pl.verified_file import DataFile
+from fmnist_pl.dataset.files import DatasetFiles
+from fmnist_pl.dataset.idx_format import encode, pack
+from fmnist_pl.dataset.verified_file import DataFile
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 TRAIN_IMAGES = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)

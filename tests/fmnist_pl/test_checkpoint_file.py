@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from fmnist_pl.checkpoint_file import SEALED, load_checked, sealed_bytes
+from fmnist_pl.checkpoints.checkpoint_file import SEALED, load_checked, sealed_bytes
+from fmnist_pl.checkpoints.plain_values import not_plain
 from fmnist_pl.errors import UserError
-from fmnist_pl.plain_values import not_plain
 from tests.soak import attacks, bit_flips
 
 CHECKPOINT = {"state_dict": {"weight": torch.arange(50.0)}, "loops": {"steps": 3}, "name": "x"}

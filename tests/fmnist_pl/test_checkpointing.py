@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fmnist_pl.checkpoint_file import load_checked
-from fmnist_pl.checkpointing import DurableCheckpointIO
+from fmnist_pl.checkpoints.checkpoint_file import load_checked
+from fmnist_pl.checkpoints.durable_io import DurableCheckpointIO
 from fmnist_pl.errors import UserError
 from tests.soak.torn_saves import save, state
 from tests.soak.toys import Toy, last, train

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmnist_pl import dataset_files
 from fmnist_pl.data import FashionMNISTDataModule
+from fmnist_pl.dataset import files as dataset_files
 from fmnist_pl.errors import UserError
 
 REAL = Path(os.environ.get("DATA_DIR", "data"))

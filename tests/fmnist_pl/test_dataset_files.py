@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from torchvision.datasets import FashionMNIST
 
-from fmnist_pl.dataset_files import CLASS_NAMES, FASHION_MNIST, load_split, prepare
+from fmnist_pl.dataset.files import CLASS_NAMES, FASHION_MNIST, load_split, prepare
+from fmnist_pl.dataset.idx_format import encode, pack
 from fmnist_pl.errors import UserError
-from fmnist_pl.idx_format import encode, pack
 from tests.fmnist_pl.small_dataset import (
     CONTENTS,
     PACKED,

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from fmnist_pl.download import DownloadError, fetch
+from fmnist_pl.dataset.download import DownloadError, fetch
 from tests.fmnist_pl.small_dataset import PACKED, refusing_url, serve, serve_bytes
 
 NAME = "t10k-images-idx3-ubyte.gz"

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from fmnist_pl.durable_file import remove_stale_temporaries, replace_durably
+from fmnist_pl.checkpoints.durable_file import remove_stale_temporaries, replace_durably
 from tests.soak import torn_saves
 
 

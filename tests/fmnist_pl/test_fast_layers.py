@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from fmnist_pl import fast_layers
-from fmnist_pl.fast_layers import FastDropout, activate_and_pool, conv_block
+from fmnist_pl.fast import blocks as fast_layers
+from fmnist_pl.fast.blocks import FastDropout, activate_and_pool, conv_block
 
 
 def test_dropout_zeroes_its_share_and_scales_the_rest():
@@ -176,7 +176,7 @@ def test_the_fused_first_block_gives_the_same_whatever_the_chunk(monkeypatch):
     torch.manual_seed(0)
     x, layers = images(7, 1, 9, 9), block(1, 2)
     whole = conv_block(x, *layers, (0, 1))
-    monkeypatch.setattr("fmnist_pl.fast_first_block._CHUNK_BYTES", 1)
+    monkeypatch.setattr("fmnist_pl.fast.first_block._CHUNK_BYTES", 1)
 
     assert torch.equal(conv_block(x, *layers, (0, 1)), whole)
 

@@ -11,11 +11,11 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
 
-from fmnist_pl.best_checkpoint import BestCheckpoint
-from fmnist_pl.checkpoint_file import load_checked
+from fmnist_pl.checkpoints.best_checkpoint import BestCheckpoint
+from fmnist_pl.checkpoints.checkpoint_file import load_checked
+from fmnist_pl.checkpoints.last_checkpoint import RESUMABLE, LastCheckpoint, end_launched_ranks
+from fmnist_pl.checkpoints.stop_request import STOP_REQUEST, Stopped
 from fmnist_pl.errors import UserError
-from fmnist_pl.last_checkpoint import RESUMABLE, LastCheckpoint, end_launched_ranks
-from fmnist_pl.stop_request import STOP_REQUEST, Stopped
 from tests.soak.toys import KeepAll, Toy, differences, last, train
 
 
@@ -38,7 +38,7 @@ def test_within_an_epoch_it_saves_by_batches(tmp_path):
 
 def test_within_an_epoch_it_saves_by_time(tmp_path, monkeypatch):
     clock = iter(range(0, 100_000, 25))  # a look at the clock every 25 seconds
-    monkeypatch.setattr("fmnist_pl.last_checkpoint.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr("fmnist_pl.checkpoints.last_checkpoint.time", SimpleNamespace(monotonic=lambda: next(clock)))
     train(Toy(trainer={"max_epochs": 1}), tmp_path, saver=KeepAll(every_n_minutes=1.0))
 
     assert saved(tmp_path) == ["e0b3", "e0b6"]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from torchvision.datasets import FashionMNIST
 
-from fmnist_pl.dataset_files import load_split, prepare
+from fmnist_pl.dataset.files import load_split, prepare
+from fmnist_pl.dataset.idx_format import pack
+from fmnist_pl.dataset.mirrors import mirror_urls
 from fmnist_pl.errors import UserError
-from fmnist_pl.idx_format import pack
-from fmnist_pl.mirrors import mirror_urls
 from tests.fmnist_pl.small_dataset import (
     CONTENTS,
     PACKED,
@@ -189,7 +189,7 @@ def test_a_full_disk_ends_at_once_and_leaves_nothing(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("fmnist_pl.verified_file.os.fsync", full)
+    monkeypatch.setattr("fmnist_pl.dataset.verified_file.os.fsync", full)
     with serve() as mirror, pytest.raises(UserError, match="cannot be written to: No space left on device"):
         load(tmp_path, mirror.url)
     assert files_in(tmp_path) <= {".lock"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fmnist_pl.checkpoint_file import load_checked
+from fmnist_pl.checkpoints.checkpoint_file import load_checked
 from tests.soak import data_damage, every_batch, same_seed, sigkill, two_ranks
 from tests.soak.toys import differences
 

@@ -12,12 +12,12 @@ import yaml
 from filelock import FileLock
 from tensorboard.data import server_ingester
 
-from fmnist_pl.checkpoint_file import load_checked, sealed_bytes
+from fmnist_pl.checkpoints.checkpoint_file import load_checked, sealed_bytes
+from fmnist_pl.checkpoints.last_checkpoint import LastCheckpoint
+from fmnist_pl.checkpoints.resume_command import option, resume_point
+from fmnist_pl.checkpoints.stop_request import Stopped
 from fmnist_pl.cli import main
 from fmnist_pl.errors import UserError
-from fmnist_pl.last_checkpoint import LastCheckpoint
-from fmnist_pl.resume_command import option, resume_point
-from fmnist_pl.stop_request import Stopped
 from tests.soak.tensorboard_readers import python_curves, rust_curves
 from tests.soak.toys import differences
 

@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fmnist_pl import run_folder
 from fmnist_pl.errors import UserError
+from fmnist_pl.runs import folder as run_folder
 
 
 def test_versions_count_up_from_zero(tmp_path):

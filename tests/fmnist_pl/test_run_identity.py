@@ -3,8 +3,8 @@
 import pytest
 from jsonargparse import Namespace
 
-from fmnist_pl import run_identity
-from fmnist_pl.run_identity import content_hash, identity, relevant_config
+from fmnist_pl.runs import identity as run_identity
+from fmnist_pl.runs.identity import content_hash, identity, relevant_config
 
 VERSIONS = {"python": "3.11.7", "torch": "2.15.0"}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fmnist_pl.source_hash import source_hash
+from fmnist_pl.runs.source_hash import source_hash
 
 SOURCES = {
     "lab/__init__.py": "",

@@ -7,10 +7,10 @@ import multiprocessing
 import numpy as np
 import pytest
 
-from fmnist_pl.dataset_files import load_split, raw_folder
+from fmnist_pl.dataset.files import load_split, raw_folder
+from fmnist_pl.dataset.photography import BLOCK, draw
+from fmnist_pl.dataset.synthetic import generate, load_synthetic, synthetic_folder, write_synthetic
 from fmnist_pl.errors import UserError
-from fmnist_pl.photography import BLOCK, draw
-from fmnist_pl.synthetic import generate, load_synthetic, synthetic_folder, write_synthetic
 
 
 def load(root, split="train", seed=0):
@@ -92,7 +92,7 @@ def test_torchvision_reads_the_written_files(tmp_path):
 def test_the_second_load_reads_the_files(tmp_path, monkeypatch):
     drawn = sha256(load(tmp_path)), sha256(load(tmp_path, "test"))
     assert drawn == (sha256(generate("train", 0, 40)), sha256(generate("test", 0, 20)))
-    monkeypatch.setattr("fmnist_pl.synthetic.draw", None)  # drawing again would fail
+    monkeypatch.setattr("fmnist_pl.dataset.synthetic.draw", None)  # drawing again would fail
     assert (sha256(load(tmp_path)), sha256(load(tmp_path, "test"))) == drawn
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from fmnist_pl.checkpoint_file import load_checked, sealed_bytes
-from fmnist_pl.checkpointing import DurableCheckpointIO
+from fmnist_pl.checkpoints.checkpoint_file import load_checked, sealed_bytes
+from fmnist_pl.checkpoints.durable_io import DurableCheckpointIO
 from fmnist_pl.classifier import FashionClassifier
 from fmnist_pl.errors import UserError
 

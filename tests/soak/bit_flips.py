@@ -4,7 +4,7 @@ import random
 import tempfile
 from pathlib import Path
 
-from fmnist_pl.checkpoint_file import load_checked
+from fmnist_pl.checkpoints.checkpoint_file import load_checked
 from fmnist_pl.errors import UserError
 from tests.soak.toys import Toy, last, train
 

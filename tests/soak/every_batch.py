@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from fmnist_pl.checkpoint_file import load_checked
+from fmnist_pl.checkpoints.checkpoint_file import load_checked
 from tests.soak.toys import KeepAll, Toy, differences, train
 
 TOYS = (

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from fmnist_pl.checkpoint_file import load_checked
-from fmnist_pl.last_checkpoint import PREVIOUS, RESUMABLE
-from fmnist_pl.run_folder import wait_for_a_later_name
-from fmnist_pl.run_record import RUN
+from fmnist_pl.checkpoints.checkpoint_file import load_checked
+from fmnist_pl.checkpoints.last_checkpoint import PREVIOUS, RESUMABLE
+from fmnist_pl.runs.folder import wait_for_a_later_name
+from fmnist_pl.runs.record import RUN
 from tests.soak.tensorboard_readers import python_curves
 from tests.soak.toys import EPOCHS, Toy, differences, last, train
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fmnist_pl.checkpoint_file import load_checked
+from fmnist_pl.checkpoints.checkpoint_file import load_checked
 from fmnist_pl.cli import main
 from fmnist_pl.errors import UserError
 from tests.soak.sigkill import in_a_process

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from fmnist_pl import durable_file
-from fmnist_pl.checkpoint_file import load_checked
-from fmnist_pl.checkpointing import KEEP_AS, DurableCheckpointIO
-from fmnist_pl.durable_file import TEMPORARY, remove_stale_temporaries
-from fmnist_pl.last_checkpoint import LAST, PREVIOUS
+from fmnist_pl.checkpoints import durable_file
+from fmnist_pl.checkpoints.checkpoint_file import load_checked
+from fmnist_pl.checkpoints.durable_file import TEMPORARY, remove_stale_temporaries
+from fmnist_pl.checkpoints.durable_io import KEEP_AS, DurableCheckpointIO
+from fmnist_pl.checkpoints.last_checkpoint import LAST, PREVIOUS
 from tests.soak.sigkill import in_a_process
 
 

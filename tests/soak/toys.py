@@ -15,15 +15,15 @@ import torch
 
 from callbacks import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
 from fmnist_pl.augmentation import RandomShift
-from fmnist_pl.best_checkpoint import BestCheckpoint
-from fmnist_pl.checkpoint_file import load_checked
-from fmnist_pl.checkpointing import DurableCheckpointIO
+from fmnist_pl.checkpoints.best_checkpoint import BestCheckpoint
+from fmnist_pl.checkpoints.checkpoint_file import load_checked
+from fmnist_pl.checkpoints.durable_io import DurableCheckpointIO
+from fmnist_pl.checkpoints.last_checkpoint import LAST, RESUMABLE, LastCheckpoint
 from fmnist_pl.classifier import FashionClassifier
-from fmnist_pl.last_checkpoint import LAST, RESUMABLE, LastCheckpoint
 from fmnist_pl.loader import BatchLoader
-from fmnist_pl.run_folder import follow_curves
-from fmnist_pl.run_logger import RunLogger
-from fmnist_pl.run_record import RunRecord
+from fmnist_pl.runs.folder import follow_curves
+from fmnist_pl.runs.logger import RunLogger
+from fmnist_pl.runs.record import RunRecord
 
 IMAGES, BATCH, EPOCHS = 41, 8, 3  # 6 batches per epoch, the last of one image
 # Not compared: clock times, and where the files lie.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fmnist_pl.compare.wanted_run import WantedRun
-from fmnist_pl.run_identity import content_hash
+from fmnist_pl.runs.identity import content_hash
 
 DATA = {"dataset": "synthetic", "files": "f", "validation_images": 10, "training_images": None}
 REAL = {**DATA, "dataset": "fashion_mnist"}

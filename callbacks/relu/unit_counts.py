@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
-from callbacks.relu_sites import ReLUCall
-from callbacks.unit_activity import count_active
+from callbacks.relu.sites import ReLUCall
+from callbacks.relu.unit_activity import count_active
 
 
 @dataclass

@@ -15,10 +15,10 @@ import torchvision
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
-from fmnist_pl import run_identity
-from fmnist_pl.durable_file import replace_durably
-from fmnist_pl.health_text import write_text
+from fmnist_pl.checkpoints.durable_file import replace_durably
 from fmnist_pl.network import parameter_count
+from fmnist_pl.runs import identity as run_identity
+from fmnist_pl.runs.health_text import write_text
 
 HISTORY = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
 RUN = "run"  # key in the checkpoint: what run it is of
@@ -35,7 +35,7 @@ class RunRecord(pl.Callback):
         dataset: "fashion_mnist" or "synthetic".
         seed: The run's seed.
         settings: The options worth comparing across runs: plain values for the HParams dashboard.
-        identity: What makes the run the same as another, by content; see `fmnist_pl.run_identity`.
+        identity: What makes the run the same as another, by content; see `fmnist_pl.runs.identity`.
         test_checkpoint: Which weights are tested: "best" (lowest validation loss) or "last".
         overlay: Digest of what the variant's overlay says.
     """

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fmnist_pl.drawing import Dice, Numbers, Value, ellipse, hill, limb, piecewise, ring, slab, soften, stripes
+from fmnist_pl.dataset.drawing import Dice, Numbers, Value, ellipse, hill, limb, piecewise, ring, slab, soften, stripes
 
 Drawing = Callable[[Dice, Numbers, Numbers], Numbers]
 

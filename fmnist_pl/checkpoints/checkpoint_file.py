@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from fmnist_pl.checkpoints.plain_values import not_plain
 from fmnist_pl.errors import UserError
-from fmnist_pl.plain_values import not_plain
 
 SEALED = "fmnist_pl_sealed"  # key in the checkpoint: it was written with a seal, so one must be there
 _SEAL = b"fmnist_pl sha256 "

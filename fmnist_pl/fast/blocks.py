@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import _get_current_function_mode
 
-from fmnist_pl.fast_dropout import WORDS, FastDropout, dropped_words
-from fmnist_pl.fast_first_block import ConvReluPoolDropout
-from fmnist_pl.fast_pool import Padding, ReluPoolDropout
+from fmnist_pl.fast.dropout import WORDS, FastDropout, dropped_words
+from fmnist_pl.fast.first_block import ConvReluPoolDropout
+from fmnist_pl.fast.pool import Padding, ReluPoolDropout
 
 __all__ = ["FastDropout", "Padding", "activate_and_pool", "conv_block", "is_watched", "pad"]
 

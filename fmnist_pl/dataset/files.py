@@ -19,12 +19,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from fmnist_pl.download import PATIENCE
+from fmnist_pl.dataset.download import PATIENCE
+from fmnist_pl.dataset.folder_lock import folder_lock
+from fmnist_pl.dataset.idx_format import DataFileError, check_pair, decode_images, decode_labels
+from fmnist_pl.dataset.mirrors import download_files, mirror_urls
+from fmnist_pl.dataset.verified_file import DataFile, has_receipt, read_verified
 from fmnist_pl.errors import UserError
-from fmnist_pl.folder_lock import folder_lock
-from fmnist_pl.idx_format import DataFileError, check_pair, decode_images, decode_labels
-from fmnist_pl.mirrors import download_files, mirror_urls
-from fmnist_pl.verified_file import DataFile, has_receipt, read_verified
 
 Split = Literal["train", "test"]
 

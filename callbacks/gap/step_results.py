@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from callbacks.gap_statistics import NAN, Sums
+from callbacks.gap.statistics import NAN, Sums
 
 
 class StepResults:

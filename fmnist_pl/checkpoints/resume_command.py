@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from fmnist_pl.bounded_yaml import load_yaml
+from fmnist_pl.checkpoints.resume import ResumePoint, find
 from fmnist_pl.errors import UserError
-from fmnist_pl.resume import ResumePoint, find
-from fmnist_pl.run_folder import runs_folder
+from fmnist_pl.runs.folder import runs_folder
 from fmnist_pl.variants import BASE, overlay_path
 
 _FOUND = "FMNIST_RESUME_FROM"
@@ -28,7 +28,7 @@ def resume_point(args: list[str]) -> ResumePoint | None:
     """Find and check what the options of ``fit`` ask to resume; None if they do not.
 
     Raises:
-        UserError: As `fmnist_pl.resume.find`.
+        UserError: As `fmnist_pl.checkpoints.resume.find`.
     """
     asked = option(args, "resume")
     if asked is None:

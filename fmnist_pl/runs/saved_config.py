@@ -5,7 +5,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.cli import SaveConfigCallback
 
-from fmnist_pl.durable_file import replace_durably
+from fmnist_pl.checkpoints.durable_file import replace_durably
 from fmnist_pl.errors import UserError
 
 

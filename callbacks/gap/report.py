@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from callbacks.gap_statistics import Gap
+from callbacks.gap.statistics import Gap
 
 COLUMNS = [
     "running_accuracy", "train_eval_accuracy", "val_accuracy", "accuracy_gap", "accuracy_gap_se", "mode_effect",

@@ -13,9 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from typing_extensions import override
 
 from callbacks.epoch_clock import is_epochs_last_validation
-from callbacks.quarantine import LoggedValues, quarantine
+from callbacks.gap.quarantine import LoggedValues, quarantine
+from callbacks.gap.training_sample import NoTrainingSampleError, training_sample
 from callbacks.ranks import count_images, ends_in_a_repeat, every_rank, loader_at
-from callbacks.training_sample import NoTrainingSampleError, training_sample
 
 C = TypeVar("C", bound=Callback)
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from fmnist_pl.download import DownloadError, fetch
+from fmnist_pl.dataset.download import DownloadError, fetch
+from fmnist_pl.dataset.verified_file import DataFile, check_download, install, remove_unfinished
 from fmnist_pl.errors import UserError
-from fmnist_pl.verified_file import DataFile, check_download, install, remove_unfinished
 
 ENVIRONMENT_VARIABLE = "FMNIST_MIRRORS"
 _PACKING_OVERHEAD = 1 << 16  # a gzip is at most this much larger than its content

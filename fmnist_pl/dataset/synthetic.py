@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from fmnist_pl.dataset_files import DatasetFiles, Split, load_split, raw_folder
-from fmnist_pl.drawing import SIDE
+from fmnist_pl.dataset.drawing import SIDE
+from fmnist_pl.dataset.files import DatasetFiles, Split, load_split, raw_folder
+from fmnist_pl.dataset.folder_lock import folder_lock
+from fmnist_pl.dataset.garments import DRAWINGS
+from fmnist_pl.dataset.idx_format import decode_images, decode_labels, encode, pack
+from fmnist_pl.dataset.photography import draw
+from fmnist_pl.dataset.verified_file import DataFile, install, remove_unfinished
 from fmnist_pl.errors import UserError
-from fmnist_pl.folder_lock import folder_lock
-from fmnist_pl.garments import DRAWINGS
-from fmnist_pl.idx_format import decode_images, decode_labels, encode, pack
-from fmnist_pl.photography import draw
-from fmnist_pl.verified_file import DataFile, install, remove_unfinished
 
 TRAIN_IMAGES = 12_000
 TEST_IMAGES = 2_000

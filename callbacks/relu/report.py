@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from callbacks.unit_counts import SiteCounts
+from callbacks.relu.unit_counts import SiteCounts
 
 Record = tuple[str, str, list[float], dict[str, Any]]
 

@@ -8,10 +8,10 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 
 from fmnist_pl.bounded_yaml import load_yaml
-from fmnist_pl.checkpoint_file import load_checked
+from fmnist_pl.checkpoints.checkpoint_file import load_checked
+from fmnist_pl.checkpoints.last_checkpoint import LAST, PREVIOUS, RESUMABLE
 from fmnist_pl.errors import UserError
-from fmnist_pl.last_checkpoint import LAST, PREVIOUS, RESUMABLE
-from fmnist_pl.run_record import RUN, RUN_FORMAT
+from fmnist_pl.runs.record import RUN, RUN_FORMAT
 from fmnist_pl.variants import overlay_digest, variant_name
 
 # Options that a resumed run may be given anew. "trainer.logger" is where the run lies, which its folder says.

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmnist_pl.idx_format import REMEDY, DataFileError, describe, gunzip, read_content
+from fmnist_pl.dataset.idx_format import REMEDY, DataFileError, describe, gunzip, read_content
 
 _UNFINISHED = ".part"
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from fmnist_pl.drawing import SIDE, Dice, Numbers, coordinates, stripes
-from fmnist_pl.garments import DRAWINGS
+from fmnist_pl.dataset.drawing import SIDE, Dice, Numbers, coordinates, stripes
+from fmnist_pl.dataset.garments import DRAWINGS
 
 BLOCK = 250  # images drawn at a time: few enough for a processor's cache
 

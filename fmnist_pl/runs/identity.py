@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fmnist_pl.source_hash import source_hash
+from fmnist_pl.runs.source_hash import source_hash
 
 FILE_NAME = "identity.json"  # written into the run's folder at the start
 
@@ -68,7 +68,7 @@ def data_identity(data: Mapping[str, Any]) -> dict[str, Any]:
         data: Plain values of the data module's arguments.
     """
     from fmnist_pl.data import SYNTHETIC_IMAGES, VALIDATION_IMAGES
-    from fmnist_pl.dataset_files import FASHION_MNIST
+    from fmnist_pl.dataset.files import FASHION_MNIST
 
     if data["dataset"] == "synthetic":
         files = content_hash(SYNTHETIC_IMAGES)

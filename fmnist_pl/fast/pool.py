@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmnist_pl.fast_dropout import keep_where, kept_share, random_words
+from fmnist_pl.fast.dropout import keep_where, kept_share, random_words
 
 Padding = tuple[int, int]  # pixels before and after, of the height and of the width
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchmetrics import Metric
 
-from callbacks.activation_calls import ACTIVATION_MODULES, feature_dim, immortal_kind, relu_kind, uncounted_reason
-from callbacks.opaque_parts import walk_visible
+from callbacks.relu.activation_calls import ACTIVATION_MODULES, feature_dim, immortal_kind, relu_kind, uncounted_reason
+from callbacks.relu.opaque_parts import walk_visible
 
 
 class ReLUCall(NamedTuple):

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fmnist_pl.fast_dropout import keep_where, kept_share, random_words
-from fmnist_pl.fast_pool import (
+from fmnist_pl.fast.dropout import keep_where, kept_share, random_words
+from fmnist_pl.fast.pool import (
     Padding,
     RunningMaximum,
     channels_last_view,

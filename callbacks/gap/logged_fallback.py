@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 import torch
 from torchmetrics import Metric
 
-from callbacks.gap_statistics import NAN, variance_from_batch_means
-from callbacks.quarantine import LoggedValues
+from callbacks.gap.quarantine import LoggedValues
+from callbacks.gap.statistics import NAN, variance_from_batch_means
 from callbacks.ranks import every_rank
 
 

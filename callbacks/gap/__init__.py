@@ -1,0 +1,1 @@
+"""How `TrainValGapMonitor` evaluates training images without touching the training."""

@@ -1,0 +1,1 @@
+"""How `DeadReLUMonitor` finds ReLU calls, names them and counts their units."""

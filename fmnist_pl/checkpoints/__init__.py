@@ -1,0 +1,1 @@
+"""Durable checkpoints, and going on from them exactly."""

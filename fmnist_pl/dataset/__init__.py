@@ -1,0 +1,1 @@
+"""Finding, verifying, downloading, drawing and reading the images' files."""
