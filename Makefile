@@ -1,10 +1,10 @@
 # Train, test and look at Fashion-MNIST CNN variants. `make` lists the targets; every variable may come from the environment.
 
 VARIANT ?= baseline
-SEED ?= 0
+SEED ?=
 EPOCHS ?=
-DATASET ?= fashion_mnist
-MONITORS ?= on
+DATASET ?=
+MONITORS ?=
 RESUME ?=
 VARIANTS ?= baseline no_dropout sgd
 SEEDS ?= 0 1 2 3 4
@@ -23,7 +23,7 @@ READY := .venv/ready
 help: ## List the targets and their variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  Variables of train: VARIANT=baseline (a packaged name or your own YAML) SEED=0 EPOCHS= DATA_DIR=data'
-	@echo '    DATASET=fashion_mnist|synthetic MONITORS=on|off RESUME=last ARGS="--trainer.devices=2 ..."'
+	@echo '    DATASET=fashion_mnist|synthetic MONITORS=on|off RESUME=last LOGDIR=lightning_logs ARGS="--trainer.devices=2 ..."'
 	@echo '  Of compare: VARIANTS="baseline no_dropout sgd" SEEDS="0 1 2 3 4" EPOCHS= JOBS=1 DATASET= ARGS="--reference sgd ..."'
 
 setup: $(READY) ## Make .venv with everything in it (the other targets do it if need be)
@@ -36,16 +36,18 @@ $(READY): pyproject.toml
 	@touch $@
 
 train: $(READY) ## Train VARIANT, test its best checkpoint, print the summary
-	$(BIN)/fmnist fit --variant "$(VARIANT)" --seed_everything=$(SEED) --data.dataset=$(DATASET) --monitors=$(MONITORS) \
-		$(if $(EPOCHS),--trainer.max_epochs=$(EPOCHS)) $(if $(RESUME),--resume $(RESUME)) $(ARGS)
+	$(BIN)/fmnist fit --variant "$(VARIANT)" $(if $(SEED),--seed_everything=$(SEED)) \
+		$(if $(EPOCHS),--trainer.max_epochs=$(EPOCHS)) $(if $(DATASET),--data.dataset=$(DATASET)) \
+		$(if $(MONITORS),--monitors=$(MONITORS)) $(if $(RESUME),--resume "$(RESUME)") $(LOGS) $(ARGS)
+LOGS = $(if $(filter-out lightning_logs,$(LOGDIR)),--trainer.logger.init_args.save_dir=$(LOGDIR))
 
 demo: $(READY) ## Two short trainings on drawn garments: no data, no network, under a minute
-	$(BIN)/fmnist fit --variant baseline $(DEMO)
-	$(BIN)/fmnist fit --variant no_dropout $(DEMO)
+	$(BIN)/fmnist fit --variant baseline $(DEMO) $(LOGS)
+	$(BIN)/fmnist fit --variant no_dropout $(DEMO) $(LOGS)
 DEMO := --data.dataset=synthetic --data.training_images=6000 --trainer.max_epochs=2
 
 compare: $(READY) ## Train VARIANTS with every one of SEEDS, skip what is finished, print what differs by more than chance
-	$(BIN)/fmnist compare --variants $(VARIANTS) --seeds $(SEEDS) --jobs $(JOBS) --dataset $(DATASET) \
+	$(BIN)/fmnist compare --variants $(VARIANTS) --seeds $(SEEDS) --jobs $(JOBS) $(if $(DATASET),--dataset $(DATASET)) \
 		--logdir $(LOGDIR) $(if $(EPOCHS),--epochs $(EPOCHS)) $(ARGS)
 
 tensorboard: $(READY) ## Show the runs in LOGDIR

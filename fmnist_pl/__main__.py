@@ -14,7 +14,8 @@ def run() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # Lightning handles it while it trains
+        print("Stopped before training; nothing was saved.", file=sys.stderr)
         sys.exit(130)
 
 

@@ -11,13 +11,13 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from fmnist_pl.bounded_yaml import guard_configurations
+from fmnist_pl.bounded_yaml import guard_configurations, load_yaml
 from fmnist_pl.checkpoints import resume
 from fmnist_pl.checkpoints.checkpoint_file import load_checked
 from fmnist_pl.checkpoints.durable_io import DurableCheckpointIO
 from fmnist_pl.checkpoints.last_checkpoint import LastCheckpoint
 from fmnist_pl.checkpoints.resume import ResumePoint
-from fmnist_pl.checkpoints.resume_command import option, resume_point
+from fmnist_pl.checkpoints.resume_command import option, options, resume_point
 from fmnist_pl.checkpoints.stop_request import STOP_REQUEST
 from fmnist_pl.classifier import FashionClassifier
 from fmnist_pl.data import FashionMNISTDataModule
@@ -26,11 +26,12 @@ from fmnist_pl.process import keep_freed_memory, skip_gpu_search
 from fmnist_pl.quiet import quiet_libraries
 from fmnist_pl.runs import folder as run_folder
 from fmnist_pl.runs.identity import identity
+from fmnist_pl.runs.predictions_file import PredictionsFile
 from fmnist_pl.runs.progress import Progress
-from fmnist_pl.runs.record import RunRecord, versions
+from fmnist_pl.runs.record import RUN, RunRecord, versions
 from fmnist_pl.runs.saved_config import SavedConfig
 from fmnist_pl.runs.summary_table import print_summary
-from fmnist_pl.variants import BASE, overlay_digest, overlay_path, variant_name
+from fmnist_pl.variants import BASE, overlay_digest, overlay_path, packaged_variants, variant_name
 
 MONITORS = ("callbacks.DeadReLUMonitor", "callbacks.WeightHistogramMonitor", "callbacks.TrainValGapMonitor")
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
@@ -46,7 +47,8 @@ class FashionCLI(LightningCLI):
 
     def __init__(self, *args: Any, resume_from: ResumePoint | None = None, **options: Any) -> None:  # noqa: ANN401
         self.resume = resume_from
-        self.requested = (options.get("args") or [""])[0]
+        self.arguments: list[str] = options.get("args") or []
+        self.requested = self.arguments[0] if self.arguments else ""
         super().__init__(*args, **options)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static there
@@ -84,9 +86,24 @@ class FashionCLI(LightningCLI):
                 raise UserError("fit takes --resume last, --resume RUN_FOLDER or --resume CHECKPOINT.", exit_code=2)
             return
         file = evaluated_file(config.ckpt_path, self.config.subcommand)
-        network = load_checked(file).get("hyper_parameters", {})
+        checkpoint = load_checked(file)
         config.ckpt_path, config.weights_only = str(file), True
-        self.config = self.parser.parse_object({self.config.subcommand: {"model": network}}, self.config)
+        found = {"model": checkpoint.get("hyper_parameters", {}), **self._labels_of(checkpoint.get(RUN, {}))}
+        self.config = self.parser.parse_object({self.config.subcommand: found}, self.config)
+
+    def _labels_of(self, run: dict[str, Any]) -> dict[str, Any]:
+        """Variant, seed and data set of the run that a checkpoint is of, but for what the command line says itself."""
+        config = self.config[self.config.subcommand]
+        asked = config.data.dataset
+        given = {name: option(self.arguments, name) is not None for name in ("variant", "data.dataset")}
+        if given["data.dataset"] and asked != run.get("dataset", asked):
+            print(f"Note: trained on {run['dataset']}, evaluated on {asked}.", file=sys.stderr)
+        labels: dict[str, Any] = {}
+        if "variant" in run and not given["variant"]:
+            labels["variant"] = run["variant"]
+        if "dataset" in run and not given["data.dataset"]:
+            labels["data"] = {"dataset": run["dataset"]}
+        return labels
 
     def _plain_config(self) -> dict[str, Any]:
         """The subcommand's configuration as it will be saved."""
@@ -98,14 +115,20 @@ class FashionCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.trainer.max_epochs is not None and config.trainer.max_epochs < 1 and config.trainer.max_epochs != -1:
             raise UserError(f"--trainer.max_epochs must be at least 1, got {config.trainer.max_epochs}.", exit_code=2)
+        if config.monitors == "off":
+            config.trainer.callbacks = [c for c in config.trainer.callbacks or [] if c.class_path not in MONITORS]
         self.identity = identity(config, versions()) if self.subcommand == "fit" else {}
+        if config.resume is not None and self.resume is None:
+            raise UserError(
+                f"`resume: {config.resume}` in a configuration file resumes nothing: give --resume {config.resume} on "
+                "the command line.",
+                exit_code=2,
+            )
         if self.resume is not None:
             resume.check_options(self.resume.config, self._plain_config())
             resume.check_identity(self.resume, self.identity)
             run_folder.reopen(config, self.resume.folder)
             config.resume = None  # the saved configuration is that of the run
-        if config.monitors == "off":
-            config.trainer.callbacks = [c for c in config.trainer.callbacks or [] if c.class_path not in MONITORS]
         run_folder.choose(config, str(self.subcommand))
 
     def instantiate_classes(self) -> None:
@@ -129,17 +152,31 @@ class FashionCLI(LightningCLI):
             settings,
             identity=self.identity,
             test_checkpoint=config.test_checkpoint,
-            overlay=overlay_digest(config.variant) if self.resume is None else self.resume.run["overlay"],
+            overlay=self._overlay(config.variant),
         )
         always: list[pl.Callback] = [self.record]
         if config.trainer.enable_progress_bar is not False:
             always.append(Progress())
+        if self.subcommand == "predict":
+            always.append(PredictionsFile())
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": always}
         plugins = [*(self.config_init[self.subcommand].trainer.plugins or []), DurableCheckpointIO()]
         trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
         if not config.trainer.fast_dev_run:
             run_folder.follow_curves(trainer.loggers, 0 if self.resume is None else self.resume.steps)
         return trainer
+
+    def _overlay(self, variant: str) -> str:
+        """Digest of what the run's variant says; that of its beginning for a run that goes on."""
+        if self.resume is not None:
+            return str(self.resume.run["overlay"])
+        return overlay_digest(variant) if self.subcommand == "fit" else ""
+
+    def _overlay(self) -> str:
+        """Digest of the variant's overlay; an evaluation may be of a variant whose file is elsewhere."""
+        if self.subcommand != "fit":
+            return ""
+        return overlay_digest(self.config.fit.variant) if self.resume is None else self.resume.run["overlay"]
 
     def fit(self, **options: Any) -> None:  # noqa: ANN401
         """Train, from the start or from where the run stopped."""
@@ -165,10 +202,10 @@ class FashionCLI(LightningCLI):
             self.model, datamodule=self.datamodule, ckpt_path=path or None, weights_only=True, verbose=False
         )
         folder = self.trainer.log_dir  # every rank must ask
-        if self.trainer.is_global_zero and folder:
-            summary = self.record.summary(self.trainer, self.model)
+        if self.trainer.is_global_zero:
+            summary = self.record.summary(self.trainer, self.model, tested="best" if path else "last")
             self.record.write(self.trainer, summary)
-            print_summary(summary, Path(folder))
+            print_summary(summary, Path(folder) if folder and self.trainer.loggers else None)
 
 
 def main(args: list[str] | None = None) -> None:
@@ -206,9 +243,20 @@ def main(args: list[str] | None = None) -> None:
 
 
 def configs_of(args: list[str]) -> list[str]:
-    """The ``--config`` options that a command line implies: the base, and its variant's overlay if it names one."""
+    """The ``--config`` options that a command line implies: the base, and its variant's overlay if it names one.
+
+    A variant named in one of the user's own ``--config`` files brings its overlay too, below that file.
+    """
     variant = option(args, "variant")
     overlays = [BASE] if variant is None else [BASE, overlay_path(variant)]
+    if variant is None:
+        named = [
+            config.get("variant")
+            for file in options(args, "config")
+            if isinstance(config := load_yaml(Path(file)), dict)
+        ]
+        packaged = [name for name in named if name in packaged_variants()]
+        overlays += [overlay_path(name) for name in packaged[-1:]]
     return [word for path in overlays for word in ("--config", str(path))]
 
 

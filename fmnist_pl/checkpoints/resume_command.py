@@ -13,15 +13,20 @@ from fmnist_pl.variants import BASE, overlay_path
 _FOUND = "FMNIST_RESUME_FROM"
 
 
-def option(args: list[str], name: str) -> str | None:
-    """The last value that ``args`` give to ``--name``, as ``--name value`` or ``--name=value``; None without one."""
-    value = None
+def options(args: list[str], name: str) -> list[str]:
+    """All values that ``args`` give to ``--name``, as ``--name value`` or ``--name=value``, in their order."""
+    values = []
     for position, argument in enumerate(args):
         if argument == f"--{name}":
-            value = args[position + 1] if position + 1 < len(args) else None
+            values += args[position + 1 : position + 2]
         elif argument.startswith(f"--{name}="):
-            value = argument.split("=", 1)[1]
-    return value
+            values.append(argument.split("=", 1)[1])
+    return values
+
+
+def option(args: list[str], name: str) -> str | None:
+    """The last value that ``args`` give to ``--name``; None without one."""
+    return next(reversed(options(args, name)), None)
 
 
 def resume_point(args: list[str]) -> ResumePoint | None:

@@ -24,6 +24,7 @@ HISTORY = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
 RUN = "run"  # key in the checkpoint: what run it is of
 RUN_FORMAT = 1
 MONITORS = "monitors"  # key in the checkpoint: what the monitors had found so far
+NO_FINDINGS: dict[str, Any] = {"monitors": {}, "sentences": []}
 RESULTS = ("test/accuracy", "test/loss", "val/accuracy", "val/loss", "gap/accuracy", "dead_relu/total")
 
 
@@ -57,9 +58,10 @@ class RunRecord(pl.Callback):
         self.last_epoch: dict[str, float] = {}
         self._epoch_started = self._seconds_before = 0.0
         self._trained = False
-        self._monitors_before: dict[str, Any] = {}
+        self._monitors_before: dict[str, Any] = dict(NO_FINDINGS)
+        self._started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._fitted_history: list[dict[str, float]] = []
-        self._findings: dict[str, Any] = {}
+        self._findings: dict[str, Any] = dict(NO_FINDINGS)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the description that the Training Health tab shows while the run goes on."""
@@ -90,12 +92,17 @@ class RunRecord(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The epochs so far, for a run that is resumed."""
-        return {"history": self.history, "seconds": time.perf_counter() - self._epoch_started}
+        return {
+            "history": self.history,
+            "seconds": time.perf_counter() - self._epoch_started,
+            "started": self._started,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on after those epochs."""
         self.history = list(state_dict["history"])
         self._seconds_before = state_dict["seconds"]
+        self._started = state_dict["started"]
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -114,7 +121,7 @@ class RunRecord(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Keep what the monitors had found."""
-        self._monitors_before = checkpoint.get(MONITORS, {})
+        self._monitors_before = checkpoint.get(MONITORS, NO_FINDINGS)
 
     def description(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """What was run, on what, with which versions."""
@@ -128,27 +135,34 @@ class RunRecord(pl.Callback):
             "device": pl_module.device.type,
             "threads": torch.get_num_threads(),
             "versions": versions(),
-            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "started": self._started,
             **self.settings,
         }
 
-    def summary(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """Everything known after testing; NaN and infinity become None so that it is valid JSON."""
+    def summary(self, trainer: pl.Trainer, pl_module: pl.LightningModule, tested: str = "best") -> dict[str, Any]:
+        """Everything known after testing; NaN and infinity become None so that it is valid JSON.
+
+        Args:
+            trainer: The trainer that fitted and tested.
+            pl_module: Its module.
+            tested: Which weights were tested, "best" or "last".
+        """
         history = self._fitted_history
         best = best_epoch(history)
+        seconds = [entry["seconds"] for entry in history]
         test = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
         return without_nan(
             {
                 **self.description(trainer, pl_module),
                 "identity": self.identity,
-                "test_checkpoint": self.test_checkpoint,
+                "test_checkpoint": tested,
                 "epochs": len(history),
                 "best_epoch": best,
                 "best_val_loss": None if best is None else history[best]["val/loss"],
                 "best_val_accuracy": None if best is None else history[best].get("val/accuracy"),
                 "last_epoch": self.last_epoch,
                 "test": test,
-                "seconds_per_epoch": statistics.median(entry["seconds"] for entry in history),
+                "seconds_per_epoch": statistics.median(seconds) if seconds else None,
                 "history": history,
                 **self._findings,
             }
@@ -157,8 +171,9 @@ class RunRecord(pl.Callback):
     def write(self, trainer: pl.Trainer, summary: dict[str, Any]) -> None:
         """Write ``summary.json``, the hparams with their final metrics, and the tab's result record."""
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
+            if getattr(logger, "log_dir", None):
                 write_json(Path(logger.log_dir) / "summary.json", summary)
+            if isinstance(logger, TensorBoardLogger):
                 final = {key: summary["test"].get(key, summary["last_epoch"].get(key)) for key in RESULTS}
                 self._write_hparams(logger, {key: value for key, value in final.items() if value is not None})
         result = {

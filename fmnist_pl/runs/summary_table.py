@@ -7,12 +7,12 @@ from rich.console import Console
 from rich.table import Table
 
 
-def print_summary(summary: dict[str, Any], run_folder: Path, console: Console | None = None) -> None:
+def print_summary(summary: dict[str, Any], run_folder: Path | None, console: Console | None = None) -> None:
     """Print a run's summary for a person to read.
 
     Args:
         summary: As `RunRecord.summary` returns it.
-        run_folder: Where the run left its files.
+        run_folder: Where the run left its files; None without a logger.
         console: Where to print. Default: standard output, as wide as the table needs when it is not a terminal.
     """
     console = console or Console(soft_wrap=True, highlight=False)
@@ -29,6 +29,8 @@ def print_summary(summary: dict[str, Any], run_folder: Path, console: Console | 
     for sentence in summary["sentences"]:
         console.print(sentence)
     console.print()
+    if run_folder is None:
+        return
     console.print(f"Run folder: {run_folder}")
     console.print(f"See it all: tensorboard --logdir {run_folder.parents[1]}")
 
@@ -66,9 +68,7 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("mode effect", f"{_points(last.get('gap/mode_effect'))} points"))
     if "dead_relu/total" in last:
         rows.append(("dead share", _percent(last["dead_relu/total"])))
-    rows.append(
-        ("epochs", f"{summary['epochs']}, {summary['seconds_per_epoch']:.1f} s each with validation and monitors")
-    )
+    rows.append(("epochs", _epochs(summary)))
     rows.append(("network", f"{summary['parameters']:,} parameters"))
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     rows.append(
@@ -77,13 +77,21 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def _epochs(summary: dict[str, Any]) -> str:
+    seconds = summary["seconds_per_epoch"]
+    if seconds is None:
+        return "none"
+    watched = " and monitors" if summary["monitors"] else ""
+    return f"{summary['epochs']}, {seconds:.1f} s each with validation{watched}"
+
+
 def _percent(value: float | None) -> str:
-    return "not a number" if value is None else f"{100 * value:.2f} %"
+    return "unknown" if value is None else f"{100 * value:.2f} %"
 
 
 def _points(value: float | None, *, sign: bool = True) -> str:
     if value is None:
-        return "not a number"
+        return "unknown"
     return f"{100 * value:+.2f}" if sign else f"{100 * value:.2f}"
 
 

@@ -167,10 +167,72 @@ def test_an_option_wins_over_the_variant(fmnist, capsys):
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
-def test_a_checkpoint_can_be_evaluated_alone(fmnist, tmp_path, finished_run, command):
+def test_an_evaluation_has_a_folder_of_its_own_named_after_the_checkpoints_run(fmnist, tmp_path, finished_run, command):
     fmnist(command, "--ckpt_path", str(finished_run / "checkpoints" / "best.ckpt"))
 
-    assert not (tmp_path / "lightning_logs" / "baseline-synthetic").exists()  # an evaluation does not look like a run
+    assert [path.name for path in (tmp_path / "lightning_logs").iterdir()] == [f"no_dropout-synthetic-{command}"]
+
+
+def test_testing_a_checkpoint_again_gives_the_runs_figure(fmnist, finished_run, capsys):
+    fmnist("test", "--ckpt_path", str(finished_run))
+
+    accuracy = json.loads((finished_run / "summary.json").read_text())["test"]["test/accuracy"]
+    printed = re.search(r"test/accuracy\W+([\d.]+)", capsys.readouterr().out)
+    assert float(printed.group(1)) == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_a_data_set_other_than_the_trained_one_is_said(data_dir, tmp_path, monkeypatch, finished_run, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FMNIST_MIRRORS", "http://127.0.0.1:9/")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    with pytest.raises(UserError):  # there are no real images here
+        main(["test", "--data.dataset=fashion_mnist", f"--data.root={tmp_path}", "--ckpt_path", str(finished_run)])
+
+    assert "Note: trained on synthetic, evaluated on fashion_mnist." in capsys.readouterr().err
+
+
+def test_a_variant_named_in_a_configuration_file_brings_its_settings(fmnist, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text("variant: sgd\n")
+
+    with pytest.raises(SystemExit):
+        fmnist("fit", "--config", "mine.yaml", "--print_config")
+
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert (printed["variant"], printed["model"]["optimizer"]) == ("sgd", "sgd")
+
+
+def test_resume_in_a_configuration_file_is_refused(fmnist, tmp_path):
+    (tmp_path / "mine.yaml").write_text("resume: last\n")
+
+    with pytest.raises(UserError, match="give --resume last on the command line"):
+        fmnist("fit", "--config", "mine.yaml")
+
+
+def test_a_run_without_monitors_keeps_its_identity_when_its_saved_configuration_is_used(fmnist, tmp_path):
+    fmnist("fit", "--monitors", "off", "--trainer.max_epochs=1")
+    first = tmp_path / "lightning_logs" / "baseline-synthetic" / "version_0"
+
+    main(["fit", "--config", str(first / "config.yaml"), "--trainer.logger.init_args.version=7"])
+
+    again = first.with_name("version_7")
+    assert (first / "identity.json").read_text() == (again / "identity.json").read_text()
+
+
+def test_without_a_logger_the_summary_promises_no_folder(fmnist, capsys):
+    fmnist("fit", "--trainer.logger=false", "--monitors=off")
+
+    printed = capsys.readouterr().out
+    assert "test accuracy" in printed
+    assert "Run folder" not in printed
+
+
+def test_a_run_that_trains_nothing_still_has_a_summary(fmnist, tmp_path):
+    fmnist("fit", "--trainer.limit_train_batches=0", "--monitors=off")
+
+    run = tmp_path / "lightning_logs" / "baseline-synthetic" / "version_0"
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["epochs"], summary["seconds_per_epoch"], summary["test_checkpoint"]) == (0, None, "last")
 
 
 def test_an_unknown_variant_is_refused(fmnist):
