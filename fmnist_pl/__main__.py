@@ -14,7 +14,7 @@ def run() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:  # Lightning handles it while it trains
+    except KeyboardInterrupt:  # while it trains, a stop is saved first
         print("Stopped before training; nothing was saved.", file=sys.stderr)
         sys.exit(130)
 

@@ -172,12 +172,6 @@ class FashionCLI(LightningCLI):
             return str(self.resume.run["overlay"])
         return overlay_digest(variant) if self.subcommand == "fit" else ""
 
-    def _overlay(self) -> str:
-        """Digest of the variant's overlay; an evaluation may be of a variant whose file is elsewhere."""
-        if self.subcommand != "fit":
-            return ""
-        return overlay_digest(self.config.fit.variant) if self.resume is None else self.resume.run["overlay"]
-
     def fit(self, **options: Any) -> None:  # noqa: ANN401
         """Train, from the start or from where the run stopped."""
         folder = self.trainer.log_dir

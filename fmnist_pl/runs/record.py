@@ -171,8 +171,9 @@ class RunRecord(pl.Callback):
     def write(self, trainer: pl.Trainer, summary: dict[str, Any]) -> None:
         """Write ``summary.json``, the hparams with their final metrics, and the tab's result record."""
         for logger in trainer.loggers:
-            if getattr(logger, "log_dir", None):
-                write_json(Path(logger.log_dir) / "summary.json", summary)
+            folder = getattr(logger, "log_dir", None)
+            if folder:
+                write_json(Path(folder) / "summary.json", summary)
             if isinstance(logger, TensorBoardLogger):
                 final = {key: summary["test"].get(key, summary["last_epoch"].get(key)) for key in RESULTS}
                 self._write_hparams(logger, {key: value for key, value in final.items() if value is not None})
