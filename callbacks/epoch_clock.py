@@ -25,15 +25,26 @@ def is_epochs_last_validation(trainer: pl.Trainer) -> bool:
     if trainer.check_val_every_n_epoch is None or math.isinf(batches) or interval is None or math.isinf(interval):
         return True
     done = trainer.fit_loop.epoch_loop.batch_idx + 1
-    return done + interval > batches or steps_left(trainer) < interval
+    return done + interval > batches or batches_left(trainer, done) < interval
 
 
 def is_epochs_last_batch(trainer: pl.Trainer) -> bool:
-    """Tell whether the running training batch is this epoch's last, as far as the loop knows."""
-    done = trainer.fit_loop.epoch_loop.batch_idx + 1
-    return trainer.is_last_batch or done >= trainer.num_training_batches or steps_left(trainer) <= 1
+    """Tell whether the running training batch is this epoch's last, as far as the loop knows.
+
+    Valid until the batch's optimiser step, which is when ``global_step`` moves on.
+    """
+    before = trainer.fit_loop.epoch_loop.batch_idx
+    return trainer.is_last_batch or before + 1 >= trainer.num_training_batches or batches_left(trainer, before) <= 1
 
 
-def steps_left(trainer: pl.Trainer) -> float:
-    """Count the optimiser steps before ``max_steps`` ends the fit; infinite without that limit."""
-    return math.inf if trainer.max_steps == -1 else trainer.max_steps - trainer.global_step
+def batches_left(trainer: pl.Trainer, done: int) -> float:
+    """Count the batches before ``max_steps`` ends the fit, if the epoch does not first; infinite without that limit.
+
+    Args:
+        trainer: The fitting trainer.
+        done: Batches of this epoch that are done; those since the last optimiser step count towards the next.
+    """
+    if trainer.max_steps == -1:
+        return math.inf
+    per_step = trainer.accumulate_grad_batches
+    return (trainer.max_steps - trainer.global_step) * per_step - done % per_step
