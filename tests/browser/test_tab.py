@@ -316,7 +316,8 @@ def test_nothing_sticks_out_sideways(tab, width):
     assert frame.locator("html").evaluate("e => e.scrollWidth <= e.clientWidth")
 
 
-def test_twenty_runs_of_a_hundred_epochs_are_painted_quickly(tmp_path, open_page):
+@pytest.mark.parametrize("load_fast", ["true", "false"], ids=["rust_loader", "python_loader"])
+def test_twenty_runs_of_a_hundred_epochs_are_painted_quickly(load_fast, tmp_path, open_page):
     for run in range(20):
         with HealthLogWriter(tmp_path / f"run_{run}") as log:
             for epoch in range(100):
@@ -324,7 +325,7 @@ def test_twenty_runs_of_a_hundred_epochs_are_painted_quickly(tmp_path, open_page
                 log.activity(epoch, "fc1", 1, [0.5] * 256)
                 write_gap(log, epoch)
                 log.parameters("update_ratio", epoch, dict.fromkeys("abcdefgh", 1e-3))
-    for address in serve(tmp_path, "true"):
+    for address in serve(tmp_path, load_fast):
         _, frame = open_tab(open_page, address, least_rows=20)
         mark = "performance.getEntriesByName('training-health-table')[0].startTime"
         first_paint = frame.locator("body").evaluate(f"() => {mark}")
