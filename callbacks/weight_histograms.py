@@ -31,8 +31,8 @@ class WeightHistogramMonitor(Callback):
     * histograms ``weights/<parameter>``, and ``gradients/<parameter>`` of the epoch's last optimiser step, as the
       optimiser is about to use it: averaged over ranks, unscaled, not yet clipped;
     * ``update_ratio/<parameter>``: :math:`\|\Delta W\| / \|W\|` of that step (about 1e-3 is healthy; CS231n notes,
-      "Neural Networks Part 3", ratio of weights to updates). Left out where the norm is zero or the optimiser did not
-      step the parameter;
+      "Neural Networks Part 3", ratio of weights to updates). 0 for a parameter that requires a gradient and was not
+      moved, be it that it gets none or is in no optimiser; left out for one frozen on purpose and where the norm is 0;
     * ``nonfinite/<parameter>``: NaN and infinite elements of the weights; ``nonfinite_gradients/<parameter>`` of the
       gradient, only where there are any. The histogram then shows the finite elements.
 
@@ -85,12 +85,14 @@ class WeightHistogramMonitor(Callback):
         # Gradients do not live until the end of the epoch: Lightning frees them before validation.
         if not self._measures(trainer) or not is_epochs_last_batch(trainer):
             return
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                name = self._names.get(parameter)
-                if name is not None and parameter.grad is not None:
-                    self._before[name] = parameter.detach().clone()
-                    self._gradients[name] = packed_statistics(parameter.grad, self.bins)
+        stepping, optimised = _parameters_of([optimizer]), _parameters_of(trainer.optimizers)
+        for parameter, name in self._names.items():
+            # Without a gradient, or in no optimiser, it does not move: that is to be seen. What another optimiser
+            # moves is its to say.
+            if parameter.requires_grad and (parameter in stepping or parameter not in optimised):
+                self._before.setdefault(name, parameter.detach().clone())
+            if parameter in stepping and parameter.grad is not None:
+                self._gradients[name] = packed_statistics(parameter.grad, self.bins)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -190,3 +192,7 @@ def _add_histogram(writer: Any, tag: str, row: TensorStatistics, step: int) -> N
     writer.add_histogram_raw(
         tag, row.minimum, row.maximum, row.finite, row.total, row.squares, row.limits, row.counts, global_step=step
     )
+
+
+def _parameters_of(optimizers: Iterable[Optimizer]) -> set[Tensor]:
+    return {parameter for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]}

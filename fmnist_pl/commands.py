@@ -11,7 +11,7 @@ COMMANDS = {
     "fit": "train a variant, test its best checkpoint, print the summary",
     "validate": "evaluate a checkpoint on the validation images",
     "test": "evaluate a checkpoint on the test images",
-    "predict": "run a checkpoint over the test images",
+    "predict": "write a checkpoint's predictions for the test images",
     "compare": "train variants over seeds; tables with intervals",
     "report": "write the Training Health page as one HTML file",
 }

@@ -75,11 +75,11 @@ def is_watched(*modules: nn.Module) -> bool:
 
 
 def activate_and_pool(x: Tensor, activation: nn.Module, pool: nn.Module) -> Tensor:
-    """``pool(activation(x))``; it pools first where that is the same function and nobody watches.
+    """``pool(activation(x))``; while training it pools first where that is the same function and nobody watches.
 
     A maximum and a non-decreasing activation commute exactly, element for element and in the gradient, and after
-    pooling the activation has a quarter of the work. While a monitor watches, the order stays as written, so that it
-    sees every position.
+    pooling the activation has a quarter of the work. Evaluation keeps the order as written: a monitor sees every
+    position there, and with or without one the same operations run.
 
     Args:
         x: Pre-activations of shape (N, C, H, W).
@@ -87,7 +87,7 @@ def activate_and_pool(x: Tensor, activation: nn.Module, pool: nn.Module) -> Tens
         pool: The pooling module.
     """
     monotone = isinstance(activation, nn.ReLU | nn.LeakyReLU) and isinstance(pool, nn.MaxPool2d)
-    if monotone and not is_watched(activation, pool):
+    if activation.training and monotone and not is_watched(activation, pool):
         return activation(pool(x))
     return pool(activation(x))
 

@@ -144,6 +144,30 @@ def test_a_frozen_parameter_is_drawn_and_has_no_update_ratio(tmp_path):
     assert math.isnan(vectors(tmp_path, "nonfinite_gradients")[0]["net.0.weight"])
 
 
+def test_a_parameter_in_no_optimiser_shows_as_not_moving(tmp_path):
+    class Forgotten(Toy):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.net[2].parameters(), 0.1)
+
+    module = Forgotten(nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.Linear(8, 4)))
+
+    trainer = run(module, tmp_path, epochs=1)
+
+    assert trainer.callback_metrics["update_ratio/net.1.weight"].item() == 0.0
+    assert trainer.callback_metrics["update_ratio/net.2.weight"].item() > 0.0
+
+
+def test_a_parameter_without_a_gradient_shows_as_not_moving(tmp_path):
+    class Detached(Toy):
+        def on_after_backward(self):
+            self.net[1].weight.grad = None
+
+    trainer = run(Detached(nn.Sequential(nn.Flatten(), nn.Linear(36, 4))), tmp_path, epochs=1)
+
+    assert trainer.callback_metrics["update_ratio/net.1.weight"].item() == 0.0
+    assert trainer.callback_metrics["update_ratio/net.1.bias"].item() > 0.0
+
+
 def test_a_parameter_of_norm_zero_has_no_update_ratio(tmp_path):
     module = Toy(nn.Sequential(nn.Flatten(), nn.Linear(36, 4)), learning_rate=0.0)
     nn.init.zeros_(module.net[1].bias)
