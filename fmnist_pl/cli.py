@@ -26,6 +26,7 @@ from fmnist_pl.process import keep_freed_memory, skip_gpu_search
 from fmnist_pl.quiet import quiet_libraries
 from fmnist_pl.runs import folder as run_folder
 from fmnist_pl.runs.identity import identity
+from fmnist_pl.runs.no_profiler import NoProfiler
 from fmnist_pl.runs.predictions_file import PredictionsFile
 from fmnist_pl.runs.progress import Progress
 from fmnist_pl.runs.record import RUN, RunRecord, versions
@@ -161,7 +162,8 @@ class FashionCLI(LightningCLI):
             always.append(PredictionsFile())
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": always}
         plugins = [*(self.config_init[self.subcommand].trainer.plugins or []), DurableCheckpointIO()]
-        trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
+        profiler = self.config_init[self.subcommand].trainer.profiler or NoProfiler()
+        trainer = super().instantiate_trainer(plugins=plugins, profiler=profiler, **kwargs)
         if not config.trainer.fast_dev_run:
             run_folder.follow_curves(trainer.loggers, 0 if self.resume is None else self.resume.steps)
         return trainer
