@@ -17,10 +17,10 @@ from fmnist_pl.cli import main as fmnist
 from fmnist_pl.data import FashionMNISTDataModule
 from fmnist_pl.variants import BASE
 
-MONITORS = {
+MONITORS = {  # of those that `--monitors=off` takes out, which stay
     "off": (),
     "dead+hist": ("DeadReLUMonitor", "WeightHistogramMonitor"),
-    "all": ("DeadReLUMonitor", "WeightHistogramMonitor", "TrainValGapMonitor", "PredictionImages"),
+    "all": ("DeadReLUMonitor", "WeightHistogramMonitor", "TrainValGapMonitor"),
 }
 
 
