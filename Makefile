@@ -9,6 +9,11 @@ RESUME ?=
 VARIANTS ?= baseline no_dropout sgd
 SEEDS ?= 0 1 2 3 4
 JOBS ?= 1
+TRIALS ?= 50
+SPACE ?=
+IMAGES ?=
+STORAGE ?=
+STUDY ?=
 ARGS ?=
 LOGDIR ?= lightning_logs
 PYTHON ?= python3
@@ -18,12 +23,13 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train compare demo tensorboard report test soak bench bench-peers bench-gpu bench-growth lint format clean
+.PHONY: help setup train compare search demo tensorboard report test soak bench bench-peers bench-gpu bench-growth lint format clean
 
 help: ## List the targets and their variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  Variables of train: VARIANT=baseline (a packaged name or your own YAML) SEED=0 EPOCHS= DATA_DIR=data'
 	@echo '    DATASET=fashion_mnist|synthetic MONITORS=on|off RESUME=last LOGDIR=lightning_logs ARGS="--trainer.devices=2 ..."'
+	@echo '  Of search: TRIALS=50 EPOCHS=5 JOBS=1 SEED=0 SPACE=mine.yaml IMAGES= STORAGE=postgresql://... STUDY= DATASET= ARGS='
 	@echo '  Of compare: VARIANTS="baseline no_dropout sgd" SEEDS="0 1 2 3 4" EPOCHS= JOBS=1 DATASET= ARGS="--reference sgd ..."'
 
 setup: $(READY) ## Make .venv with everything in it (the other targets do it if need be)
@@ -49,6 +55,11 @@ DEMO := --data.dataset=synthetic --data.training_images=6000 --trainer.max_epoch
 compare: $(READY) ## Train VARIANTS with every one of SEEDS, skip what is finished, print what differs by more than chance
 	$(BIN)/fmnist compare --variants $(VARIANTS) --seeds $(SEEDS) --jobs $(JOBS) $(if $(DATASET),--dataset $(DATASET)) \
 		--logdir $(LOGDIR) $(if $(EPOCHS),--epochs $(EPOCHS)) $(ARGS)
+
+search: $(READY) ## Search for the best configuration with Optuna, confirm the winner, report which choices mattered
+	$(BIN)/fmnist search --trials $(TRIALS) --epochs $(or $(EPOCHS),5) --jobs $(JOBS) --seed $(or $(SEED),0) \
+		$(if $(SPACE),--space "$(SPACE)") $(if $(IMAGES),--images $(IMAGES)) $(if $(STORAGE),--storage "$(STORAGE)") \
+		$(if $(STUDY),--study "$(STUDY)") $(if $(DATASET),--dataset $(DATASET)) --logdir $(LOGDIR) $(ARGS)
 
 tensorboard: $(READY) ## Show the runs in LOGDIR
 	$(BIN)/tensorboard --logdir $(LOGDIR)

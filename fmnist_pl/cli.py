@@ -1,6 +1,7 @@
 """The ``fmnist`` command: LightningCLI with variants, monitors on or off, and a test and summary after each fit."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,9 +64,9 @@ class FashionCLI(LightningCLI):
         parser.add_argument("--monitors", type=Literal["on", "off"], default="on", help="Train with the monitors.")
         parser.add_argument(
             "--test_checkpoint",
-            type=Literal["best", "last"],
+            type=Literal["best", "last", "none"],
             default="best",
-            help="Which weights fit tests at its end: those of the lowest validation loss, or of the last epoch.",
+            help="Which weights fit tests at its end: those of the lowest validation loss, of the last epoch, or none.",
         )
         parser.add_argument(
             "--resume",
@@ -187,9 +188,18 @@ class FashionCLI(LightningCLI):
         self.trainer.fit(**{**options, "weights_only": True})
 
     def after_fit(self) -> None:
-        """Test the checkpoint with the best validation loss (or the last weights), write the summary and print it."""
+        """Test what was asked to be tested, write the summary and print it."""
         if self.config.fit.trainer.fast_dev_run:
             return
+        tested = "none" if self.record.test_checkpoint == "none" else self._test()
+        folder = self.trainer.log_dir  # every rank must ask
+        if self.trainer.is_global_zero:
+            summary = self.record.summary(self.trainer, self.model, tested)
+            self.record.write(self.trainer, summary)
+            print_summary(summary, Path(folder) if folder and self.trainer.loggers else None)
+
+    def _test(self) -> str:
+        """Test the checkpoint with the best validation loss, or where asked or without one the last weights: which."""
         best = next(
             (c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor), None
         )
@@ -197,15 +207,15 @@ class FashionCLI(LightningCLI):
         self.trainer.test(
             self.model, datamodule=self.datamodule, ckpt_path=path or None, weights_only=True, verbose=False
         )
-        folder = self.trainer.log_dir  # every rank must ask
-        if self.trainer.is_global_zero:
-            summary = self.record.summary(self.trainer, self.model, tested="best" if path else "last")
-            self.record.write(self.trainer, summary)
-            print_summary(summary, Path(folder) if folder and self.trainer.loggers else None)
+        return "best" if path else "last"
 
 
-def main(args: list[str] | None = None) -> None:
+def main(args: list[str] | None = None, cli: Callable[..., FashionCLI] = FashionCLI) -> None:
     """Run one of Lightning's subcommands with ``args`` (default: the process's own).
+
+    Args:
+        args: The subcommand and its options.
+        cli: Parses and runs them.
 
     Raises:
         UserError: For a mistake that the user can mend.
@@ -223,7 +233,7 @@ def main(args: list[str] | None = None) -> None:
         args = [args[0], *configs, *args[1:]]
     try:
         with STOP_REQUEST.listening():
-            FashionCLI(
+            cli(
                 FashionClassifier,
                 FashionMNISTDataModule,
                 seed_everything_default=0,

@@ -13,6 +13,7 @@ COMMANDS = {
     "test": "evaluate a checkpoint on the test images",
     "predict": "write a checkpoint's predictions for the test images",
     "compare": "train variants over seeds; tables with intervals",
+    "search": "search for the best configuration with Optuna",
     "report": "write the Training Health page as one HTML file",
 }
 
@@ -31,6 +32,10 @@ def main(args: list[str] | None = None) -> None:
         from fmnist_pl.compare.command import main as compare
 
         sys.exit(compare(rest))
+    elif command == "search":
+        from fmnist_pl.search.command import main as search
+
+        sys.exit(search(rest))
     elif command == "report":
         report(rest)
     elif command in COMMANDS:

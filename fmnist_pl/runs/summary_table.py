@@ -41,7 +41,8 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     tested = f"checkpoint of epoch {_ordinal(best)}, the lowest validation loss"
     if summary["test_checkpoint"] == "last":
         tested = "last epoch"
-    rows = [("test accuracy", f"{_percent(summary['test'].get('test/accuracy'))} ({tested})")]
+    accuracy = f"{_percent(summary['test'].get('test/accuracy'))} ({tested})"
+    rows = [("test accuracy", "not tested" if summary["test_checkpoint"] == "none" else accuracy)]
     rows.append(
         (
             "validation accuracy",

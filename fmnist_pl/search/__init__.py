@@ -1,0 +1,1 @@
+"""Hyper-parameter search with Optuna: which choices matter, and which configuration wins."""

@@ -1,0 +1,194 @@
+"""The command ``fmnist search``."""
+
+import argparse
+import re
+import shlex
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from fmnist_pl.errors import UserError
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+
+    from fmnist_pl.search.study import Settings
+
+_DESCRIPTION = """\
+Search for the best configuration: train one after the other what Optuna suggests, confirm the winner over further
+seeds against the baseline, and report which choices mattered. Every trial is judged by its validation accuracy; test
+images are seen by the confirmation alone.
+Options that are not listed here are passed on to `fmnist fit` for every trial, for instance --monitors=off."""
+_EPILOGUE = """\
+Stopped or killed, the same command goes on where it was; with more --trials, a finished search goes on too. The same
+command on other machines shares the study, if --storage is a database that all of them reach (one of them with, the
+others without confirmation: --confirm_seeds without a number)."""
+# What every trial must have in common, and this command's own options say.
+_TAKEN = {
+    "variant": "--space",
+    "config": "--space",
+    "seed_everything": "--seed",
+    "trainer.max_epochs": "--epochs",
+    "data.dataset": "--dataset",
+    "data.training_images": "--images",
+    "trainer.logger": "--logdir",
+    "trainer.fast_dev_run": "--epochs",
+    "test_checkpoint": None,
+    "resume": None,
+}
+
+
+def main(args: list[str]) -> int:
+    """Run ``fmnist search`` with ``args``.
+
+    Returns:
+        The exit status: 0; 130 after Ctrl-C, with how to go on on standard error.
+
+    Raises:
+        UserError: For a wrong call, a storage that fails, or trials that cannot be trained.
+    """
+    options, fit_options = _parser().parse_known_args(args)
+    _check(options, fit_options)
+
+    # Imported here: torch takes seconds, and a wrong call needs no torch.
+    from fmnist_pl.search.space import DEFAULT, read_space
+
+    space = read_space(Path(options.space or DEFAULT))
+    settings = _settings(options, space, fit_options)
+    name = options.study or _study_name(settings)
+    folder = Path(options.output or Path(options.logdir) / "search" / name)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        study = _search(options, settings, name, folder)
+        _conclude(study, options, settings, folder)
+    except KeyboardInterrupt:
+        command = "the same command" if "@" in (options.storage or "") else f"fmnist search {shlex.join(args)}"
+        print(f"\nStopped. Finished trials are kept. Go on with: {command}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _search(options: argparse.Namespace, settings: "Settings", name: str, folder: Path) -> "Study":
+    """Have the study's trials trained."""
+    from fmnist_pl.compare.display import Display
+    from fmnist_pl.search.ledger import Ledger
+    from fmnist_pl.search.presence import Presence
+    from fmnist_pl.search.storage import StudyStorage
+    from fmnist_pl.search.study import open_study
+    from fmnist_pl.search.supervisor import Supervisor, worker_starter
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        presence = Presence(folder)
+    except OSError as error:
+        raise UserError(f"The folder {folder} cannot be written: {error.strerror}. Choose one: --output.") from error
+    try:
+        storage = StudyStorage(options.storage or f"sqlite:///{folder / 'study.db'}")
+        study = open_study(storage, name, settings)
+        display = Display()
+        counts = Ledger(study, storage, settings.space, settings.seed, presence).tally()
+        display.line(f"Study {name}: {counts.finished} of {options.trials} trials finished. Storage: {storage.shown}")
+        display.line(f"Runs, and the report at the end: {folder}")
+        if study.user_attrs.get("code") != settings.code:
+            display.line("Note: the code or its libraries changed since this study began; its trials are of both.")
+        ledger = Ledger(study, storage, settings.space, settings.seed, presence)
+        start = worker_starter(options.jobs, [sys.executable, "-m", "fmnist_pl.search.worker"])
+        Supervisor(ledger, settings, folder, options.jobs, options.trials, display, start).run()
+    finally:
+        presence.close()
+    return study
+
+
+def _conclude(study: "Study", options: argparse.Namespace, settings: "Settings", folder: Path) -> None:
+    """Write the winner and the report, confirm the winner, and report again with that."""
+    from fmnist_pl.search.confirmation import confirm
+    from fmnist_pl.search.report import write_report
+    from fmnist_pl.search.result import write_winner
+
+    write_report(study, folder, None)
+    winner = write_winner(study, folder)
+    seeds = options.confirm_seeds
+    if seeds is None:
+        seeds = [settings.seed + further for further in (1, 2, 3)]
+    if seeds:
+        confirmation = confirm(study, winner, folder, seeds, options.confirm_epochs, options.jobs)
+        write_report(study, folder, confirmation)
+    print(f"Winner: {winner}\nReport: {folder / 'report.md'}, report.html, trials.csv")
+    print(f"Train it: fmnist fit --variant {shlex.quote(str(winner))}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "fmnist search",
+        description=_DESCRIPTION,
+        epilog=_EPILOGUE,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--trials", type=int, default=50, help="In the study at the end. Default: %(default)s.")
+    parser.add_argument("--epochs", type=int, default=5, help="Of every trial. Default: %(default)s.")
+    parser.add_argument("--space", help="YAML file that says what varies. Default: the packaged one.")
+    parser.add_argument("--images", type=int, help="Train every trial on the first so many images. Default: all.")
+    parser.add_argument("--jobs", type=int, default=1, help="Trials at a time; they share threads and GPUs.")
+    parser.add_argument("--seed", type=int, default=0, help="Of the suggestions and of every trial. Default: 0.")
+    parser.add_argument(
+        "--storage",
+        help="Where the study is kept: sqlite:///FILE, postgresql://USER@HOST/NAME, mysql://USER@HOST/NAME, or the "
+        "path of a journal file. Default: study.db in the output folder.",
+    )
+    parser.add_argument("--study", help="Its name. Default: made of the space's name and the options.")
+    parser.add_argument("--dataset", choices=["fashion_mnist", "synthetic"], default="fashion_mnist")
+    parser.add_argument("--confirm_seeds", nargs="*", type=int, help="Default: the three after --seed.")
+    parser.add_argument("--confirm_epochs", type=int, default=10, help="Of each. Default: %(default)s.")
+    parser.add_argument("--logdir", default="lightning_logs", help="Where runs leave their folders.")
+    parser.add_argument("--output", help="Folder of the results. Default: LOGDIR/search/STUDY.")
+    return parser
+
+
+def _check(options: argparse.Namespace, fit_options: list[str]) -> None:
+    for name in ("trials", "epochs", "jobs", "images", "confirm_epochs"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} must be at least 1, got {value}.", exit_code=2)
+    if not 0 <= options.seed < 2**32:
+        raise UserError(f"--seed must be a whole number from 0 to 4294967295, got {options.seed}.", exit_code=2)
+    if options.study is not None and not re.fullmatch(r"\w[\w.-]*", options.study):
+        raise UserError(
+            f"--study must be letters, digits, dots, dashes and underscores, got {options.study!r}.", exit_code=2
+        )
+    for argument in fit_options:
+        name = argument.removeprefix("--").split("=")[0]
+        taken = next((key for key in _TAKEN if name == key or name.startswith(f"{key}.")), None)
+        if taken is not None:
+            instead = f" Use {_TAKEN[taken]}." if _TAKEN[taken] else ""
+            raise UserError(f"The search sets --{taken} for every trial itself.{instead}", exit_code=2)
+
+
+def _settings(options: argparse.Namespace, space: Any, fit_options: list[str]) -> "Settings":  # noqa: ANN401
+    """What the trials have in common; refuses options that ``fit`` does not take."""
+    from fmnist_pl.compare.configuration import fit_configuration
+    from fmnist_pl.runs.identity import content_hash, identity
+    from fmnist_pl.runs.record import versions
+    from fmnist_pl.search.study import Settings
+
+    config = fit_configuration(["--variant", "baseline", f"--data.dataset={options.dataset}", *fit_options])
+    if str(config.trainer.devices) != "1" or config.trainer.num_nodes != 1:
+        raise UserError("A trial trains on one device. Train several at a time with --jobs instead.", exit_code=2)
+    made_of = identity(config, versions())
+    code = content_hash([made_of["code"], made_of["versions"]])
+    return Settings(space, options.dataset, options.epochs, options.seed, options.images, tuple(fit_options), code)
+
+
+def _study_name(settings: "Settings") -> str:
+    """Studies whose trials cannot be compared get different names."""
+    parts = [re.sub(r"[^\w.-]", "_", settings.space.name), f"{settings.epochs}_epochs"]
+    parts += [] if settings.subset is None else [f"{settings.subset}_images"]
+    parts += ["synthetic"] if settings.data == "synthetic" else []
+    parts += [] if settings.seed == 0 else [f"seed_{settings.seed}"]
+    return "-".join(parts)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
