@@ -76,14 +76,14 @@ def confirm(
     Stopped or killed and called again, it goes on where it was: finished runs are found in ``logdir`` by content.
 
     Args:
-        study: The search that the winner is of; it says which data to train on.
+        study: The search that the winner is of; it says which data to train on and with what options of ``fmnist fit``.
         winner: The winner's overlay.
         folder: Of the search's results; the comparison is written below it.
         seeds: Better not the search's own: with that the winner was chosen.
         epochs: Of each run.
         jobs: How many runs train at a time.
         logdir: Where runs leave and find their folders.
-        options: Further options of ``fmnist fit`` for all runs.
+        options: Further options for all runs.
 
     Raises:
         UserError: If runs cannot be planned or the comparison cannot be written. A run that fails is no error: the
@@ -92,7 +92,8 @@ def confirm(
     if jobs < 1:
         raise UserError(f"--jobs must be at least 1, got {jobs}.", exit_code=2)
     dataset = str(study.user_attrs.get("data", "fashion_mnist")).replace("-", "_")
-    fit_options = [f"--data.dataset={dataset}", f"--trainer.max_epochs={epochs}", *options]
+    trials_options = study.user_attrs.get("options") or []
+    fit_options = [f"--data.dataset={dataset}", f"--trainer.max_epochs={epochs}", *trials_options, *options]
     runs = wanted_runs([BASELINE, str(winner)], seeds, fit_options)
     logs, output = LogFolder(logdir), folder / FOLDER
     failures = Runner(logs, output / "output", jobs, Display(), fit_command(logdir)).train(runs)

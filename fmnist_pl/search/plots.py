@@ -73,7 +73,7 @@ def dead_against_accuracy(records: Sequence[TrialRecord]) -> go.Figure:
     done = [(record, accuracy) for record, accuracy in completed(records) if record.dead_share is not None]
     given_up = in_state(records, "pruned")
     pruned = [(r, r.accuracy) for r in given_up if r.accuracy is not None and r.dead_share is not None]
-    figure = empty_figure("dead share, % of all units that can die", "validation accuracy, %")
+    figure = empty_figure("dead share, %", "validation accuracy, %")
     figure.add_trace(points(pruned, _dead_percent, "pruned, at its last epoch", GREY, hollow=True))
     figure.add_trace(points(done, _dead_percent, "completed", BLUE))
     figure.update_xaxes(rangemode="tozero")

@@ -77,9 +77,9 @@ def pretend(monkeypatch):
     return broken
 
 
-def call(tmp_path, **options):
+def call(tmp_path, settings=(), **options):
     (tmp_path / "logs").mkdir(exist_ok=True)
-    made = study(trial(0.9, overlay=OVERLAY), data="synthetic")
+    made = study(trial(0.9, overlay=OVERLAY), data="synthetic", options=list(settings))
     winner = write_winner(made, tmp_path / "search")
     arguments = {"seeds": [1, 2], "epochs": 2, "jobs": 1, "logdir": tmp_path / "logs"} | options
     return confirm(made, winner, tmp_path / "search", **arguments)
@@ -107,7 +107,7 @@ def test_called_again_it_trains_what_is_missing_alone(tmp_path, pretend):
 
 
 def test_the_runs_take_the_study_s_data_the_epochs_and_further_options(tmp_path, pretend):
-    found = call(tmp_path, seeds=[1], options=["--data.training_images=64"])
+    found = call(tmp_path, ["--data.training_images=64"], seeds=[1], options=["--data.batch_size=32"])
 
     assert found.comparison.data["dataset"] == "synthetic"
     assert found.comparison.data["training_images"] == 64
