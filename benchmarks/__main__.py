@@ -1,4 +1,4 @@
-"""`python -m benchmarks [quick | peers | gpu | growth]`: measure, print a table, write JSON."""
+"""`python -m benchmarks [quick | monitors | peers | gpu | growth]`: measure, print a table, write JSON."""
 
 import argparse
 import statistics
@@ -21,7 +21,16 @@ def quick(arguments: argparse.Namespace) -> Report:
         starts = [seconds_to_first_step(workshop) for _ in range(3)]
         report.facts["start of `fmnist fit` to the first step, s"] = f"{statistics.median(starts):.1f} (median of 3)"
         groups.against_plain_pipelines(workshop, report, arguments.rounds or 7, steps=50)
-        groups.lightning_and_monitors(workshop, report, arguments.rounds or 3)
+        groups.through_lightning(workshop, report, arguments.rounds or 3)
+        groups.monitors_on_and_off(workshop, report, arguments.rounds or 3)
+    return report
+
+
+def monitors(arguments: argparse.Namespace) -> Report:
+    """What the monitors add to an epoch, in rounds enough for a claim of one percent."""
+    report = Report(machine(arguments.threads))
+    with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
+        groups.monitors_on_and_off(workshop, report, arguments.rounds or 10)
     return report
 
 
@@ -54,7 +63,7 @@ def growth(arguments: argparse.Namespace) -> Report:
 
 def main() -> None:
     """See the module."""
-    measures = {function.__name__: function for function in (quick, peers, gpu, growth)}
+    measures = {function.__name__: function for function in (quick, monitors, peers, gpu, growth)}
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("measure", nargs="?", default="quick", choices=measures)
     parser.add_argument("--rounds", type=int, help="Interleaved rounds; more narrow the intervals.")

@@ -13,13 +13,12 @@ from fmnist_pl.dataset import files as dataset_files
 from fmnist_pl.dataset import synthetic
 from fmnist_pl.dataset.files import CLASS_NAMES, Split
 from fmnist_pl.errors import UserError
-from fmnist_pl.loader import BatchLoader, device_tensors
+from fmnist_pl.loader import BatchLoader, device_tensors, evaluation_batch
 
 __all__ = ["CLASS_NAMES", "FashionMNISTDataModule"]
 
 VALIDATION_IMAGES = 5_000  # the notebooks': the first 5,000 of the 60,000 training images
 SYNTHETIC_IMAGES = {"train": 12_000, "test": 2_000}
-EVALUATION_BATCH = 250  # small enough for a batch's first activations to stay in a CPU's cache
 
 
 class FashionMNISTDataModule(pl.LightningDataModule):
@@ -85,15 +84,15 @@ class FashionMNISTDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> BatchLoader:
         """The first 5,000 training images in their order."""
-        return self._loader("val", EVALUATION_BATCH)
+        return self._loader("val")
 
     def test_dataloader(self) -> BatchLoader:
         """The 10,000 test images in their order."""
-        return self._loader("test", EVALUATION_BATCH)
+        return self._loader("test")
 
     def predict_dataloader(self) -> BatchLoader:
         """The test images in their order."""
-        return self._loader("test", EVALUATION_BATCH)
+        return self._loader("test")
 
     def _read(self, split: Split) -> tuple[Tensor, Tensor]:
         if self.dataset == "synthetic":
@@ -107,8 +106,9 @@ class FashionMNISTDataModule(pl.LightningDataModule):
         counts = {"train_images": SYNTHETIC_IMAGES["train"], "test_images": SYNTHETIC_IMAGES["test"]}
         return synthetic.load_synthetic(self.root, split, **counts)
 
-    def _loader(self, part: str, batch_size: int, **options: object) -> BatchLoader:
+    def _loader(self, part: str, batch_size: int | None = None, **options: object) -> BatchLoader:
         images, labels = self._tensors[part]
+        batch_size = batch_size or evaluation_batch(images.device)
         rank = 0 if self.trainer is None else self.trainer.global_rank
         world_size = 1 if self.trainer is None else self.trainer.world_size
         return BatchLoader(images, labels, batch_size, rank=rank, world_size=world_size, **options)  # type: ignore[arg-type]

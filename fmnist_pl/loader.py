@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 Augmentation = Callable[[Tensor], Tensor]
+_EVALUATION_BATCH = {"cpu": 100}  # a batch's first activations stay in the cache: a quarter faster than 250
+_EVALUATION_BATCH_ELSEWHERE = 500
 
 
 class Batch(NamedTuple):
@@ -111,7 +113,8 @@ class BatchLoader:
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(self.images), generator=generator)[:count].sort().values
         chosen = chosen.to(self.images.device)
-        size = min(self.batch_size * 4, 256)
+        # Validation's batch size: its freed activations are the room for the sample's.
+        size = evaluation_batch(self.images.device)
         return BatchLoader(self.images[chosen], self.labels[chosen], size, rank=rank, world_size=world_size)
 
     def _order(self) -> Tensor:
@@ -130,6 +133,11 @@ class BatchLoader:
         together = order[batch * span : (batch + 1) * span]
         mine = together.tensor_split(self.world_size)[self.rank]
         return mine, len(mine) * self.world_size / len(together)
+
+
+def evaluation_batch(device: torch.device) -> int:
+    """Images per batch where no gradients are needed; figures do not depend on it."""
+    return _EVALUATION_BATCH.get(device.type, _EVALUATION_BATCH_ELSEWHERE)
 
 
 def scaled(images: Tensor) -> Tensor:
