@@ -1,6 +1,7 @@
 """The command ``fmnist search``."""
 
 import argparse
+import contextlib
 import re
 import shlex
 import signal
@@ -61,8 +62,9 @@ def main(args: list[str]) -> int:
     folder = Path(options.output or Path(options.logdir) / "search" / name)
     signal.signal(signal.SIGTERM, _stop)
     try:
-        study = _search(options, settings, name, folder)
-        _conclude(study, options, settings, folder)
+        with contextlib.ExitStack() as cleanup:
+            study = _search(options, settings, name, folder, cleanup)
+            _conclude(study, options, settings, folder)
     except KeyboardInterrupt:
         command = "the same command" if "@" in (options.storage or "") else f"fmnist search {shlex.join(args)}"
         print(f"\nStopped. Finished trials are kept. Go on with: {command}", file=sys.stderr)
@@ -70,7 +72,9 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def _search(options: argparse.Namespace, settings: "Settings", name: str, folder: Path) -> "Study":
+def _search(
+    options: argparse.Namespace, settings: "Settings", name: str, folder: Path, cleanup: contextlib.ExitStack
+) -> "Study":
     """Have the study's trials trained."""
     from fmnist_pl.compare.display import Display
     from fmnist_pl.search.ledger import Ledger
@@ -84,20 +88,19 @@ def _search(options: argparse.Namespace, settings: "Settings", name: str, folder
         presence = Presence(folder)
     except OSError as error:
         raise UserError(f"The folder {folder} cannot be written: {error.strerror}. Choose one: --output.") from error
-    try:
-        storage = StudyStorage(options.storage or f"sqlite:///{folder / 'study.db'}")
-        study = open_study(storage, name, settings)
-        display = Display()
-        counts = Ledger(study, storage, settings.space, settings.seed, presence).tally()
-        display.line(f"Study {name}: {counts.finished} of {options.trials} trials finished. Storage: {storage.shown}")
-        display.line(f"Runs, and the report at the end: {folder}")
-        if study.user_attrs.get("code") != settings.code:
-            display.line("Note: the code or its libraries changed since this study began; its trials are of both.")
-        ledger = Ledger(study, storage, settings.space, settings.seed, presence)
-        start = worker_starter(options.jobs, [sys.executable, "-m", "fmnist_pl.search.worker"])
-        Supervisor(ledger, settings, folder, options.jobs, options.trials, display, start).run()
-    finally:
-        presence.close()
+    cleanup.callback(presence.close)
+    storage = StudyStorage(options.storage or f"sqlite:///{folder / 'study.db'}")
+    cleanup.callback(storage.close)
+    study = open_study(storage, name, settings)
+    ledger = Ledger(study, storage, settings.space, settings.seed, presence)
+    display = Display()
+    finished = ledger.tally().finished
+    display.line(f"Study {name}: {finished} of {options.trials} trials finished. Storage: {storage.shown}")
+    display.line(f"Runs, and the report at the end: {folder}")
+    if study.user_attrs["code"] != settings.code:
+        display.line("Note: the code or its libraries changed since this study began; its trials are of both.")
+    start = worker_starter(options.jobs, [sys.executable, "-m", "fmnist_pl.search.worker"])
+    Supervisor(ledger, settings, folder, options.jobs, options.trials, display, start).run()
     return study
 
 
@@ -113,7 +116,8 @@ def _conclude(study: "Study", options: argparse.Namespace, settings: "Settings",
     if seeds is None:
         seeds = [settings.seed + further for further in (1, 2, 3)]
     if seeds:
-        confirmation = confirm(study, winner, folder, seeds, options.confirm_epochs, options.jobs)
+        logs = Path(options.logdir)
+        confirmation = confirm(study, winner, folder, seeds, options.confirm_epochs, options.jobs, logdir=logs)
         write_report(study, folder, confirmation)
     print(f"Winner: {winner}\nReport: {folder / 'report.md'}, report.html, trials.csv")
     print(f"Train it: fmnist fit --variant {shlex.quote(str(winner))}")

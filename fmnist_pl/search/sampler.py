@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fmnist_pl.errors import UserError
 
 RANDOM_TRIALS = 10  # before the estimators have enough to go by
-_MOST_DRAWS = 2_000  # before a space is taken to hold nothing that may be trained
+_MOST_DRAWS = 1_000  # before a space is taken to hold nothing that may be trained
 _ESTIMATED_DRAWS = 50  # of these; then at random
 _DRAWS_FOR_SOMETHING_NEW = 100
 

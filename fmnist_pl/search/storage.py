@@ -45,7 +45,13 @@ class StudyStorage:
         self._lock = None if path is None else FileLock(f"{path}.turn")  # Optuna locks a journal with .lock
         self.backend: BaseStorage
         with self._opening():
-            self.backend = JournalStorage(JournalFileBackend(where)) if url is None else _database(url)
+            self.backend = JournalStorage(JournalFileBackend(where)) if url is None else _database(_driven(url))
+
+    def close(self) -> None:
+        """Close the connections; whoever goes on using the storage opens new ones."""
+        if isinstance(self.backend, RDBStorage):
+            self.backend.remove_session()
+            self.backend.engine.dispose()
 
     @contextlib.contextmanager
     def one_at_a_time(self) -> Iterator[None]:
@@ -94,7 +100,12 @@ def _url(where: str) -> URL:
         raise UserError(f"The storage {where!r} is not a URL. Give {_FORMS}.", exit_code=2) from None
     if url.get_backend_name() not in {"sqlite", *_DRIVERS}:
         raise UserError(f"The storage {where!r} is of an unknown kind. Give {_FORMS}.", exit_code=2)
-    driver = _DRIVERS.get(url.drivername)  # named by this package's extras, whatever SQLAlchemy's own default
+    return url
+
+
+def _driven(url: URL) -> URL:
+    """With the driver that this package's extras install, unless it names one; SQLAlchemy's own default has changed."""
+    driver = _DRIVERS.get(url.drivername)
     return url if driver is None else url.set(drivername=f"{url.drivername}+{driver}")
 
 

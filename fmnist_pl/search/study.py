@@ -21,7 +21,7 @@ _WORDS = {
     "epochs": "number of epochs",
     "seed": "seed",
     "subset": "number of training images",
-    "options": "options of fit",
+    "options": "choice of fit's options",
 }
 
 

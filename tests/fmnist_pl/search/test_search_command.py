@@ -1,0 +1,129 @@
+"""The command as a whole."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from fmnist_pl.errors import UserError
+from fmnist_pl.search.command import main
+
+SPACE = """
+space:
+  channels: [2, 4]
+  hidden_width: [0, 8]
+  learning_rate: {from: 1e-3, to: 1e-1, log: true}
+fixed: {conv_layers: 2, widening: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """Where the synthetic images are drawn once for all tests of this file."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def words(tmp_path, data_dir, monkeypatch):
+    """The options of a search of three tiny trials."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "tiny.yaml").write_text(SPACE)
+    return [
+        *("--space", str(tmp_path / "tiny.yaml"), "--trials", "3", "--epochs", "2", "--images", "64"),
+        *("--dataset", "synthetic", "--logdir", str(tmp_path / "logs"), "--study", "tiny", "--confirm_seeds"),
+        *(f"--data.root={data_dir}", "--trainer.limit_val_batches=1"),
+    ]
+
+
+def test_three_trials_end_in_a_winner_and_a_report_and_are_not_repeated(words, tmp_path, capsys):
+    assert main(words) == 0
+    first = capsys.readouterr()
+    assert main(words) == 0
+    second = capsys.readouterr()
+
+    folder = tmp_path / "logs" / "search" / "tiny"
+    runs = [folder / f"trial_{number:04}-synthetic" / "version_0" for number in range(3)]
+    accuracies = [json.loads((run / "summary.json").read_text())["last_epoch"]["val/accuracy"] for run in runs]
+    winner = yaml.safe_load((folder / "winner.yaml").read_text())
+    tried = [yaml.safe_load((folder / "configurations" / f"trial_{number:04}.yaml").read_text()) for number in range(3)]
+    assert winner["model"] == tried[accuracies.index(max(accuracies))]["model"]
+    assert {"report.md", "report.html", "trials.csv", "study.db"} <= {path.name for path in folder.iterdir()}
+    assert "Study tiny: 0 of 3 trials finished." in first.err
+    assert "3 of 3 trials: " in first.err
+    assert "Study tiny: 3 of 3 trials finished." in second.err
+    assert first.out == second.out
+    assert len(list(folder.glob("trial_*"))) == 3
+
+
+def test_ctrl_c_keeps_everything_and_says_how_to_go_on(words, tmp_path):
+    command = [sys.executable, "-m", "fmnist_pl", "search", *words, "--trials", "1000"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    for line in process.stderr:
+        if line.startswith("trial 0: "):
+            break
+    process.send_signal(signal.SIGINT)
+    shown = process.stderr.read()
+    process.stderr.close()
+
+    assert process.wait(60) == 130
+    assert f"Finished trials are kept. Go on with: fmnist search --space {tmp_path / 'tiny.yaml'} --trials 3" in shown
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trials", "0"], "--trials must be at least 1, got 0"),
+        (["--epochs", "0"], "--epochs must be at least 1, got 0"),
+        (["--jobs", "0"], "--jobs must be at least 1, got 0"),
+        (["--images", "0"], "--images must be at least 1, got 0"),
+        (["--seed", "-1"], "--seed must be a whole number from 0"),
+        (["--study", "a/b"], "--study must be letters, digits"),
+        (["--variant=sgd"], "The search sets --variant for every trial itself. Use --space"),
+        (["--trainer.max_epochs=3"], "The search sets --trainer.max_epochs for every trial itself. Use --epochs"),
+        (["--trainer.logger=false"], "The search sets --trainer.logger for every trial itself. Use --logdir"),
+        (["--resume=last"], "The search sets --resume for every trial itself"),
+        (["--space", "none.yaml"], "There is no configuration none.yaml"),
+        (["--trainer.devices=2"], "A trial trains on one device. Train several at a time with --jobs"),
+        (["--storage", "postgresql://127.0.0.1:1/none"], "The storage postgresql://127.0.0.1:1/none cannot be used"),
+    ],
+)
+def test_wrong_calls_are_refused(tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        main(["--dataset", "synthetic", *options])
+
+
+def test_an_option_that_fit_does_not_take_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as raised:
+        main(["--data.batchsize=3"])
+
+    assert raised.value.code == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_search_that_is_told_to_end_ends_its_workers(words, tmp_path):
+    process = subprocess.Popen([sys.executable, "-m", "fmnist_pl", "search", *words, "--trials", "1000"], stderr=-3)
+    log = tmp_path / "logs" / "search" / "tiny" / "output"
+    deadline = time.monotonic() + 60
+    while not any(path.read_text() for path in log.glob("*.log")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (worker,) = children_of(process.pid)
+    process.terminate()
+
+    assert process.wait(60) == 143
+    assert not os.path.exists(f"/proc/{worker}")
+
+
+def children_of(pid):
+    if not os.path.exists(f"/proc/{pid}/task/{pid}/children"):
+        pytest.skip("the system does not list a process's children")
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return file.read().split()
