@@ -57,6 +57,7 @@ class Anova:
         epoch: After which their accuracy is looked at, from 1; None for the last.
         explained: Share of the variation that all choices explain together.
         curved: Which numbers may have an optimum inside their range; the others have a trend only.
+        settled: Names of choices in which these trials do not differ at all.
         unknown: Why nothing can be said; None if something can.
     """
 
@@ -65,6 +66,7 @@ class Anova:
     epoch: int | None = None
     explained: float = 0.0
     curved: Curved = "all"
+    settled: tuple[str, ...] = ()
     unknown: str | None = None
 
 
@@ -110,7 +112,8 @@ def _analyse(trials: Sequence[FrozenTrial], accuracies: np.ndarray, epoch: int |
         coefficients, left_over, rank = least_squares(everything, accuracies)
         if n - rank >= (_SPARE if curved == "none" else max(_SPARE, rank // 2)):
             choices, explained = _choices(trials, accuracies, blocks, coefficients, left_over, rank)
-            return Anova(choices, n, epoch, explained, curved)
+            settled = {name for trial in trials for name in trial.params if name not in blocks}
+            return Anova(choices, n, epoch, explained, curved, tuple(sorted(settled)))
     needed = rank + _SPARE
     return Anova(
         (),

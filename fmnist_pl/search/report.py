@@ -74,7 +74,7 @@ def report(study: Study, folder: Path, confirmation: Confirmation | None) -> Doc
     short = [
         f"{outcome} Best: trial {best.number} with {100 * (best.accuracy or 0):.2f} % on the validation images.",
         "The winner has not been trained with further seeds yet." if confirmation is None else confirmation.sentence,
-        what_mattered(judged, anova, early),
+        *what_mattered(judged, anova, early),
         sentences(found)[-1],
         f"Do dead units cost anything? {sections_answers.dead_units_answer(records)}",
     ]

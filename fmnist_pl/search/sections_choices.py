@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fmnist_pl.search.anova import Anova, Choice
 from fmnist_pl.search.design import Curved
-from fmnist_pl.search.document import Block, Plot, Section, Table, Text, code
+from fmnist_pl.search.document import Block, Bullets, Plot, Section, Table, Text, code
 from fmnist_pl.search.effects import ENOUGH, Effect, effects
 from fmnist_pl.search.importance import RELIABLE, Importances
 from fmnist_pl.search.plots_of_choices import choices_plot, effects_plot
@@ -22,7 +22,7 @@ _SHAPES: dict[Curved, str] = {
 
 def mattered(found: Sequence[Verdict], anova: Anova, early: Anova | None, importances: Importances) -> Section:
     """The choices by what they did, with Optuna's importance beside it."""
-    blocks: list[Block] = [Text(what_mattered(found, anova, early))]
+    blocks: list[Block] = [Bullets(what_mattered(found, anova, early))]
     if anova.unknown is None:
         rows = [(verdict.choice.name, verdict.difference, verdict.matters) for verdict in found if verdict.judged]
         caption = (

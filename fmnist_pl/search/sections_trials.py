@@ -1,6 +1,7 @@
 """The report's sections on the trials: what was searched, what came of it, what it cost."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import Study
@@ -13,6 +14,15 @@ from fmnist_pl.search.plots import against_cost, best_against_trials
 from fmnist_pl.search.trial_records import State, TrialRecord, completed, in_state
 
 _WIDE = 20  # ratio of largest to smallest cost from which on its axis is logarithmic
+
+
+class Kind(NamedTuple):
+    """A cost, with the words for it."""
+
+    name: str
+    axis: str
+    less: str
+    of: Cost
 
 
 def counted(records: Sequence[TrialRecord]) -> str:
@@ -57,7 +67,7 @@ def best(record: TrialRecord, winner_file: str) -> Section:
         ("validation accuracy", _percent(record.accuracy)),
         ("validation loss", "-" if record.validation_loss is None else f"{record.validation_loss:.4f}"),
         ("parameters", "-" if record.parameters is None else f"{record.parameters:,}"),
-        ("training time", "-" if record.seconds is None else f"{record.seconds:.0f} s"),
+        ("training time", "-" if record.seconds is None else f"{_seconds(record.seconds)} s"),
         ("dead share", "none can die, or not recorded" if record.dead_share is None else _percent(record.dead_share)),
         ("run", "-" if record.run is None else code(record.run)),
     ]
@@ -77,11 +87,11 @@ def trial_and_error(records: Sequence[TrialRecord], found: Guidance) -> Section:
 
 def costs(records: Sequence[TrialRecord]) -> list[Section]:
     """Accuracy against parameters and against seconds."""
-    kinds: tuple[tuple[str, str, Cost], ...] = (
-        ("parameters", "parameters", lambda record: record.parameters),
-        ("training time", "seconds of training", lambda record: record.seconds),
+    kinds = (
+        Kind("parameters", "parameters", "with fewer", lambda record: record.parameters),
+        Kind("training time", "seconds of training", "in less", lambda record: record.seconds),
     )
-    return [section for name, axis, cost in kinds if (section := _cost(records, name, axis, cost)) is not None]
+    return [section for kind in kinds if (section := _cost(records, kind)) is not None]
 
 
 def failures(records: Sequence[TrialRecord]) -> Section | None:
@@ -100,38 +110,38 @@ def failures(records: Sequence[TrialRecord]) -> Section | None:
     )
 
 
-def _cost(records: Sequence[TrialRecord], name: str, axis: str, cost: Cost) -> Section | None:
-    values = [value for record, _ in completed(records) if (value := cost(record)) is not None]
+def _cost(records: Sequence[TrialRecord], kind: Kind) -> Section | None:
+    values = [value for record, _ in completed(records) if (value := kind.of(record)) is not None]
     if len(values) < 2:
         return None
-    front = pareto_front(records, cost)
+    front = pareto_front(records, kind.of)
     rows = [
         [
             *(str(record.number), _percent(record.accuracy)),
             "-" if record.parameters is None else f"{record.parameters:,}",
-            "-" if record.seconds is None else f"{record.seconds:.0f}",
+            _seconds(record.seconds),
             "-" if record.run is None else code(record.run),
         ]
         for record in front
     ]
     table = Table(["trial", "validation accuracy", "parameters", "seconds", "run"], rows)
     log = min(values) > 0 and max(values) / min(values) >= _WIDE
-    caption = f"Completed trials. On the front no other trial is as accurate for less {name}."
+    caption = f"Completed trials. No other trial is as accurate as one on the front {kind.less} {kind.name}."
     text = (
-        f"The front, from the cheapest to the most accurate: {_gain(front, cost, name)}. Each point is one run with "
+        f"The front, from the cheapest to the most accurate: {_gain(front, kind)}. Each point is one run with "
         "one seed: neighbours on it may change places with another."
     )
-    plot = Plot(against_cost(records, front, cost, axis, log=log), caption)
-    return Section(f"Accuracy against {name}", [Text(text), plot, table])
+    plot = Plot(against_cost(records, front, kind.of, kind.axis, log=log), caption)
+    return Section(f"Accuracy against {kind.name}", [Text(text), plot, table])
 
 
-def _gain(front: Sequence[TrialRecord], cost: Cost, name: str) -> str:
+def _gain(front: Sequence[TrialRecord], kind: Kind) -> str:
     cheapest, dearest = front[0], front[-1]
     if cheapest is dearest:
         return f"trial {cheapest.number} alone, which is both"
-    factor = (cost(dearest) or 0) / (cost(cheapest) or 1)
+    factor = (kind.of(dearest) or 0) / (kind.of(cheapest) or 1)
     points = 100 * ((dearest.accuracy or 0) - (cheapest.accuracy or 0))
-    return f"{points:.2f} points for {factor:.1f} times the {name}"
+    return f"{points:.2f} points for {factor:.1f} times the {kind.name}"
 
 
 def _space(study: Study) -> list[Block]:
@@ -154,6 +164,10 @@ def _range(distribution: BaseDistribution) -> str:
     step = getattr(distribution, "step", None)
     steps = f", in steps of {shown(step)}" if step not in (None, 1) else ""
     return f"{shown(low)} to {shown(high)}{scale}{steps}"
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
 def _percent(value: float | None) -> str:

@@ -50,26 +50,24 @@ def verdicts(records: Sequence[TrialRecord], anova: Anova) -> list[Verdict]:
     return sorted(result, key=lambda verdict: (not verdict.matters, -verdict.difference))
 
 
-def what_mattered(found: Sequence[Verdict], anova: Anova, early: Anova | None) -> str:
-    """Which choices mattered and which did not, in a few sentences."""
+def what_mattered(found: Sequence[Verdict], anova: Anova, early: Anova | None) -> list[str]:
+    """Which choices mattered and which did not, in sentences."""
     if anova.unknown is not None:
-        return f"Which choices mattered cannot be said. {anova.unknown}{_early(early)}"
+        return [f"Which choices mattered cannot be said. {anova.unknown}", *_early(early)]
     matter = [verdict for verdict in found if verdict.matters]
     rest = [code(verdict.choice.name) for verdict in found if verdict.judged and not verdict.matters]
-    settled = [code(verdict.choice.name) for verdict in found if not verdict.judged]
+    settled = [code(name) for name in [*(v.choice.name for v in found if not v.judged), *anova.settled]]
     if matter:
-        told = "; ".join(map(_told, matter))
-        text = f"What mattered, beyond chance and with the other choices held: {told}."
-        if rest:
-            text += f" Not told from chance with {anova.n} completed trials: {_listed(rest)}."
+        result = [f"What mattered, beyond chance and with the other choices held: {'; '.join(map(_told, matter))}."]
+        result += [f"Not told from chance with {anova.n} completed trials: {_listed(rest)}."] if rest else []
     else:
-        text = (
+        result = [
             f"No choice can be told from chance with {anova.n} completed trials. That does not show that none matters: "
             "small differences need more trials."
-        )
+        ]
     if settled:
-        text += f" Not judged, since nearly all completed trials share one value: {_listed(settled)}."
-    return text + _early(early)
+        result[-1] += f" Not judged, since nearly all completed trials share one value: {_listed(settled)}."
+    return [*result, *_early(early)]
 
 
 def _told(verdict: Verdict) -> str:
@@ -80,13 +78,13 @@ def _told(verdict: Verdict) -> str:
     return f"{name} ({code(verdict.best.value)} is {better}, {p})"
 
 
-def _early(early: Anova | None) -> str:
+def _early(early: Anova | None) -> list[str]:
     """What the pruned trials add."""
     if early is None or early.unknown is not None:
-        return ""
+        return []
     names = [f"{code(choice.name)} ({p_text(choice.p_value)})" for choice in early.choices if choice.matters]
     where = f"After epoch {early.epoch}, where the pruned trials count too ({early.n} trials)"
-    return f" {where}, beyond chance: {_listed(names)}." if names else f" {where}, none is beyond chance either."
+    return [f"{where}, beyond chance: {_listed(names)}." if names else f"{where}, none is beyond chance."]
 
 
 def p_text(value: float) -> str:

@@ -7,6 +7,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
 from fmnist_pl.errors import UserError
+from fmnist_pl.search.document_markdown import markdown
 from fmnist_pl.search.report import report, write_report
 from tests.fmnist_pl.search.made_studies import failed, layers_matter, pruned, study, trial
 from tests.fmnist_pl.search.test_confirmation import confirmed
@@ -26,8 +27,7 @@ EVERYTHING = [
 
 
 def written(tmp_path, made, confirmation=None):
-    write_report(made, tmp_path, confirmation)
-    return (tmp_path / "report.md").read_text()
+    return markdown(report(made, tmp_path, confirmation))
 
 
 def titles(text):
@@ -35,9 +35,9 @@ def titles(text):
 
 
 def test_a_search_has_every_section(tmp_path):
-    text = written(tmp_path, layers_matter())
+    write_report(layers_matter(), tmp_path, None)
 
-    assert titles(text) == EVERYTHING
+    assert titles((tmp_path / "report.md").read_text()) == EVERYTHING
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.md", "trials.csv"]
 
 
@@ -49,6 +49,29 @@ def test_the_answers_come_first(tmp_path):
     assert "- What mattered, beyond chance and with the other choices held: `conv_layers` (`4` is 6." in short
     assert "Not told from chance with 40 completed trials: `optimizer` and `momentum`." in short
     assert "- Do dead units cost anything? " in short
+
+
+def test_pruned_trials_have_their_say_on_the_first_epochs(tmp_path):
+    trials = [
+        trial(0.9 + i / 1000, {"conv_layers": 2, "learning_rate": 0.001 * (1 + i * 5 % 9)}, reported=[0.8, 0.9])
+        for i in range(15)
+    ]
+    given_up = [pruned([0.5], {"conv_layers": 1, "learning_rate": 0.001 * (1 + i * 4 % 9)}) for i in range(15)]
+
+    text = written(tmp_path, study(*trials, *given_up))
+
+    assert (
+        "- After epoch 1, where the pruned trials count too (30 trials), beyond chance: `conv_layers` (p < 0.001)."
+        in text
+    )
+
+
+def test_choices_that_the_sampler_settled_are_named(tmp_path):
+    trials = [trial(0.9 + (i % 5) / 1000, {"optimizer": "adam", "conv_layers": 1 + i % 4}) for i in range(20)]
+
+    assert "Not judged, since nearly all completed trials share one value: `optimizer`." in written(
+        tmp_path, study(*trials)
+    )
 
 
 def test_one_trial_with_another_value_is_no_evidence(tmp_path):
@@ -94,6 +117,16 @@ def test_failures_have_their_reasons(tmp_path):
     assert "| 3 | lost | none recorded; its worker may have been killed | trial 4 |" in text
 
 
+def test_the_fronts_are_named(tmp_path):
+    trials = [trial(0.8, parameters=1000, seconds=12.4, run="a"), trial(0.85, parameters=3000, seconds=3.14, run="b")]
+
+    text = written(tmp_path, study(*trials, trial(0.7, parameters=2000, seconds=20.0)))
+
+    assert "| 0 | 80.00 % | 1,000 | 12 | `a` |\n| 1 | 85.00 % | 3,000 | 3.1 | `b` |\n" in text
+    assert "The front, from the cheapest to the most accurate: 5.00 points for 3.0 times the parameters." in text
+    assert "trial 1 alone, which is both" in text
+
+
 def test_synthetic_results_are_called_that(tmp_path):
     assert "SYNTHETIC garments, not Fashion-MNIST" in written(tmp_path, study(trial(0.9), data="synthetic"))
 
@@ -126,7 +159,9 @@ CATEGORIES = {"a": CategoricalDistribution(["x", "y", None]), "b": CategoricalDi
     ids=["one", "one and a failure", "all the same", "all zero", "one choice", "no choice", "categories", "free"],
 )
 def test_any_study_has_a_report(tmp_path, trials):
-    assert "## The best trial" in written(tmp_path, study(*trials))
+    write_report(study(*trials), tmp_path, None)
+
+    assert "<h2>The best trial</h2>" in (tmp_path / "report.html").read_text()
 
 
 HOSTILE = "<img src=x onerror=alert(1)>`|\n# no" + "o" * 300
@@ -138,8 +173,9 @@ def test_what_was_named_breaks_nothing(tmp_path):
         trial(0.8 + i / 100, {HOSTILE: [HOSTILE, "</script>"][i % 2]}, space=space, run=HOSTILE) for i in range(14)
     ]
 
-    text = written(tmp_path, study(*trials, failed(HOSTILE, {}), name=HOSTILE))
+    write_report(study(*trials, failed(HOSTILE, {}), name=HOSTILE), tmp_path, None)
 
+    text = (tmp_path / "report.md").read_text()
     page = (tmp_path / "report.html").read_text()
     assert "<img" not in page
     assert titles(text)[-1] == "Trials that failed or were lost"
