@@ -10,13 +10,12 @@ from optuna.distributions import BaseDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from scipy import stats
 
 FEWEST = 10  # completed trials
 RELIABLE = 50  # at which the best tenth holds as many trials as PED-ANOVA's authors ask for
 _BEST = 5  # trials
-_SHUFFLES = 300
-LEVEL = 0.05
+_SHUFFLES = 100
+_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -27,18 +26,11 @@ class Importance:
         name: Of the choice.
         share: Of the sum over all choices.
         chance: The share that it would exceed in one of twenty searches where no choice mattered.
-        p_value: How often shuffled results show as much, adjusted for the number of choices looked at.
     """
 
     name: str
     share: float
     chance: float
-    p_value: float
-
-    @property
-    def beyond_chance(self) -> bool:
-        """Whether fewer than 5 % of the choices that are called so would be called so wrongly."""
-        return self.p_value < LEVEL
 
 
 @dataclass(frozen=True)
@@ -63,7 +55,7 @@ def importances(study: Study) -> Importances:
 
     PED-ANOVA compares how a choice is distributed among the best trials with how it is among all; it takes in choices
     that were only made under a condition. Its figure is not an effect: the effects are in a table of their own. The
-    results are shuffled over the trials a few hundred times to see what it shows where no choice matters.
+    results are shuffled over the trials a hundred times to see what it shows where no choice matters.
     """
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     names = _names(trials)
@@ -75,13 +67,9 @@ def importances(study: Study) -> Importances:
     found = _evaluate(copy, names, losses, quantile)
     order = np.random.default_rng(0)
     chance = np.asarray([_evaluate(copy, names, order.permutation(losses), quantile) for _ in range(_SHUFFLES)])
-    p_values = (1 + (chance >= found).sum(axis=0)) / (1 + _SHUFFLES)
-    adjusted = stats.false_discovery_control(p_values)  # Benjamini and Hochberg
     total = found.sum() or 1.0
-    levels = np.quantile(chance, 1 - LEVEL, axis=0) / total
-    choices = [
-        Importance(name, float(found[i] / total), float(levels[i]), float(adjusted[i])) for i, name in enumerate(names)
-    ]
+    levels = np.quantile(chance, 1 - _LEVEL, axis=0) / total
+    choices = [Importance(name, float(found[i] / total), float(levels[i])) for i, name in enumerate(names)]
     best = int(np.sum(losses <= np.sort(losses)[int(np.ceil(quantile * len(losses))) - 1]))
     return Importances(tuple(sorted(choices, key=lambda choice: -choice.share)), best, len(trials))
 
