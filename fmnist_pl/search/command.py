@@ -85,14 +85,13 @@ def _search(
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        presence = Presence(folder)
+        storage = StudyStorage(options.storage or f"sqlite:///{folder / 'study.db'}")
+        cleanup.callback(storage.close)
+        study = open_study(storage, name, settings)
+        ledger = Ledger(study, storage, settings.space, settings.seed, Presence(folder))
+        cleanup.callback(ledger.close)
     except OSError as error:
         raise UserError(f"The folder {folder} cannot be written: {error.strerror}. Choose one: --output.") from error
-    cleanup.callback(presence.close)
-    storage = StudyStorage(options.storage or f"sqlite:///{folder / 'study.db'}")
-    cleanup.callback(storage.close)
-    study = open_study(storage, name, settings)
-    ledger = Ledger(study, storage, settings.space, settings.seed, presence)
     display = Display()
     finished = ledger.tally().finished
     display.line(f"Study {name}: {finished} of {options.trials} trials finished. Storage: {storage.shown}")

@@ -87,6 +87,10 @@ class Ledger:
         self._beat_at, self._beat = time.monotonic(), 0
         self._watched: dict[int, tuple[Any, float]] = {}  # by trial: its last beat, and when it was first seen
 
+    def close(self) -> None:
+        """Let go. Trials that could not be ended, because the storage failed, are left for the next search to find."""
+        self.presence.close(tidy=not self._running)
+
     def trials(self) -> list[FrozenTrial]:
         """All trials of the study as they are now."""
         return self.study.get_trials(deepcopy=False)

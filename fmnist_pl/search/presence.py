@@ -39,10 +39,16 @@ class Presence:
             return False
         return True
 
-    def close(self) -> None:
-        """Let go, and take the file away."""
-        self._path(self.token).unlink(missing_ok=True)
+    def close(self, *, tidy: bool = True) -> None:
+        """Let go.
+
+        Args:
+            tidy: Take the file away, and those of dead searches: no trial speaks of them any more.
+        """
         self._lock.close()
+        for path in self.folder.glob("*.lock") if tidy else ():
+            if path.stem == self.token or self.is_dead({**self.owner, "token": path.stem}):
+                path.unlink(missing_ok=True)
 
     def _path(self, token: str) -> Path:
         return self.folder / f"{token}.lock"

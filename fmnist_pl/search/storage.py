@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL, make_url
 
 from fmnist_pl.errors import UserError
 
-SECONDS_TO_CONNECT = 5
+SECONDS_TO_CONNECT, SECONDS_TO_ANSWER = 5, 20
 _SECONDS_LOCKED = 60  # SQLite: how long a writer waits for another
 _DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql"}
 _FORMS = "sqlite:///FILE, postgresql://USER@HOST/NAME, mysql://USER@HOST/NAME, or the path of a journal file"
@@ -120,6 +120,8 @@ def _sqlite_file(url: URL, shown: str) -> Path | None:
 def _database(url: URL) -> RDBStorage:
     sqlite = url.get_backend_name() == "sqlite"
     arguments: dict[str, Any] = {"timeout": _SECONDS_LOCKED} if sqlite else {"connect_timeout": SECONDS_TO_CONNECT}
+    if url.get_driver_name() == "pymysql":  # its time limit for connecting does not cover the server's first words
+        arguments["read_timeout"] = SECONDS_TO_ANSWER
     options = {"connect_args": arguments, **({} if sqlite else {"pool_pre_ping": True})}
     text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")  # Optuna fills in a template
     for _ in range(10):

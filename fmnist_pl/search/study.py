@@ -1,5 +1,6 @@
 """Opens the study that a command asks for, and refuses one that holds something else."""
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,7 @@ def open_study(storage: StudyStorage, name: str, settings: Settings) -> Study:
         UserError: There is one that was made with another space or other settings, or the storage fails.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("optuna.storages._rdb").setLevel(logging.ERROR)  # its SQL; what failed is said in words
     with storage.explained(), storage.one_at_a_time():
         study = optuna.create_study(
             storage=storage.backend,

@@ -41,7 +41,7 @@ def finished(folder, storage):
     """Parameters and value of every trial that counts, in the order of their numbers."""
     book = ledger(folder, storage, ToySpace())
     trials = [trial for trial in book.trials() if not is_lost(trial)]
-    book.presence.close()
+    book.close()
     assert all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
     return [(trial.params["x"], trial.value, trial.state) for trial in trials]
 
@@ -80,7 +80,7 @@ def test_two_searches_of_two_jobs_each_share_a_study_and_one_of_them_is_killed(t
     lost = [trial for trial in book.trials() if is_lost(trial)]
     retried = [trial.system_attrs[RETRY_HISTORY][-1] for trial in book.trials() if RETRY_HISTORY in trial.system_attrs]
     assert sorted(retried) == [trial.number for trial in lost if trial.user_attrs["lost"] == "killed"]
-    book.presence.close()
+    book.close()
 
 
 def test_when_the_search_is_stopped_what_was_running_waits(tmp_path):
@@ -94,6 +94,6 @@ def test_when_the_search_is_stopped_what_was_running_waits(tmp_path):
 
     book = ledger(tmp_path, storage, ToySpace())
     counts = book.tally()
-    book.presence.close()
+    book.close()
     assert (counts.running, counts.waiting) == (0, 1)
     assert search(tmp_path, storage, 3)[0].tally().finished == 3

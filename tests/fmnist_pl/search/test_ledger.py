@@ -20,7 +20,7 @@ def books(tmp_path):
 
     yield open_one
     for book in opened:
-        book.presence.close()
+        book.close()
 
 
 def test_no_more_begin_than_were_asked_for(books):
@@ -158,3 +158,21 @@ def test_pruned_and_failed_trials_count(books):
 
     assert book.tally() == Tally(done=1, pruned=1, failed=1, running=0, waiting=0)
     assert book.begin(3) is None
+
+
+def test_what_could_not_be_ended_is_found_by_the_next_search(books):
+    one = books()
+    one.begin(1)
+    one.close()
+
+    assert books().retire_dead() == [0]
+
+
+def test_the_files_of_dead_searches_are_taken_away(books, tmp_path):
+    for _ in range(2):
+        book = books()
+        book.presence._lock.close()
+    living = books()
+    books().close()
+
+    assert [path.stem for path in (tmp_path / "same" / "searches").iterdir()] == [living.presence.token]

@@ -65,7 +65,7 @@ def test_what_a_dead_machine_was_training_is_tried_again_after_the_grace(storage
     assert living.finish(begun.number, {"seconds": 1.0}, 0.6)
     assert [(trial.value, is_lost(trial)) for trial in living.trials()] == [(None, True), (0.6, False)]
     for book in (dead, living):
-        book.presence.close()
+        book.close()
 
 
 def test_a_finished_study_is_read_by_another_machine(storage, machines):

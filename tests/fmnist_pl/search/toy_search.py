@@ -104,7 +104,7 @@ def search(
     try:
         Supervisor(book, settings(space, epochs), folder, jobs, trials, Display(shown), start).run()
     finally:
-        book.presence.close()
+        book.close()
     return book, shown.getvalue()
 
 
