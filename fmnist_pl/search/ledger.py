@@ -1,37 +1,25 @@
 """Begins and ends the trials of a study, so that none is counted twice and none that was killed is forgotten."""
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from fmnist_pl.search import losses
+from fmnist_pl.search.liveness import GRACE_SECONDS, Liveness
 from fmnist_pl.search.presence import Presence
-from fmnist_pl.search.sampler import ConstrainedTPE
+from fmnist_pl.search.sampler import ConstrainedTPE, suggest
 from fmnist_pl.search.storage import StudyStorage
-from fmnist_pl.search.tally import (
-    LOST,
-    RETRY_HISTORY,
-    RETRY_OF,
-    Loss,
-    Tally,
-    is_one_too_many,
-    ordinal,
-    retried,
-    tally,
-    without_retry,
-)
+from fmnist_pl.search.tally import Loss, Tally, is_one_too_many, ordinal, retried, tally
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds
     from fmnist_pl.search.space import Space
 
-BEAT_SECONDS, GRACE_SECONDS = 15.0, 90.0
+BEAT_SECONDS = 15.0
 MOST_CRASHES = 3  # of one configuration's process; then it is a result: it cannot be trained here
 
 
@@ -42,11 +30,13 @@ class Begun:
     Attributes:
         trial: Optuna's.
         overlay: Its configuration.
+        parameters: Weights in its network.
         retries: Number of the lost trial that it tries again; None if it is new.
     """
 
     trial: Trial
     overlay: dict[str, Any]
+    parameters: int
     retries: int | None
 
     @property
@@ -58,18 +48,13 @@ class Begun:
 class Ledger:
     """One process's access to a study.
 
-    A search that is killed leaves trials that Optuna shows as running for ever. Who runs a trial is written into it:
-    on the same machine a lock tells at once whether that process lives (see `Presence`); from elsewhere its beat does,
-    a number that it raises every 15 seconds. Optuna's own heartbeat is for RDB storages and ``study.optimize`` alone,
-    and cannot tell a search that was killed and started again from one that is slow.
-
     Args:
         study: Opened with the space.
         storage: Of the study.
         space: Of the study.
         seed: Of the suggestions.
         presence: Of this process.
-        grace: Seconds without a beat after which another machine's process is taken for dead.
+        grace: See `Liveness`.
     """
 
     def __init__(
@@ -81,11 +66,10 @@ class Ledger:
         presence: Presence,
         grace: float = GRACE_SECONDS,
     ) -> None:
-        self.study, self.storage, self.space, self.seed = study, storage, space, seed
-        self.presence, self.grace = presence, grace
+        self.study, self.storage, self.space, self.seed, self.presence = study, storage, space, seed, presence
+        self._liveness = Liveness(presence, grace)
         self._running: dict[int, Trial] = {}
         self._beat_at, self._beat = time.monotonic(), 0
-        self._watched: dict[int, tuple[Any, float]] = {}  # by trial: its last beat, and when it was first seen
 
     def close(self) -> None:
         """Let go. Trials that could not be ended, because the storage failed, are left for the next search to find."""
@@ -106,31 +90,34 @@ class Ledger:
             UserError: No configuration was found that may be trained.
         """
         with self.storage.one_at_a_time():
-            self._add_missing_retries()
+            losses.add_missing_retries(self.study)
             counts = self.tally()
             if counts.finished + counts.running >= target:
                 return None
             trial = self.study.ask()
             self._running[trial.number] = trial
             try:
-                trial.set_user_attr("owner", self.presence.owner)
-                trials = self.trials()
-                if is_one_too_many(trial.number, target, trials):
-                    self.lose(trial.number, "another process began it too", "void")
-                    return None
-                space, before = self.space, ordinal(trial.number, trials)
-                self.study.sampler = ConstrainedTPE(space.distributions, space.refusal, space.first, self.seed, before)
-                for name, distribution in space.distributions.items():
-                    suggest(trial, name, distribution)
-                overlay = space.overlay(trial.params)
-                trial.set_user_attr("overlay", overlay)
-                trial.set_user_attr("parameters", space.parameters(trial.params))
+                return self._configure(trial, target)
             except BaseException:
-                if trial.number in self._running:
-                    self.lose(trial.number, "it was stopped before it began", "void")
+                self.lose(trial.number, "it was stopped before it began", "void")
                 raise
+
+    def _configure(self, trial: Trial, target: int) -> Begun | None:
+        """Choose the configuration of a trial, unless it turns out to be one too many."""
+        trial.set_user_attr("owner", self.presence.owner)
+        trials = self.trials()
+        if is_one_too_many(trial.number, target, trials):
+            self.lose(trial.number, "another process began it too", "void")
+            return None
+        space, before = self.space, ordinal(trial.number, trials)
+        self.study.sampler = ConstrainedTPE(space.distributions, space.refusal, space.first, self.seed, before)
+        for name, distribution in space.distributions.items():
+            suggest(trial, name, distribution)
+        overlay, parameters = space.overlay(trial.params), space.parameters(trial.params)
+        trial.set_user_attr("overlay", overlay)
+        trial.set_user_attr("parameters", parameters)
         mine = next(one for one in trials if one.number == trial.number)
-        return Begun(trial, overlay, retried(mine))
+        return Begun(trial, overlay, parameters, retried(mine))
 
     def report(self, number: int, epoch: int, accuracy: float) -> bool:
         """Note the accuracy after an epoch (from 0); whether the trial is to be pruned."""
@@ -144,8 +131,7 @@ class Ledger:
     def finish(self, number: int, figures: Mapping[str, Any], value: float | None) -> bool:
         """End a trial with its figures: complete with a value, else pruned. False if it had been taken for dead."""
         self._note(number, figures)
-        state = TrialState.PRUNED if value is None else TrialState.COMPLETE
-        return self._tell(number, state, value)
+        return self._tell(number, TrialState.PRUNED if value is None else TrialState.COMPLETE, value)
 
     def fail(self, number: int, reason: str, figures: Mapping[str, Any] | None = None) -> bool:
         """End a trial that cannot be trained. False if it had been taken for dead."""
@@ -158,13 +144,15 @@ class Ledger:
         if times >= MOST_CRASHES:
             self.fail(number, f"its process ended {times} times, at last: {reason}")
             return False
-        self._running[number].set_user_attr("crashes", times)
-        self.lose(number, reason, "killed")
+        self._note(number, {"crashes": times})
+        self.lose(number, reason)
         return True
 
     def lose(self, number: int, reason: str, loss: Loss = "killed") -> None:
-        """End a trial of this process without a result; a killed one waits to be tried again."""
-        self._lose(self.trials()[number], reason, loss)
+        """End a trial of this process without a result, if it has not ended; a killed one waits to be tried again."""
+        if number in self._running:
+            self._lose(self.trials()[number], reason, loss)
+            del self._running[number]
 
     def beat(self) -> None:
         """Show that this process lives; call it often."""
@@ -176,53 +164,16 @@ class Ledger:
     def retire_dead(self) -> list[int]:
         """End the trials whose processes are dead; their numbers."""
         with self.storage.one_at_a_time():
-            dead = [trial for trial in self.trials() if trial.state == TrialState.RUNNING and self._is_dead(trial)]
+            others = [trial for trial in self.trials() if trial.number not in self._running]
+            running = [trial for trial in others if trial.state == TrialState.RUNNING]
+            dead = [trial for trial in running if self._liveness.is_dead(trial, local=self.storage.local)]
             for trial in dead:
                 self._lose(trial, "the search was killed", "killed")
         return [trial.number for trial in dead]
 
-    def _is_dead(self, trial: FrozenTrial) -> bool:
-        owner = trial.user_attrs.get("owner")
-        if trial.number in self._running:
-            return False
-        if owner is None and self.storage.local:
-            return True  # whoever began it held the lock that this process holds now
-        dead = self.presence.is_dead(owner)
-        if dead is not None:
-            return dead
-        beat = trial.user_attrs.get("beat")
-        last, since = self._watched.get(trial.number, (math.nan, 0.0))
-        if beat != last:
-            self._watched[trial.number] = beat, time.monotonic()
-            return False
-        return time.monotonic() - since > self.grace
-
     def _lose(self, trial: FrozenTrial, reason: str, loss: Loss) -> None:
-        self._running.pop(trial.number, None)
-        if set(trial.params) != set(self.space.distributions):
-            loss = "void"
-        try:
-            for key, value in (("failure", reason), (LOST, loss)):
-                self.study._storage.set_trial_user_attr(trial._trial_id, key, value)
-            self.study.tell(trial.number, state=TrialState.FAIL)
-        except (UpdateFinishedTrialError, ValueError):
-            return  # another process was faster
-        if loss == "killed":
-            self._add_missing_retries()
-
-    def _add_missing_retries(self) -> None:
-        for trial in without_retry(self.trials()):
-            history = [*trial.system_attrs.get(RETRY_HISTORY, []), trial.number]
-            crashes = trial.user_attrs.get("crashes")
-            self.study.add_trial(
-                optuna.create_trial(
-                    state=TrialState.WAITING,
-                    params=trial.params,
-                    distributions=trial.distributions,
-                    user_attrs={} if crashes is None else {"crashes": crashes},
-                    system_attrs={RETRY_OF: history[0], RETRY_HISTORY: history},
-                )
-            )
+        has_all = set(trial.params) == set(self.space.distributions)
+        losses.lose(self.study, trial, reason, loss if has_all else "void")
 
     def _note(self, number: int, figures: Mapping[str, Any]) -> None:
         for key, value in figures.items():
@@ -232,19 +183,10 @@ class Ledger:
                 return
 
     def _tell(self, number: int, state: TrialState, value: float | None = None) -> bool:
-        trial = self._running.pop(number)
+        counted = True
         try:
-            self.study.tell(trial, value, state=state)
+            self.study.tell(self._running[number], value, state=state)
         except (UpdateFinishedTrialError, ValueError):
-            return False
-        return True
-
-
-def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> None:
-    """Have the sampler choose a value, unless the trial has one already."""
-    if isinstance(distribution, CategoricalDistribution):
-        trial.suggest_categorical(name, distribution.choices)
-    elif isinstance(distribution, IntDistribution):
-        trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
-    elif isinstance(distribution, FloatDistribution):
-        trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+            counted = False
+        del self._running[number]
+        return counted

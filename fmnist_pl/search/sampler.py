@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import TPESampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fmnist_pl.errors import UserError
 
@@ -95,6 +95,16 @@ class ConstrainedTPE(TPESampler):
     def _random(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
         draw = self._random_sampler.sample_independent
         return {name: draw(study, trial, name, one) for name, one in self.space.items()}
+
+
+def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> None:
+    """Have the sampler choose a value, unless the trial has one already."""
+    if isinstance(distribution, CategoricalDistribution):
+        trial.suggest_categorical(name, distribution.choices)
+    elif isinstance(distribution, IntDistribution):
+        trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+    elif isinstance(distribution, FloatDistribution):
+        trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
 
 
 def _only_value(distribution: BaseDistribution) -> Any:  # noqa: ANN401

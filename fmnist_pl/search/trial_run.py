@@ -1,6 +1,7 @@
 """One trial: an ordinary run of ``fmnist fit`` that reports its epochs, stops when told to, and is not tested."""
 
 import functools
+import gc
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,7 @@ def run_trial(job: TrialJob, is_hopeless: IsHopeless) -> dict[str, Any]:
     cli.main(fit_arguments(job), functools.partial(TrialCLI, report=report))
     run, TrialCLI.last = TrialCLI.last, None
     assert run is not None
+    gc.collect()  # a trainer and its module refer to each other, and to all images
     folder = Path(str(run.trainer.log_dir))
     for name in (LAST, PREVIOUS):  # two thirds of the disk's space, for going on with a run that has ended
         (folder / "checkpoints" / name).unlink(missing_ok=True)

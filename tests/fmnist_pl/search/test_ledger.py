@@ -3,6 +3,7 @@
 import pytest
 from optuna.trial import TrialState
 
+from fmnist_pl.search import losses
 from fmnist_pl.search.ledger import MOST_CRASHES
 from fmnist_pl.search.tally import Tally, is_lost, is_one_too_many, ordinal, tally, without_retry
 from tests.fmnist_pl.search.toy_search import ToySpace, ledger
@@ -74,12 +75,12 @@ def test_a_trial_that_was_killed_before_anybody_owned_it_is_retired(books):
     assert tally(book.trials()) == Tally(0, 0, 0, 1, 0)
 
 
-def test_a_retry_that_was_forgotten_is_added(books):
+def test_a_retry_that_was_forgotten_is_added(books, monkeypatch):
     book = books()
     lost = book.begin(1)
-    book._add_missing_retries = lambda: None  # killed between the end of the trial and its retry
-    book.lose(lost.number, "the search was killed")
-    del book._add_missing_retries
+    with monkeypatch.context() as killed:  # between the end of the trial and its retry
+        killed.setattr(losses, "add_missing_retries", lambda study: None)
+        book.lose(lost.number, "the search was killed")
 
     assert [trial.number for trial in without_retry(book.trials())] == [0]
     assert book.begin(1).retries == 0

@@ -5,8 +5,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from fmnist_pl.errors import UserError
-from fmnist_pl.search.ledger import suggest
-from fmnist_pl.search.sampler import RANDOM_TRIALS, ConstrainedTPE
+from fmnist_pl.search.sampler import RANDOM_TRIALS, ConstrainedTPE, suggest
 
 SPACE = {"x": FloatDistribution(0.0, 1.0), "n": IntDistribution(1, 8), "kind": CategoricalDistribution(("a", "b"))}
 
