@@ -20,10 +20,10 @@ _ACCURACY, _LOSSES = "val/accuracy", ("train/loss", "val/loss")
 class PruningReport(pl.Callback):
     """Reports the validation accuracy of every epoch, and ends a training that is hopeless or has diverged.
 
-    Optuna's own callback (``optuna_integration.PyTorchLightningPruningCallback``) cannot serve: it is one of the
-    package ``lightning``, which is not the ``pytorch_lightning`` that trains here, and it prunes by an exception out of
-    the validation, so that a pruned run would lack its last epoch's training figures, its checkpoint and its summary.
-    This one lets the epoch end. It reports what Optuna's reports, under the same number.
+    Optuna's own callback (``optuna_integration.PyTorchLightningPruningCallback``) reports the same under the same
+    number, but prunes by an exception out of the validation: a pruned run would be no ordinary run, without its last
+    epoch's training figures, without hparams and summary. It needs the package ``lightning`` beside the
+    ``pytorch_lightning`` that trains here, and the study in the process that trains. This one lets the epoch end.
 
     Args:
         is_hopeless: Takes the epoch (from 0) and the accuracy.
