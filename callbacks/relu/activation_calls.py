@@ -33,6 +33,12 @@ _FEATURES_LAST = {
     torch.addmm, torch.baddbmm, torch.einsum,
 }  # fmt: skip
 
+# Every function that one of the questions below is about.
+NOTED: frozenset[Any] = frozenset(
+    (*_RELU, F.relu6, *_HARDTANH, *_CLAMP, *_CLAMP_MIN, F.threshold, F.hardswish)
+    + (*_CANNOT_DIE, *_FEATURES_SECOND, *_FEATURES_LAST)
+)
+
 # Modules that are nothing but an activation: a call inside them is theirs, not "their relu".
 ACTIVATION_MODULES = (
     nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Threshold, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU,

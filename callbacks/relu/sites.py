@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torchmetrics import Metric
 
-from callbacks.relu.activation_calls import ACTIVATION_MODULES, feature_dim, immortal_kind, relu_kind, uncounted_reason
+from callbacks.relu.activation_calls import (
+    ACTIVATION_MODULES,
+    NOTED,
+    feature_dim,
+    immortal_kind,
+    relu_kind,
+    uncounted_reason,
+)
 from callbacks.relu.opaque_parts import walk_visible
 
 
@@ -90,7 +97,8 @@ class ReLUSites(TorchFunctionMode):
     ) -> Any:  # noqa: ANN401 - what the wrapped function returns
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
-        self._see(func, args, kwargs, output)
+        if func in NOTED:  # most calls are none of ours: a batch makes a hundred
+            self._see(func, args, kwargs, output)
         return output
 
     def _see(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:

@@ -1,86 +1,140 @@
-"""Count, per unit, how often a ReLU's output is above zero: pure functions, exact to the last image."""
+"""Count, per unit, how often a ReLU's output is above zero, exact to the last image."""
 
 from math import gcd, prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 # Rows whose 0/1 bytes may be added before a byte could overflow.
 _ROWS_PER_WORD_SUM = 255
-# Bytes of 0/1 flags written before they are added up: small enough to stay in a core's own cache.
-_CHUNK_BYTES = 1 << 20
+# Bytes of 0/1 flags written before they are added up.
+_CHUNK_BYTES = 2 << 20
 # Below this many elements the plain reduction is as fast as setting up the byte-lane one.
 _SMALL = 1 << 15
 
 
-def count_active(output: Tensor, unit_dim: int) -> Tensor:
-    """Count the (image, position) pairs with ``output > 0`` for every unit.
+class ActivityCounter:
+    """Adds up over batches, for one ReLU, the (image, position) pairs with ``output > 0`` of every unit.
 
     A plain ``(output > 0).sum(...)`` is bound by its slow narrowing compare and its strided sum. On a CPU, dense
     outputs take a faster way that gives the same integers: flags of one byte per element, added eight at a time as
-    64-bit words, at most 255 rows before they are widened.
+    64-bit words. The words are widened when a byte could overflow, every 255 images, and summed over positions only
+    when the counts are asked for. Never waits for a GPU.
 
     Args:
-        output: What a ReLU returned, shape ``(N, ...)``, any floating dtype: every element is >= 0 or NaN.
-            NaN is not above zero, so it does not count.
-        unit_dim: The dimension that holds the units: 1 for ``(N, C, H, W)`` and ``(N, F)``.
-
-    Returns:
-        int64 counts of shape ``(units,)`` on ``output``'s device. Never waits for a GPU.
+        units: Number of units.
+        device: The outputs'.
     """
+
+    def __init__(self, units: int, device: torch.device) -> None:
+        self.units = units
+        with torch.inference_mode(False):  # normal tensors outlive inference mode
+            self._total = torch.zeros(units, dtype=torch.int64, device=device)
+        self._lanes: _ByteLanes | None = None
+
+    def add(self, output: Tensor, unit_dim: int) -> None:
+        """Count one batch.
+
+        Args:
+            output: What a ReLU returned, shape ``(N, ...)``, any floating dtype: every element is >= 0 or NaN.
+                NaN is not above zero, so it does not count.
+            unit_dim: The dimension that holds the units: 1 for ``(N, C, H, W)`` and ``(N, F)``.
+        """
+        layout = _dense_layout(output, unit_dim)
+        # The flags take NaN for true. Nothing is negative, so the sum is NaN if and only if an element is. On a CPU
+        # there is nothing to wait for.
+        if layout is None or output.sum(dtype=torch.float32).isnan():
+            self._total += _count_plainly(output, unit_dim)
+            return
+        if self._lanes is None or self._lanes.layout != layout:
+            self._empty_lanes()
+            self._lanes = _ByteLanes(layout)
+        rows = output.permute(layout.order).flatten(1)
+        left = self._lanes.add(rows)
+        if left:
+            self._total += _count_plainly(output[len(output) - left :], unit_dim)
+
+    def counts(self) -> Tensor:
+        """The sums so far: int64, shape ``(units,)``."""
+        self._empty_lanes()
+        return self._total
+
+    def _empty_lanes(self) -> None:
+        if self._lanes is not None:
+            self._total += self._lanes.per_unit()
+            self._lanes = None
+
+
+def count_active(output: Tensor, unit_dim: int) -> Tensor:
+    """Count one batch alone; see `ActivityCounter.add`."""
+    counter = ActivityCounter(output.shape[unit_dim], output.device)
+    counter.add(output, unit_dim)
+    return counter.counts()
+
+
+class _Layout(NamedTuple):
+    """A batch's dimensions in memory order: (N, H, W, C) for a channels-last tensor, whatever its nominal order."""
+
+    order: tuple[int, ...]
+    shape: tuple[int, ...]  # of one image, in that order
+    unit: int  # position of the units in `shape`
+
+
+def _dense_layout(output: Tensor, unit_dim: int) -> _Layout | None:
+    """The layout of a CPU tensor whose images lie one after the other without holes; None for others and small ones."""
     if output.device.type != "cpu" or output.numel() < _SMALL:
-        return _count_plainly(output, unit_dim)
-    # Dimensions in memory order: (N, H, W, C) for a channels-last tensor, whatever its nominal order.
+        return None
     strides = output.stride()
-    order = sorted(range(output.dim()), key=lambda d: (-strides[d], d))
-    rows = output.permute(order)
-    if order[0] != 0 or not rows.is_contiguous():
-        return _count_plainly(output, unit_dim)
-    per_element = _count_over_images(rows.flatten(1))
-    if per_element is None:  # a NaN
-        return _count_plainly(output, unit_dim)
-    shape = [output.shape[d] for d in order[1:]]
-    unit = order.index(unit_dim) - 1
-    before, units, after = prod(shape[:unit]), shape[unit], prod(shape[unit + 1 :])
-    per_element = per_element.view(before, units, after)
-    # Two steps: the reduction over the outer dimension is the vectorised one.
-    return per_element.sum(0).sum(1) if after > 1 else per_element.sum(0).flatten()
+    order = tuple(sorted(range(output.dim()), key=lambda d: (-strides[d], d)))
+    if order[0] != 0 or not output.permute(order).is_contiguous():
+        return None
+    return _Layout(order, tuple(output.shape[d] for d in order[1:]), order.index(unit_dim) - 1)
+
+
+class _ByteLanes:
+    """Counters of one byte per element of an image, eight to a 64-bit word, over up to 255 rows; then wider ones."""
+
+    def __init__(self, layout: _Layout) -> None:
+        self.layout = layout
+        self.columns = prod(layout.shape)
+        # Words need rows of a multiple of eight bytes: take `fold` images as one row where an image is not.
+        self.fold = 8 // gcd(self.columns, 8)
+        with torch.inference_mode(False):
+            self.words = torch.zeros(self.fold * self.columns // 8, dtype=torch.int64)
+            self.wide = torch.zeros(self.fold, self.columns, dtype=torch.int64)
+        self.pending = 0
+
+    def add(self, images: Tensor) -> int:
+        """Count non-negative ``images`` (N, columns), but for the last few; returns how many those are."""
+        width = self.fold * self.columns
+        whole = len(images) // self.fold
+        rows = images[: whole * self.fold].view(whole, width)
+        flags = torch.empty(min(whole, max(1, _CHUNK_BYTES // width)), width, dtype=torch.bool)
+        start = 0
+        while start < whole:
+            step = min(len(flags), whole - start, _ROWS_PER_WORD_SUM - self.pending)
+            chunk = flags[:step].copy_(rows[start : start + step])
+            self.words += chunk.view(torch.int64).sum(0)
+            start, self.pending = start + step, self.pending + step
+            if self.pending == _ROWS_PER_WORD_SUM:
+                self._widen()
+        return len(images) - whole * self.fold
+
+    def per_unit(self) -> Tensor:
+        """The sums over images and positions: int64, shape ``(units,)``."""
+        self._widen()
+        shape, unit = self.layout.shape, self.layout.unit
+        per_element = self.wide.sum(0).view(prod(shape[:unit]), shape[unit], prod(shape[unit + 1 :]))
+        # Two steps: the reduction over the outer dimension is the vectorised one.
+        return per_element.sum(0).sum(1)
+
+    def _widen(self) -> None:
+        self.wide += self.words.view(torch.uint8).view(self.fold, self.columns)
+        self.words.zero_()
+        self.pending = 0
 
 
 def _count_plainly(output: Tensor, unit_dim: int) -> Tensor:
     others = [d for d in range(output.dim()) if d != unit_dim]
     return (output > 0).sum(dim=others, dtype=torch.int64)
-
-
-def _count_over_images(rows: Tensor) -> Tensor | None:
-    """Count elements above zero in each column of non-negative ``rows`` (N, K): int64 (K,), or None with any NaN."""
-    images, columns = rows.shape
-    # Words need rows of a multiple of eight bytes: take `fold` images as one row where K is not.
-    fold = 8 // gcd(columns, 8)
-    whole = images // fold
-    flags = torch.empty(min(whole, max(1, _CHUNK_BYTES // (fold * columns))) * fold, columns, dtype=torch.bool)
-    counts = torch.zeros(fold, columns, dtype=torch.int64)
-    words = torch.zeros(fold * columns // 8, dtype=torch.int64)
-    total = rows.new_zeros((), dtype=torch.float32)
-    pending = 0
-    start = 0
-    while start < whole:
-        step = min(len(flags) // fold, whole - start, _ROWS_PER_WORD_SUM - pending)
-        chunk = rows[start * fold : (start + step) * fold]
-        total += chunk.sum(
-            dtype=torch.float32
-        )  # NaN here if and only if there is one in the chunk: nothing is negative
-        bytes_ = flags[: step * fold].copy_(chunk)
-        words += bytes_.view(step, fold * columns).view(torch.int64).sum(0)
-        start += step
-        pending += step
-        if pending == _ROWS_PER_WORD_SUM:
-            counts += words.view(torch.uint8).view(fold, columns)
-            words.zero_()
-            pending = 0
-    counts += words.view(torch.uint8).view(fold, columns)
-    rest = rows[whole * fold :]
-    total += rest.sum(dtype=torch.float32)
-    if total.isnan():  # on the CPU: nothing to wait for
-        return None
-    return counts.sum(0) + (rest > 0).sum(0)

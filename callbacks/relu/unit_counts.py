@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from callbacks.relu.sites import ReLUCall
-from callbacks.relu.unit_activity import count_active
+from callbacks.relu.unit_activity import ActivityCounter
 
 
 @dataclass
@@ -100,7 +100,7 @@ class UnitCounter:
         self._images = self._batch = self._keep = 0
         self._meta: dict[str, tuple[str, int, bool]] = {}
         self._pairs: dict[str, int] = {}
-        self._active: dict[str, Tensor] = {}
+        self._active: dict[str, ActivityCounter] = {}
         self._magnitude: dict[str, Tensor] = {}
 
     def begin_batch(self, images: int, keep: int) -> None:
@@ -122,21 +122,19 @@ class UnitCounter:
             output = output[: self._keep]
         if output.numel() == 0:
             return
-        active = count_active(output, dim)
+        units = output.shape[dim]
         if call.site not in self._active:
-            pairs_per_row = call.output[:1].numel() // len(active)
-            self._meta[call.site] = (call.activation, pairs_per_row, call.first_layer)
+            self._meta[call.site] = (call.activation, call.output[:1].numel() // units, call.first_layer)
             self._pairs[call.site] = 0
-            # Normal tensors, so that they outlive inference mode.
-            with torch.inference_mode(False):
-                self._active[call.site] = torch.zeros(len(active), dtype=torch.int64, device=output.device)
-                if self._magnitudes:
-                    self._magnitude[call.site] = torch.zeros(len(active), device=output.device)
-        if len(active) != len(self._active[call.site]):
+            self._active[call.site] = ActivityCounter(units, output.device)
+            if self._magnitudes:
+                with torch.inference_mode(False):  # normal tensors outlive inference mode
+                    self._magnitude[call.site] = torch.zeros(units, device=output.device)
+        if units != self._active[call.site].units:
             del self._active[call.site]
             raise ValueError("its number of units changes")
-        self._active[call.site] += active
-        self._pairs[call.site] += output.numel() // len(active)
+        self._active[call.site].add(output, dim)
+        self._pairs[call.site] += output.numel() // units
         if self._magnitudes:
             others = [d for d in range(output.dim()) if d != dim]
             self._magnitude[call.site] += output.abs().sum(dim=others, dtype=torch.float32)
@@ -144,11 +142,11 @@ class UnitCounter:
     def take(self) -> WindowCounts:
         """Fetch everything from the device at once, and start anew."""
         sites = list(self._active)
-        flat = torch.cat([self._active[s] for s in sites]).tolist() if sites else []
+        flat = torch.cat([self._active[s].counts() for s in sites]).tolist() if sites else []
         magnitudes = torch.cat([self._magnitude[s] for s in sites]).tolist() if sites and self._magnitudes else None
         window, start = WindowCounts(self._images), 0
         for site in sites:
-            end = start + len(self._active[site])
+            end = start + self._active[site].units
             magnitude = None if magnitudes is None else magnitudes[start:end]
             activation, positions, first = self._meta[site]
             window.sites[site] = SiteCounts(activation, positions, first, self._pairs[site], flat[start:end], magnitude)

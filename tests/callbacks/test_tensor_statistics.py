@@ -26,6 +26,25 @@ def test_finite_values_agree_with_numpy(shape):
     assert (found.finite, found.nonfinite) == (tensor.numel(), 0)
 
 
+@pytest.mark.parametrize("strange", [None, torch.nan, torch.inf])
+def test_single_precision_agrees_with_numpy_with_and_without_a_strange_element(strange):
+    tensor = torch.randn(5000, generator=torch.Generator().manual_seed(0))
+    finite = tensor.clone()
+    if strange is not None:
+        tensor[7] = strange
+        finite = torch.cat([tensor[:7], tensor[8:]])
+
+    found = statistics(tensor, bins=16)
+
+    counts, edges = np.histogram(finite.numpy(), bins=16)
+    assert found.counts == counts.tolist()
+    assert found.limits == pytest.approx(edges[1:].tolist(), abs=1e-6)
+    assert (found.minimum, found.maximum) == (finite.min().item(), finite.max().item())
+    assert found.total == pytest.approx(finite.double().sum().item())
+    assert found.squares == pytest.approx(finite.double().square().sum().item())
+    assert (found.finite, found.nonfinite) == (len(finite), 5000 - len(finite))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_every_element_is_in_a_bucket_whatever_the_precision(dtype):
     tensor = torch.randn(5000, generator=torch.Generator().manual_seed(0)).to(dtype)

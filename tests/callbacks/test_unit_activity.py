@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from callbacks.relu.unit_activity import count_active
+from callbacks.relu.unit_activity import ActivityCounter, count_active
 
 
 def reference(output: torch.Tensor, unit_dim: int) -> list[int]:
@@ -75,3 +75,27 @@ def test_the_smallest_subnormal_is_above_zero_and_minus_zero_is_not():
     output[0, 2, 0, 0] = 1e-45
 
     assert count_active(output, 1).tolist() == [0, 0, 1, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("shape", [(100, 8, 14, 14), (90, 3, 15, 15)])  # 300 and 270 images: a byte could overflow
+def test_counts_add_up_over_batches(shape):
+    batches = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)).relu() for seed in range(3)]
+    counter = ActivityCounter(shape[1], torch.device("cpu"))
+
+    for batch in batches:
+        counter.add(batch, 1)
+
+    assert counter.counts().tolist() == reference(torch.cat(batches), 1)
+
+
+def test_counts_add_up_over_batches_of_different_layouts_and_with_a_nan():
+    first = torch.ones(64, 8, 16, 16)
+    nan = first.clone()
+    nan[3, 5, 0, 0] = torch.nan
+    counter = ActivityCounter(8, torch.device("cpu"))
+
+    for batch in (first, nan, first.to(memory_format=torch.channels_last), first[:2, :, :4, :4]):
+        counter.add(batch, 1)
+
+    each = 3 * 64 * 256 + 2 * 16
+    assert counter.counts().tolist() == [each] * 5 + [each - 1] + [each] * 2
