@@ -83,7 +83,7 @@ class WeightHistogramMonitor(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         # Gradients do not live until the end of the epoch: Lightning frees them before validation.
-        if not self._measures(trainer) or not is_epochs_last_batch(trainer):
+        if not is_epochs_last_batch(trainer) or not self._measures(trainer):
             return
         stepping, optimised = _parameters_of([optimizer]), _parameters_of(trainer.optimizers)
         for parameter, name in self._names.items():

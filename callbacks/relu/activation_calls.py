@@ -34,10 +34,10 @@ _FEATURES_LAST = {
 }  # fmt: skip
 
 # Every function that one of the questions below is about.
-NOTED: frozenset[Any] = frozenset(
-    (*_RELU, F.relu6, *_HARDTANH, *_CLAMP, *_CLAMP_MIN, F.threshold, F.hardswish)
-    + (*_CANNOT_DIE, *_FEATURES_SECOND, *_FEATURES_LAST)
-)
+NOTED: frozenset[Any] = frozenset().union(
+    _RELU, {F.relu6}, _HARDTANH, _CLAMP, _CLAMP_MIN, {F.threshold, F.hardswish},
+    _CANNOT_DIE, _FEATURES_SECOND, _FEATURES_LAST,
+)  # fmt: skip
 
 # Modules that are nothing but an activation: a call inside them is theirs, not "their relu".
 ACTIVATION_MODULES = (
