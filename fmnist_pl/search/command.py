@@ -31,9 +31,16 @@ def main(args: list[str]) -> int:
     options, fit_options = parse(args)
 
     # Imported here: torch takes seconds, and a wrong call needs no torch.
+    from fmnist_pl.search.small_space import count_configurations
     from fmnist_pl.search.space import DEFAULT, read_space
 
     space = read_space(Path(options.space or DEFAULT))
+    count = count_configurations(space)
+    if count == 0:
+        raise UserError(f"The space {options.space} holds no configuration that may be trained.", exit_code=2)
+    if count is not None and count < options.trials:
+        print(f"The space holds {count} configurations, so there will be {count} trials at most.", file=sys.stderr)
+        options.trials = count
     settings = _settings(options, space, fit_options)
     name = options.study or _study_name(settings)
     folder = Path(options.output or Path(options.logdir) / "search" / name)

@@ -9,6 +9,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from fmnist_pl.errors import UserError
 from fmnist_pl.search import losses
 from fmnist_pl.search.liveness import GRACE_SECONDS, Liveness
 from fmnist_pl.search.presence import Presence
@@ -113,6 +114,8 @@ class Ledger:
         self.study.sampler = ConstrainedTPE(space.distributions, space.refusal, space.first, self.seed, before)
         for name, distribution in space.distributions.items():
             suggest(trial, name, distribution)
+        if reason := space.refusal(trial.params):  # nothing was drawn: every name has one value
+            raise UserError(f"The only configuration of the space may not be trained: {reason}", exit_code=2)
         overlay, parameters = space.overlay(trial.params), space.parameters(trial.params)
         trial.set_user_attr("overlay", overlay)
         trial.set_user_attr("parameters", parameters)

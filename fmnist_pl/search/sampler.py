@@ -8,14 +8,15 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import TPESampler
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial
 
 from fmnist_pl.errors import UserError
+from fmnist_pl.search.tally import LOST
 
 RANDOM_TRIALS = 10  # before the estimators have enough to go by
 _MOST_DRAWS = 1_000  # before a space is taken to hold nothing that may be trained
 _ESTIMATED_DRAWS = 50  # of these; then at random
-_DRAWS_FOR_SOMETHING_NEW = 100
+_DRAWS_FOR_SOMETHING_NEW = 800
 
 Refusal = Callable[[Mapping[str, Any]], str | None]
 
@@ -68,7 +69,7 @@ class ConstrainedTPE(TPESampler):
         """
         if self.ordinal < len(self.first):
             return {name: self.first[self.ordinal][name] for name in search_space}
-        tried = {_key(one.params) for one in study.get_trials(deepcopy=False) if one.state != TrialState.WAITING}
+        tried = {_key(one.params) for one in study.get_trials(deepcopy=False) if one.user_attrs.get(LOST) != "void"}
         reason = None
         for draw in range(_MOST_DRAWS):
             estimated = super().sample_relative(study, trial, search_space) if draw < _ESTIMATED_DRAWS else {}

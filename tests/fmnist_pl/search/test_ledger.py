@@ -177,3 +177,11 @@ def test_the_files_of_dead_searches_are_taken_away(books, tmp_path):
     books().close()
 
     assert [path.stem for path in (tmp_path / "same" / "searches").iterdir()] == [living.presence.token]
+
+
+def test_a_trial_that_was_stopped_before_it_began_is_suggested_again(books):
+    book = books()
+    stopped = book.begin(2)
+    book.lose(stopped.number, "it was stopped before it began", "void")
+
+    assert book.begin(2).overlay == stopped.overlay

@@ -88,6 +88,7 @@ def test_ctrl_c_keeps_everything_and_says_how_to_go_on(words, tmp_path):
         (["--trainer.max_epochs=3"], "The search sets --trainer.max_epochs for every trial itself. Use --epochs"),
         (["--trainer.logger=false"], "The search sets --trainer.logger for every trial itself. Use --logdir"),
         (["--resume=last"], "The search sets --resume for every trial itself"),
+        (["--space", "full.yaml"], "The space full.yaml holds no configuration that may be trained"),
         (["--space", "none.yaml"], "There is no configuration none.yaml"),
         (["--trainer.devices=2"], "A trial trains on one device. Train several at a time with --jobs"),
         (["--storage", "postgresql://127.0.0.1:1/none"], "The storage postgresql://127.0.0.1:1/none cannot be used"),
@@ -95,6 +96,7 @@ def test_ctrl_c_keeps_everything_and_says_how_to_go_on(words, tmp_path):
 )
 def test_wrong_calls_are_refused(tmp_path, monkeypatch, options, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "full.yaml").write_text("space: {hidden_width: [9999]}")
     with pytest.raises(UserError, match=message):
         main(["--dataset", "synthetic", *options])
 
@@ -109,7 +111,9 @@ def test_an_option_that_fit_does_not_take_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_search_that_is_told_to_end_ends_its_workers(words, tmp_path):
-    process = subprocess.Popen([sys.executable, "-m", "fmnist_pl", "search", *words, "--trials", "1000"], stderr=-3)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fmnist_pl", "search", *words, "--trials", "1000"], stderr=subprocess.DEVNULL
+    )
     log = tmp_path / "logs" / "search" / "tiny" / "output"
     deadline = time.monotonic() + 60
     while not any(path.read_text() for path in log.glob("*.log")):
@@ -127,3 +131,13 @@ def children_of(pid):
         pytest.skip("the system does not list a process's children")
     with open(f"/proc/{pid}/task/{pid}/children") as file:
         return file.read().split()
+
+
+def test_a_small_space_is_searched_once(words, tmp_path, capsys):
+    (tmp_path / "tiny.yaml").write_text("space: {activation: [relu, gelu]}\nfixed: {channels: 2, hidden_width: 0}")
+
+    assert main(words) == 0
+    assert "The space holds 2 configurations, so there will be 2 trials at most." in capsys.readouterr().err
+    folder = tmp_path / "logs" / "search" / "tiny" / "configurations"
+    tried = [yaml.safe_load(path.read_text())["model"]["activation"] for path in folder.iterdir()]
+    assert sorted(tried) == ["gelu", "relu"]
