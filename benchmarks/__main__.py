@@ -30,7 +30,9 @@ def monitors(arguments: argparse.Namespace) -> Report:
     """What the monitors add to an epoch, in rounds enough for a claim of one percent."""
     report = Report(machine(arguments.threads))
     with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
-        groups.monitors_on_and_off(workshop, report, arguments.rounds or 10)
+        rounds = arguments.rounds or 10
+        groups.monitors_on_and_off(workshop, report, rounds)
+        groups.seconds_that_monitors_add(workshop, report, 4 * rounds)
     return report
 
 

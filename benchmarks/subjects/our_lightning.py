@@ -25,10 +25,16 @@ MONITORS = {  # of those that `--monitors=off` takes out, which stay
 
 
 class EpochGate(pl.Callback):
-    """Holds every epoch at its start until the channel says go; reports the epoch before."""
+    """Holds every epoch at its start until the channel says go; reports the epoch before.
 
-    def __init__(self, steps: int) -> None:
-        self.steps, self._channel, self._start = steps, Channel(), 0.0
+    Args:
+        steps: Of an epoch.
+        alternate: Take the monitors out in every second epoch: on, off, off, on, and so on.
+    """
+
+    def __init__(self, steps: int, alternate: bool = False) -> None:
+        self.steps, self.alternate, self._channel, self._start = steps, alternate, Channel(), 0.0
+        self._everything: list[pl.Callback] = []
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report the epoch that ended, wait, and start the clock."""
@@ -39,6 +45,11 @@ class EpochGate(pl.Callback):
                 torch.cuda.synchronize()
             self._channel.report((time.perf_counter() - self._start) / self.steps)
         self._channel.wait()
+        if self.alternate:
+            self._everything = self._everything or list(trainer.callbacks)  # type: ignore[attr-defined]
+            on = trainer.current_epoch % 4 in (0, 3)
+            kept = [c for c in self._everything if on or type(c).__name__ not in MONITORS["all"]]
+            trainer.callbacks = kept  # type: ignore[attr-defined]
         self._start = time.perf_counter()
 
 
@@ -46,6 +57,7 @@ def main() -> None:
     """Run ``fmnist fit`` for as many epochs as there are rounds."""
     parser = options.parser(__doc__)
     parser.add_argument("--monitors", choices=MONITORS, default="off")
+    parser.add_argument("--alternate", action="store_true", help="With the monitors in every second epoch only.")
     parser.add_argument(
         "--validation", action="store_true", help="Validate after each epoch, save the best checkpoint."
     )
@@ -61,7 +73,10 @@ def main() -> None:
         for entry in everything
         if (name := entry["class_path"].rsplit(".", 1)[-1]) in wanted or (name not in known and arguments.validation)
     ]
-    gate = {"class_path": f"{__name__}.EpochGate", "init_args": {"steps": arguments.steps}}
+    gate = {
+        "class_path": f"{__name__}.EpochGate",
+        "init_args": {"steps": arguments.steps, "alternate": arguments.alternate},
+    }
     with tempfile.TemporaryDirectory() as folder:
         overlay = Path(folder) / "measured.yaml"
         overlay.write_text(yaml.safe_dump({"trainer": {"callbacks": [*callbacks, gate]}}))
