@@ -61,12 +61,12 @@ def _search(
 ) -> "Study":
     """Have the study's trials trained."""
     from fmnist_pl.compare.display import Display
-    from fmnist_pl.search.crew import worker_starter
     from fmnist_pl.search.ledger import Ledger
     from fmnist_pl.search.presence import Presence
     from fmnist_pl.search.storage import StudyStorage
     from fmnist_pl.search.study import open_study
-    from fmnist_pl.search.supervisor import Supervisor
+    from fmnist_pl.search.workers.crew import worker_starter
+    from fmnist_pl.search.workers.supervisor import Supervisor
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def _search(
     display.line(f"Runs, and the report at the end: {folder}")
     if study.user_attrs["code"] != settings.code:
         display.line("Note: the code or its libraries changed since this study began; its trials are of both.")
-    start = worker_starter(options.jobs, [sys.executable, "-m", "fmnist_pl.search.worker"])
+    start = worker_starter(options.jobs, [sys.executable, "-m", "fmnist_pl.search.workers.worker"])
     Supervisor(ledger, settings, folder, options.jobs, options.trials, display, start).run()
     return study
 

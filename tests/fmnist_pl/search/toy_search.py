@@ -16,8 +16,8 @@ from fmnist_pl.search.ledger import Ledger
 from fmnist_pl.search.presence import Presence
 from fmnist_pl.search.storage import StudyStorage
 from fmnist_pl.search.study import Settings, open_study
-from fmnist_pl.search.supervisor import Supervisor
-from fmnist_pl.search.worker_process import WorkerProcess
+from fmnist_pl.search.workers.supervisor import Supervisor
+from fmnist_pl.search.workers.worker_process import WorkerProcess
 
 # Speaks a worker's protocol: two epochs, and an accuracy that is a parabola of the overlay's x.
 _WORKER = """

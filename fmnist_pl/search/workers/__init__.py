@@ -1,0 +1,1 @@
+"""Has trials trained: the supervisor hands them out, each worker process trains one after the other."""
