@@ -38,6 +38,10 @@ class ReLUSites(TorchFunctionMode):
     Outside a pass it is not on torch's mode stack and costs nothing. Between ``attach`` and ``detach`` every visible
     module has a forward pre-hook and a forward hook that say on whose behalf a function is called.
 
+    Every call of a torch function costs microseconds while the mode is on, also those of losses, metrics and logging.
+    So if the first pass after ``attach`` calls no activation and no operation with weights outside of modules, later
+    ones watch the inside of modules only.
+
     Args:
         report: Called with every `ReLUCall`; runs with the mode off.
     """
@@ -49,7 +53,9 @@ class ReLUSites(TorchFunctionMode):
         self.opaque: dict[str, str] = {}  # the part of `unwatched` that hides calls altogether
         self._report = report
         self._undo: list[Callable[[], None]] = []
-        self._active = self._paused = False
+        self._active = self._paused = self._passing = False
+        self._first_pass = True
+        self._outside = False  # whether anything of interest happens outside of modules
         self._modules: list[tuple[str, bool] | None] = []  # name and "is an activation"; None inside a metric
         self._calls: Counter[str] = Counter()
         self._weighted = 0
@@ -58,6 +64,7 @@ class ReLUSites(TorchFunctionMode):
     def attach(self, root: nn.Module) -> None:
         """Learn the modules' names; call `detach` whatever happens after."""
         self.detach()
+        self._first_pass, self._outside = True, False
         for name, module, reason in walk_visible(root):
             if reason is not None:
                 self.opaque[name or type(root).__name__] = self.unwatched[name or type(root).__name__] = reason
@@ -76,14 +83,22 @@ class ReLUSites(TorchFunctionMode):
 
     def begin_pass(self) -> None:
         """Start to watch one forward pass."""
-        self.end_pass()
+        self._deactivate()
+        self._paused = False
         self._modules.clear()
         self._calls.clear()
         self._weighted, self._feature_dim = 0, 1
-        self._activate()
+        self._passing = True
+        if self._first_pass or self._outside:
+            self._activate()
 
     def end_pass(self) -> None:
         """Stop to watch."""
+        self._first_pass &= not self._passing
+        self._passing = False
+        self._deactivate()
+
+    def _deactivate(self) -> None:
         if self._active:
             self._active = False
             self.__exit__(None, None, None)
@@ -98,6 +113,7 @@ class ReLUSites(TorchFunctionMode):
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
         if func in NOTED:  # most calls are none of ours: a batch makes a hundred
+            self._outside |= not self._modules
             self._see(func, args, kwargs, output)
         return output
 
@@ -140,10 +156,14 @@ class ReLUSites(TorchFunctionMode):
 
     def _enter_module(self, frame: tuple[str, bool] | None, module: nn.Module, args: object) -> None:
         self._modules.append(frame)
+        if frame is not None and self._passing and not self._active and not self._paused:
+            self._activate()
 
     def _leave_module(self, frame: tuple[str, bool] | None, module: nn.Module, args: object, output: object) -> None:
         while self._modules and self._modules.pop() is not frame:
             pass  # frames of modules that raised
+        if not self._modules and not self._first_pass and not self._outside:
+            self._deactivate()
 
     def _activate(self) -> None:
         self.__enter__()
@@ -151,10 +171,11 @@ class ReLUSites(TorchFunctionMode):
 
     def _pause(self) -> None:
         self._paused = self._active
-        self.end_pass()
+        self._deactivate()
 
     def _resume(self) -> None:
         if self._paused:
+            self._paused = False
             self._activate()
 
     def _step_aside_for(self, module: nn.Module) -> None:

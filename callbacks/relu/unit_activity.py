@@ -32,6 +32,8 @@ class ActivityCounter:
         with torch.inference_mode(False):  # normal tensors outlive inference mode
             self._total = torch.zeros(units, dtype=torch.int64, device=device)
         self._lanes: _ByteLanes | None = None
+        self._key: tuple[object, ...] | None = None  # of the outputs that `_layout` describes
+        self._layout: _Layout | None = None
 
     def add(self, output: Tensor, unit_dim: int) -> None:
         """Count one batch.
@@ -41,7 +43,10 @@ class ActivityCounter:
                 NaN is not above zero, so it does not count.
             unit_dim: The dimension that holds the units: 1 for ``(N, C, H, W)`` and ``(N, F)``.
         """
-        layout = _dense_layout(output, unit_dim)
+        key = (output.shape[1:], output.stride(), unit_dim)
+        if key != self._key or output.numel() < _SMALL:
+            self._key, self._layout = key, _dense_layout(output, unit_dim)
+        layout = self._layout
         # The flags take NaN for true; the maximum shows whether there is one. On a CPU there is nothing to wait for.
         if layout is None or output.amax().isnan():
             self._total += _count_plainly(output, unit_dim)

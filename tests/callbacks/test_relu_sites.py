@@ -199,6 +199,49 @@ def test_a_pass_that_raises_leaves_nothing_after_detach_and_names_the_next_pass_
     assert _get_current_function_mode_stack() == []
 
 
+def test_later_passes_watch_the_inside_of_modules_only():
+    net, calls, stacks = nn.Sequential(nn.Linear(3, 3), nn.ReLU()), [], []
+    sites = ReLUSites(calls.append)
+    sites.attach(net)
+    for _ in range(3):
+        sites.begin_pass()
+        net(torch.randn(2, 3))
+        stacks.append(len(_get_current_function_mode_stack()))
+        sites.end_pass()
+    sites.detach()
+
+    assert [call.site for call in calls] == ["1", "1", "1"]
+    assert stacks == [1, 0, 0]
+
+
+def test_a_relu_outside_of_modules_is_seen_in_every_pass():
+    net, calls = nn.Linear(3, 3), []
+    sites = ReLUSites(calls.append)
+    sites.attach(net)
+    for _ in range(3):
+        sites.begin_pass()
+        F.relu(net(torch.randn(2, 3)))
+        sites.end_pass()
+    sites.detach()
+
+    assert [call.site for call in calls] == ["relu", "relu", "relu"]
+
+
+def test_a_relu_outside_of_modules_is_seen_after_a_first_pass_that_raised():
+    net, calls = nn.Linear(3, 3), []
+    sites = ReLUSites(calls.append)
+    sites.attach(net)
+    sites.begin_pass()
+    with pytest.raises(RuntimeError):
+        net(torch.randn(2, 4))
+    sites.begin_pass()
+    F.relu(net(torch.randn(2, 3)))
+    sites.end_pass()
+    sites.detach()
+
+    assert [call.site for call in calls] == ["relu"]
+
+
 class Parts(nn.Module):
     def __init__(self, hidden: nn.Module) -> None:
         super().__init__()
