@@ -8,8 +8,8 @@ from torch import Tensor
 
 # Rows whose 0/1 bytes may be added before a byte could overflow.
 _ROWS_PER_WORD_SUM = 255
-# Bytes of 0/1 flags written before they are added up.
-_CHUNK_BYTES = 2 << 20
+# Bytes of 0/1 flags written before they are added up: few enough for a chunk to stay in the cores' own caches.
+_CHUNK_BYTES = 1 << 19
 # Below this many elements the plain reduction is as fast as setting up the byte-lane one.
 _SMALL = 1 << 15
 
@@ -47,17 +47,14 @@ class ActivityCounter:
         if key != self._key or output.numel() < _SMALL:
             self._key, self._layout = key, _dense_layout(output, unit_dim)
         layout = self._layout
-        # The flags take NaN for true; the maximum shows whether there is one. On a CPU there is nothing to wait for.
-        if layout is None or output.amax().isnan():
+        if layout is None:
             self._total += _count_plainly(output, unit_dim)
             return
         if self._lanes is None or self._lanes.layout != layout:
             self._empty_lanes()
             self._lanes = _ByteLanes(layout)
-        rows = output.permute(layout.order).flatten(1)
-        left = self._lanes.add(rows)
-        if left:
-            self._total += _count_plainly(output[len(output) - left :], unit_dim)
+        for left in self._lanes.add(output.permute(layout.order).flatten(1)):
+            self._total += _count_plainly(output[left], unit_dim)
 
     def counts(self) -> Tensor:
         """The sums so far: int64, shape ``(units,)``."""
@@ -109,21 +106,29 @@ class _ByteLanes:
             self.wide = torch.zeros(self.fold, self.columns, dtype=torch.int64)
         self.pending = 0
 
-    def add(self, images: Tensor) -> int:
-        """Count non-negative ``images`` (N, columns), but for the last few; returns how many those are."""
+    def add(self, images: Tensor) -> list[slice]:
+        """Count non-negative ``images`` (N, columns), but for the last few and those near a NaN; returns which."""
         width = self.fold * self.columns
         whole = len(images) // self.fold
         rows = images[: whole * self.fold].view(whole, width)
+        left = [slice(whole * self.fold, None)] if whole * self.fold < len(images) else []
         flags = torch.empty(min(whole, max(1, _CHUNK_BYTES // width)), width, dtype=torch.bool)
         start = 0
         while start < whole:
-            step = min(len(flags), whole - start, _ROWS_PER_WORD_SUM - self.pending)
-            chunk = flags[:step].copy_(rows[start : start + step])
-            self.words += chunk.view(torch.int64).sum(0)
-            start, self.pending = start + step, self.pending + step
-            if self.pending == _ROWS_PER_WORD_SUM:
-                self._widen()
-        return len(images) - whole * self.fold
+            stop = min(start + len(flags), whole, start + _ROWS_PER_WORD_SUM - self.pending)
+            chunk = rows[start:stop]
+            marked = flags[: stop - start].copy_(chunk)
+            # A flag takes NaN for true. Nothing is negative, so the sum is NaN if and only if an element is. The chunk
+            # is still in the cache, and on a CPU there is nothing to wait for.
+            if chunk.sum(dtype=torch.float32).isnan():
+                left.append(slice(start * self.fold, stop * self.fold))
+            else:
+                self.words += marked.view(torch.int64).sum(0)
+                self.pending += stop - start
+                if self.pending == _ROWS_PER_WORD_SUM:
+                    self._widen()
+            start = stop
+        return left
 
     def per_unit(self) -> Tensor:
         """The sums over images and positions: int64, shape ``(units,)``."""
