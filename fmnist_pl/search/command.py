@@ -48,7 +48,7 @@ def main(args: list[str]) -> int:
     try:
         with contextlib.ExitStack() as cleanup:
             study = _search(options, settings, name, folder, cleanup)
-            _conclude(study, options, settings, folder)
+            _conclude(study, options, folder)
     except KeyboardInterrupt:
         command = "the same command" if "@" in (options.storage or "") else f"fmnist search {shlex.join(args)}"
         print(f"\nStopped. Finished trials are kept. Go on with: {command}", file=sys.stderr)
@@ -88,7 +88,7 @@ def _search(
     return study
 
 
-def _conclude(study: "Study", options: argparse.Namespace, settings: "Settings", folder: Path) -> None:
+def _conclude(study: "Study", options: argparse.Namespace, folder: Path) -> None:
     """Write the winner and the report, confirm the winner, and report again with that."""
     from fmnist_pl.search.confirmation import confirm
     from fmnist_pl.search.report import write_report
@@ -96,13 +96,11 @@ def _conclude(study: "Study", options: argparse.Namespace, settings: "Settings",
 
     write_report(study, folder, None)
     winner = write_winner(study, folder)
-    seeds = options.confirm_seeds
-    if seeds is None:
-        seeds = [settings.seed + further for further in (1, 2, 3)]
-    if seeds:
+    if seeds := options.confirm_seeds:
         logs = Path(options.logdir)
         confirmation = confirm(study, winner, folder, seeds, options.confirm_epochs, options.jobs, logdir=logs)
         write_report(study, folder, confirmation)
+        print(confirmation.sentence)
     print(f"Winner: {winner}\nReport: {folder / 'report.md'}, report.html, trials.csv")
     print(f"Train it: fmnist fit --variant {shlex.quote(str(winner))}")
 

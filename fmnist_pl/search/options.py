@@ -15,6 +15,8 @@ _EPILOGUE = """\
 Stopped or killed, the same command goes on where it was; with more --trials, a finished search goes on too. The same
 command on other machines shares the study, if --storage is a database that all of them reach (one of them with, the
 others without confirmation: --confirm_seeds without a number)."""
+_SEEDS = 2**32
+_EPOCHS_TO_CONFIRM = 10
 # What every trial must have in common, and the option that says it.
 _TAKEN = {
     "variant": "--space",
@@ -25,6 +27,9 @@ _TAKEN = {
     "trainer.logger": "--logdir",
     "data.dataset": "--dataset",
     "data.training_images": "--images",
+    "data.batch_size": "`fixed` in --space",
+    "data.augmentation": "`fixed` in --space",
+    "model": "`fixed` in --space",  # else it would overrule what was suggested
     "test_checkpoint": None,
     "resume": None,
 }
@@ -41,13 +46,18 @@ def parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} must be at least 1, got {value}.", exit_code=2)
-    if not 0 <= options.seed < 2**32:
-        raise UserError(f"--seed must be a whole number from 0 to 4294967295, got {options.seed}.", exit_code=2)
+    for name, seeds in (("seed", [options.seed]), ("confirm_seeds", options.confirm_seeds or [])):
+        if wrong := [seed for seed in seeds if not 0 <= seed < _SEEDS]:
+            raise UserError(f"--{name} must be a whole number from 0 to {_SEEDS - 1}, got {wrong[0]}.", exit_code=2)
     if options.study is not None and not re.fullmatch(r"\w[\w.-]*", options.study):
         raise UserError(
             f"--study must be letters, digits, dots, dashes and underscores, got {options.study!r}.", exit_code=2
         )
     _refuse_taken(fit_options)
+    if options.confirm_seeds is None:
+        options.confirm_seeds = [(options.seed + further) % _SEEDS for further in (1, 2, 3)]
+    if options.confirm_epochs is None:
+        options.confirm_epochs = max(_EPOCHS_TO_CONFIRM, options.epochs)
     return options, fit_options
 
 
@@ -82,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--study", help="Its name. Default: made of the space's name and the options.")
     parser.add_argument("--dataset", choices=["fashion_mnist", "synthetic"], default="fashion_mnist")
     parser.add_argument("--confirm_seeds", nargs="*", type=int, help="Default: the three after --seed.")
-    parser.add_argument("--confirm_epochs", type=int, default=10, help="Of each. Default: %(default)s.")
+    parser.add_argument("--confirm_epochs", type=int, help="Of each. Default: 10, or --epochs if those are more.")
     parser.add_argument("--logdir", default="lightning_logs", help="Where runs leave their folders.")
     parser.add_argument("--output", help="Folder of the results. Default: LOGDIR/search/STUDY.")
     return parser

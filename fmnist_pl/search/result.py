@@ -14,12 +14,8 @@ WINNER = "winner"  # the variant's name, and so that of its file
 
 def best_trial(study: Study) -> FrozenTrial | None:
     """The completed trial with the highest validation accuracy, the earliest of equals; None without any."""
-    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        return None
-    try:
-        return study.best_trial
-    except ValueError:  # some were completed, none within the constraints
-        return None
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))  # Optuna's databases order no equals
+    return max(trials, key=lambda trial: (trial.value, -trial.number), default=None)
 
 
 def write_winner(study: Study, folder: Path) -> Path:

@@ -19,6 +19,7 @@ from fmnist_pl.search.report.trial_records import csv_text, trial_records
 from fmnist_pl.search.report.verdicts import verdicts, what_mattered
 from fmnist_pl.search.result import WINNER, best_trial
 from fmnist_pl.search.sampler import RANDOM_TRIALS
+from fmnist_pl.search.tally import LOST, RETRY_OF
 
 
 def write_report(study: Study, folder: Path, confirmation: Confirmation | None) -> None:
@@ -96,10 +97,15 @@ def report(study: Study, folder: Path, confirmation: Confirmation | None) -> Doc
 
 
 def _given(study: Study) -> list[dict[str, Any]]:
-    """What the space names to be tried first."""
+    """What the space names to be tried first, as the first suggestions had it: the file may say 1e-3, or 1 for 1.0."""
     space = study.user_attrs.get("space")
     first = space.get("first") if isinstance(space, dict) else None
-    return [dict(choices) for choices in first or []]
+    suggested = [
+        trial.params
+        for trial in study.get_trials(deepcopy=False)
+        if RETRY_OF not in trial.system_attrs and trial.user_attrs.get(LOST) != "void"
+    ]
+    return suggested[: len(first or [])]
 
 
 def _validation_images(study: Study) -> int:

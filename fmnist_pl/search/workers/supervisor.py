@@ -93,10 +93,20 @@ class Supervisor:
                 self._crew.give(place, self._job(begun))
 
     def _job(self, begun: Begun) -> job.TrialJob:
-        """Write the trial's configuration and describe its training."""
+        """Write the trial's configuration and describe its training.
+
+        Raises:
+            UserError: It cannot be written.
+        """
         overlay = self.folder / "configurations" / f"trial_{begun.number:04}.yaml"
         head = f"# Trial {begun.number} of the search {self.ledger.study.study_name}.\n"
-        replace_durably(overlay, (head + yaml.safe_dump(begun.overlay, sort_keys=False)).encode())
+        try:
+            replace_durably(overlay, (head + yaml.safe_dump(begun.overlay, sort_keys=False)).encode())
+        except OSError as error:
+            raise UserError(
+                f"{overlay} cannot be written: {error.strerror or error}. Make room and repeat the command: finished "
+                "trials are not repeated."
+            ) from error
         settings = self.settings
         images = () if settings.subset is None else (f"--data.training_images={settings.subset}",)
         options = (f"--data.dataset={settings.data}", *images, *settings.options)

@@ -1,11 +1,13 @@
 """The winner's overlay."""
 
+import optuna
 import pytest
 import yaml
 
 from fmnist_pl.bounded_yaml import load_yaml
 from fmnist_pl.errors import UserError
 from fmnist_pl.search.result import best_trial, write_winner
+from fmnist_pl.search.storage import StudyStorage
 from tests.fmnist_pl.search.made_studies import failed, pruned, study, trial
 
 
@@ -15,6 +17,16 @@ def test_the_best_trial_has_the_highest_accuracy():
 
 def test_of_equals_the_earliest_is_the_best():
     assert best_trial(study(trial(0.9), trial(0.9))).number == 0
+
+
+def test_of_equals_in_a_database_the_earliest_is_the_best(tmp_path):
+    storage = StudyStorage(f"sqlite:///{tmp_path / 'study.db'}")
+    made = optuna.create_study(storage=storage.backend, direction="maximize")
+    running = [made.ask() for _ in range(3)]
+    for one, value in ((running[2], 0.9), (running[1], 0.9), (running[0], 0.8)):
+        made.tell(one, value)
+
+    assert best_trial(made).number == 1
 
 
 def test_a_pruned_trial_is_never_the_best():

@@ -12,6 +12,7 @@ import yaml
 
 from fmnist_pl.errors import UserError
 from fmnist_pl.search.command import main
+from fmnist_pl.search.options import parse
 
 SPACE = """
 space:
@@ -87,6 +88,10 @@ def test_ctrl_c_keeps_everything_and_says_how_to_go_on(words, tmp_path):
         (["--variant=sgd"], "The search sets --variant for every trial itself. Use --space"),
         (["--trainer.max_epochs=3"], "The search sets --trainer.max_epochs for every trial itself. Use --epochs"),
         (["--trainer.logger=false"], "The search sets --trainer.logger for every trial itself. Use --logdir"),
+        (["--model.learning_rate=0.1"], "The search sets --model for every trial itself. Use `fixed` in --space"),
+        (["--data.batch_size=8"], "The search sets --data.batch_size for every trial itself. Use `fixed` in --space"),
+        (["--confirm_seeds", "1", "-5"], "--confirm_seeds must be a whole number from 0 to 4294967295, got -5"),
+        (["--confirm_epochs", "0"], "--confirm_epochs must be at least 1, got 0"),
         (["--resume=last"], "The search sets --resume for every trial itself"),
         (["--space", "full.yaml"], "The space full.yaml holds no configuration that may be trained"),
         (["--space", "none.yaml"], "There is no configuration none.yaml"),
@@ -99,6 +104,14 @@ def test_wrong_calls_are_refused(tmp_path, monkeypatch, options, message):
     (tmp_path / "full.yaml").write_text("space: {hidden_width: [9999]}")
     with pytest.raises(UserError, match=message):
         main(["--dataset", "synthetic", *options])
+
+
+def test_the_winner_is_confirmed_with_the_next_three_seeds_for_as_many_epochs_as_the_search_or_more():
+    options, _ = parse(["--seed", "4294967294"])
+    assert (options.confirm_seeds, options.confirm_epochs) == ([4294967295, 0, 1], 10)
+
+    options, _ = parse(["--epochs", "20", "--confirm_seeds"])
+    assert (options.confirm_seeds, options.confirm_epochs) == ([], 20)
 
 
 def test_an_option_that_fit_does_not_take_is_refused(tmp_path, monkeypatch):

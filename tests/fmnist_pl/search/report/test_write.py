@@ -83,6 +83,17 @@ def test_one_trial_with_another_value_is_no_evidence(tmp_path):
     assert "| `optimizer` | - | - | - | - | - |" in text
 
 
+def test_what_the_space_names_first_is_told_from_what_was_drawn_also_when_it_was_lost_and_repeated(tmp_path):
+    first = {"conv_layers": 2, "learning_rate": 0.001}
+    lost = failed("killed", first, lost="killed")
+    drawn = [trial(0.5 + i / 100, {"conv_layers": 1, "learning_rate": 0.01}) for i in range(5)]
+    made = study(lost, trial(0.75, first, retries=[0]), *drawn, space={"first": [{**first, "learning_rate": "1e-3"}]})
+
+    assert "Under the same conditions the configuration that the space names reached 75.00 %." in written(
+        tmp_path, made
+    )
+
+
 def test_the_winner_s_further_seeds_are_in_it(tmp_path):
     text = written(tmp_path, layers_matter(), confirmed((0.90, 0.921), (0.90, 0.920), (0.90, 0.919)))
 

@@ -114,6 +114,17 @@ def test_a_worker_that_is_killed_loses_its_trial_which_is_tried_again_three_time
     assert "trial 0: its process ended by SIGKILL (out of memory?); it is tried again" in shown
 
 
+def test_a_configuration_that_cannot_be_written_ends_the_search_and_the_trial_waits(tmp_path, storage):
+    (tmp_path / "configurations").touch()
+
+    with pytest.raises(UserError, match=r"trial_0000\.yaml cannot be written: .*\. Make room and repeat the command"):
+        search(tmp_path, storage, 2)
+
+    (tmp_path / "configurations").unlink()
+    book, _ = search(tmp_path, storage, 2)
+    assert (book.tally().finished, len(book.trials())) == (2, 3)
+
+
 def test_the_same_seed_suggests_the_same(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
