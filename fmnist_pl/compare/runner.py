@@ -76,7 +76,7 @@ class Runner:
         if stale := sum(self.logs.of_other_code(run) for run in self._waiting):
             self.display.line(
                 f"{stale} of those to train were finished by another version of the code or its libraries; "
-                "--any_code accepts them as they are."
+                "`fmnist compare --any_code` accepts them as they are."
             )
         try:
             while self._waiting or self._slots:
@@ -119,8 +119,9 @@ class Runner:
         if not code_is_unchanged():
             log.close()
             raise UserError(
-                "The package's code was edited since this comparison began. Repeat the command; --any_code lets the "
-                "runs that are finished count. A copy of the repository of its own is safe from edits."
+                "The package's code was edited since this comparison began. Repeat the command; `fmnist compare "
+                "--any_code` lets the runs that are finished count. A copy of the repository of its own is "
+                "safe from edits."
             )
         gpus = available_gpus() if self.jobs > 1 else []
         environment = job_environment(slot, self.jobs, available_cpus(), gpus, os.environ)

@@ -23,7 +23,7 @@ def main(args: list[str]) -> int:
     """Run ``fmnist search`` with ``args``.
 
     Returns:
-        The exit status: 0; 130 after Ctrl-C, with how to go on on standard error.
+        The exit status: 0; 1 if a run of the confirmation failed; 130 after Ctrl-C, having said how to go on.
 
     Raises:
         UserError: For a wrong call, a storage that fails, or trials that cannot be trained.
@@ -48,12 +48,12 @@ def main(args: list[str]) -> int:
     try:
         with contextlib.ExitStack() as cleanup:
             study = _search(options, settings, name, folder, cleanup)
-            _conclude(study, options, folder)
+            confirmed = _conclude(study, options, folder)
     except KeyboardInterrupt:
         command = "the same command" if "@" in (options.storage or "") else f"fmnist search {shlex.join(args)}"
         print(f"\nStopped. Finished trials are kept. Go on with: {command}", file=sys.stderr)
         return 130
-    return 0
+    return 0 if confirmed else 1
 
 
 def _search(
@@ -88,21 +88,28 @@ def _search(
     return study
 
 
-def _conclude(study: "Study", options: argparse.Namespace, folder: Path) -> None:
-    """Write the winner and the report, confirm the winner, and report again with that."""
+def _conclude(study: "Study", options: argparse.Namespace, folder: Path) -> bool:
+    """Write the winner and the report, confirm the winner, and report again with that.
+
+    Returns:
+        Whether every run of the confirmation was trained.
+    """
     from fmnist_pl.search.confirmation import confirm
     from fmnist_pl.search.report import write_report
     from fmnist_pl.search.result import write_winner
 
     write_report(study, folder, None)
     winner = write_winner(study, folder)
+    confirmed = True
     if seeds := options.confirm_seeds:
         logs = Path(options.logdir)
         confirmation = confirm(study, winner, folder, seeds, options.confirm_epochs, options.jobs, logdir=logs)
         write_report(study, folder, confirmation)
         print(confirmation.sentence)
+        confirmed = all(run.failure is None for run in confirmation.comparison.runs)
     print(f"Winner: {winner}\nReport: {folder / 'report.md'}, report.html, trials.csv")
     print(f"Train it: fmnist fit --variant {shlex.quote(str(winner))}")
+    return confirmed
 
 
 def _settings(options: argparse.Namespace, space: Any, fit_options: list[str]) -> "Settings":  # noqa: ANN401

@@ -1,5 +1,6 @@
 """What a search found: its best trial, and that trial's configuration as an overlay."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
@@ -8,14 +9,20 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fmnist_pl.checkpoints.durable_file import replace_durably
 from fmnist_pl.errors import UserError
+from fmnist_pl.search.tally import is_lost
 
 WINNER = "winner"  # the variant's name, and so that of its file
 
 
 def best_trial(study: Study) -> FrozenTrial | None:
     """The completed trial with the highest validation accuracy, the earliest of equals; None without any."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))  # Optuna's databases order no equals
-    return max(trials, key=lambda trial: (trial.value, -trial.number), default=None)
+    return best_of(study.get_trials(deepcopy=False))
+
+
+def best_of(trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
+    """The best of ``trials``. Optuna's own ``best_trial`` may be any of equals, where it asks a database."""
+    complete = (trial for trial in trials if trial.state == TrialState.COMPLETE and not is_lost(trial))
+    return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
 
 
 def write_winner(study: Study, folder: Path) -> Path:

@@ -13,6 +13,10 @@ from fmnist_pl.search.report.plots import dead_against_accuracy
 from fmnist_pl.search.report.trial_records import TrialRecord, completed, in_state
 
 _SHOWN = ("val_accuracy", "test_accuracy", "gap", "dead_share", "seconds_per_epoch")
+_CHECKPOINT = (
+    "A trial is judged by its last epoch; a run here is tested with its checkpoint of the lowest validation loss, the "
+    "winner's and the baseline's alike."
+)
 
 
 def dead_units_answer(records: Sequence[TrialRecord]) -> str:
@@ -59,7 +63,7 @@ def confirmed(confirmation: Confirmation | None) -> Section:
     failed = [run for run in comparison.runs if run.failure is not None]
     reasons = [f"Failed: {code(run.variant)} seed {run.seed}: {code(run.failure)}" for run in failed]
     blocks: list[Block] = [Text(f"{confirmation.sentence} {_regression(confirmation)}".strip()), Table(head, rows)]
-    return Section(title, [*blocks, Bullets([*reasons, *notes(comparison), _untouched(comparison)])])
+    return Section(title, [*blocks, Bullets([*reasons, *notes(comparison), _untouched(comparison), _CHECKPOINT])])
 
 
 def _relation(pairs: Sequence[tuple[float, float]]) -> Relation | None:

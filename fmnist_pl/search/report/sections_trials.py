@@ -131,6 +131,8 @@ def _cost(records: Sequence[TrialRecord], kind: Kind) -> Section | None:
         f"The front, from the cheapest to the most accurate: {_gain(front, kind)}. Each point is one run with "
         "one seed: neighbours on it may change places with another."
     )
+    if kind.name == "training time":
+        text += " Seconds are as measured beside whatever else ran on the machine, other trials included."
     plot = Plot(against_cost(records, front, kind.of, kind.axis, log=log), caption)
     return Section(f"Accuracy against {kind.name}", [Text(text), plot, table])
 

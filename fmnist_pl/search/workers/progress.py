@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from optuna.trial import FrozenTrial, TrialState
 
 from fmnist_pl.compare.forecast import duration
-from fmnist_pl.search.tally import is_lost, tally
+from fmnist_pl.search.result import best_of
+from fmnist_pl.search.tally import tally
 
 
 def standing(trials: Sequence[FrozenTrial], target: int, jobs: int) -> str:
@@ -20,7 +21,7 @@ def standing(trials: Sequence[FrozenTrial], target: int, jobs: int) -> str:
     counts = tally(trials)
     by_state = f"{counts.done} done, {counts.pruned} pruned, {counts.failed} failed"
     parts = [f"{counts.finished} of {max(target, counts.finished)} trials: {by_state}"]
-    if best := best_so_far(trials):
+    if best := best_of(trials):
         parts.append(f"best {percent(best.value)} (trial {best.number})")
     seconds = seconds_left(trials, target, jobs)
     if seconds is not None:
@@ -48,12 +49,6 @@ def seconds_left(trials: Sequence[FrozenTrial], target: int, jobs: int) -> float
     if left <= 0 or not times:
         return None
     return left * statistics.mean(times) / min(left, max(jobs, counts.running))
-
-
-def best_so_far(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """The first of the complete trials with the highest value."""
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and not is_lost(trial)]
-    return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
 
 
 def percent(value: float | None) -> str:

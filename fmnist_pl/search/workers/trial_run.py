@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 
 from fmnist_pl import cli
 from fmnist_pl.checkpoints.last_checkpoint import LAST, PREVIOUS
+from fmnist_pl.errors import UserError
 from fmnist_pl.search.workers.job import DIVERGED, DONE, PRUNED, TrialJob
 
 IsHopeless = Callable[[int, float], bool]
@@ -104,7 +105,10 @@ def run_trial(job: TrialJob, is_hopeless: IsHopeless) -> dict[str, Any]:
     if report.pruned:
         return {"kind": PRUNED, "figures": figures}
     if report.accuracy is None:
-        return {"kind": DIVERGED, "reason": f"no epoch logged {_ACCURACY}", "figures": figures}
+        raise UserError(
+            f"The trial's epochs logged no {_ACCURACY}, by which trials are judged. Leave validation on: check the "
+            "options of `fmnist fit` that the search was given."
+        )
     return {"kind": DONE, "value": report.accuracy, "figures": figures}
 
 

@@ -1,12 +1,14 @@
 """One trial as an ordinary run."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 
+from fmnist_pl.errors import UserError
 from fmnist_pl.search.workers.job import DIVERGED, DONE, PRUNED, TrialJob
 from fmnist_pl.search.workers.trial_run import PruningReport, fit_arguments, run_trial
 
@@ -109,6 +111,14 @@ def test_a_trial_that_diverges_says_when(job):
 
     assert outcome["kind"] == DIVERGED
     assert outcome["reason"].endswith("after epoch 1")
+
+
+@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")  # Lightning notices too
+def test_a_trial_without_validation_is_the_users_to_mend(job):
+    unjudged = replace(job(), options=(*job().options, "--trainer.limit_val_batches=0"))
+
+    with pytest.raises(UserError, match="logged no val/accuracy, by which trials are judged"):
+        run_trial(unjudged, lambda epoch, accuracy: False)
 
 
 def test_trials_in_one_process_do_not_touch_each_other(job):
