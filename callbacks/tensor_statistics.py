@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_LARGEST = torch.finfo(torch.float32).max
-
 
 @dataclass(frozen=True)
 class TensorStatistics:
@@ -43,11 +41,6 @@ def packed_statistics(tensor: Tensor, bins: int) -> Tensor:
         values = values.float()
     if values.numel() == 0:
         return torch.zeros(6 + 2 * bins, dtype=exact, device=values.device)
-    if values.device.type == "cpu" and values.dtype == torch.float32:
-        smallest, largest = (float(edge) for edge in torch.aminmax(values))
-        # NaN and infinity show in the extremes. histc computes in float32, and counts in it.
-        if smallest < largest and largest - smallest < _LARGEST and len(values) < 1 << 24:
-            return _packed_on_cpu(values, bins, smallest, largest)
     finite = values.isfinite()
     # With nothing finite, minimum and maximum become 0, which draws nothing: all counts are 0.
     some = finite.any()
@@ -67,15 +60,6 @@ def packed_statistics(tensor: Tensor, bins: int) -> Tensor:
     number = finite.sum(dtype=exact)
     head = torch.stack([low, high, total, squares, number, len(values) - number])
     return torch.cat([head, edges[1:].to(exact), counts[:-1]])
-
-
-def _packed_on_cpu(values: Tensor, bins: int, low: float, high: float) -> Tensor:
-    """The same for finite values, five times as fast: one pass for each figure, in the tensor's own precision."""
-    total = values.sum(dtype=torch.float64)
-    squares = torch.linalg.vector_norm(values, dtype=torch.float64).square()
-    edges = torch.linspace(low, high, bins + 1, dtype=torch.float64)
-    head = torch.tensor([low, high, total, squares, len(values), 0], dtype=torch.float64)
-    return torch.cat([head, edges[1:], torch.histc(values, bins, low, high).double()])
 
 
 def unpack(row: Sequence[float], bins: int) -> TensorStatistics:
