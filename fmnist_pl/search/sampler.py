@@ -80,7 +80,7 @@ class ConstrainedTPE(TPESampler):
                 return params
         raise UserError(
             f"Of {_MOST_DRAWS:,} configurations drawn from the space none may be trained. The last: {reason}. "
-            "Widen the space, or raise parameters_at_most.",
+            "Widen the space, or raise parameters_at_most or multiplications_at_most.",
             exit_code=2,
         )
 

@@ -15,7 +15,7 @@ from fmnist_pl.search import constraints
 from fmnist_pl.search.vocabulary import checked, kind_of, overlay, refuse_contradictions
 
 DEFAULT = Path(__file__).with_name("default_space.yaml")
-_SECTIONS = ("space", "fixed", "first", "parameters_at_most")
+_SECTIONS = ("space", "fixed", "first", "parameters_at_most", "multiplications_at_most")
 _RANGE = ("from", "to", "step", "log")
 
 
@@ -30,6 +30,7 @@ class Space:
         fixed: Names with their only value.
         first: Parameters that are tried before any is drawn.
         parameters_at_most: Weights that a network may have.
+        multiplications_at_most: That its forward pass may take per image; None for any number.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Space:
     fixed: dict[str, Any]
     first: tuple[dict[str, Any], ...]
     parameters_at_most: int
+    multiplications_at_most: int | None = None
 
     @property
     def digest(self) -> str:
@@ -54,7 +56,7 @@ class Space:
 
     def refusal(self, params: Mapping[str, Any]) -> str | None:
         """Why these parameters must not be trained; None if they may."""
-        return constraints.refusal(self.overlay(params), self.parameters_at_most)
+        return constraints.refusal(self.overlay(params), self.parameters_at_most, self.multiplications_at_most)
 
 
 def read_space(path: Path) -> Space:
@@ -81,7 +83,10 @@ def read_space(path: Path) -> Space:
         distributions,
         {name: checked(name, value, str(path)) for name, value in fixed.items()},
         _first(content.get("first") or [], distributions, str(path)),
-        _limit(content.get("parameters_at_most", constraints.LARGEST), str(path)),
+        _limit("parameters_at_most", content.get("parameters_at_most", constraints.LARGEST), str(path)),
+        None
+        if content.get("multiplications_at_most") is None
+        else _limit("multiplications_at_most", content["multiplications_at_most"], str(path)),
     )
     for params in space.first:
         if reason := space.refusal(params):
@@ -150,9 +155,9 @@ def _holds(distribution: BaseDistribution, value: Any) -> bool:  # noqa: ANN401
     return distribution._contains(distribution.to_internal_repr(value))
 
 
-def _limit(value: Any, where: str) -> int:  # noqa: ANN401
+def _limit(name: str, value: Any, where: str) -> int:  # noqa: ANN401
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f"{where}: parameters_at_most must be a whole number from 1, got {value!r}.", exit_code=2)
+        raise UserError(f"{where}: {name} must be a whole number from 1, got {value!r}.", exit_code=2)
     return value
 
 

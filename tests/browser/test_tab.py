@@ -59,11 +59,17 @@ def table_of(frame, chart: str) -> list[list[str]]:
 
 
 def drawn(frame, chart: str, expression: str):
-    """Evaluates an expression on the chart's Plotly element, once it is drawn."""
+    """Evaluates an expression on the chart's Plotly element, once it is drawn.
+
+    One call scrolls, looks and evaluates: the page may put another element in this one's place between two calls.
+    """
     plot = frame.locator(f'[data-chart="{chart}"] .plot')
-    plot.scroll_into_view_if_needed()
-    frame.locator(f'[data-chart="{chart}"] .plot[data-drawn]').wait_for()
-    return plot.evaluate(f"plot => {expression}")
+    script = f"plot => {{ plot.scrollIntoView({{block: 'center'}}); return plot.dataset.drawn ? [{expression}] : null }}"
+    deadline = time.monotonic() + 30
+    while (found := plot.evaluate(script)) is None:
+        assert time.monotonic() < deadline, f"the chart {chart} was never drawn"
+        plot.page.wait_for_timeout(20)
+    return found[0]
 
 
 def pick_only(frame, *runs: str) -> None:

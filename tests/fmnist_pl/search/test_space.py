@@ -90,6 +90,14 @@ def test_too_many_parameters_are_refused(read):
     assert space.refusal({"hidden_width": 512}) == "817,002 parameters, and 500,000 are allowed"
 
 
+def test_a_network_that_multiplies_too_often_may_not_be_trained(read):
+    space = read("{space: {stride: [1, 2]}, multiplications_at_most: 2_000_000}")
+
+    # conv1: 4 x 64 weights at 28 x 28 positions, conv2: 4 x 64 x 32 at 14 x 14; then 1,568 x 256 and 256 x 10.
+    assert space.refusal({"stride": 1}) == "2,210,304 multiplications per image, and 2,000,000 are allowed"
+    assert space.refusal({"stride": 2}) is None
+
+
 def test_an_image_that_shrinks_to_nothing_is_refused(read):
     space = read("space: {conv_layers: [2, 6], channels: [4]}")
 
@@ -142,6 +150,10 @@ def test_layout_and_comments_do_not_make_another_space(read):
         ("{space: {stride: [1, 2]}, fixed: {stride: 1}}", "stride is both varied and fixed"),
         ("{space: {stride: [1, 2]}, fixed: {momentum: fast}}", "momentum must be a number, got 'fast'"),
         ("{space: {stride: [1, 2]}, parameters_at_most: many}", "parameters_at_most must be a whole number from 1"),
+        (
+            "{space: {stride: [1, 2]}, multiplications_at_most: 0}",
+            "multiplications_at_most must be a whole number from 1",
+        ),
         ("{space: {stride: [1, 2]}, first: {stride: 1}}", "first must be a list of configurations"),
         ("{space: {stride: [1, 2]}, first: [{}]}", "Differing: stride"),
         ("{space: {stride: [1, 2]}, first: [{stride: 3}]}", "first has stride 3, which the space does not contain"),
