@@ -64,7 +64,7 @@ def drawn(frame, chart: str, expression: str):
     One call scrolls, looks and evaluates: the page may put another element in this one's place between two calls.
     """
     plot = frame.locator(f'[data-chart="{chart}"] .plot')
-    script = f"plot => {{ plot.scrollIntoView({{block: 'center'}}); return plot.dataset.drawn ? [{expression}] : null }}"
+    script = f"plot => {{ plot.scrollIntoView(); return plot.dataset.drawn ? [{expression}] : null }}"
     deadline = time.monotonic() + 30
     while (found := plot.evaluate(script)) is None:
         assert time.monotonic() < deadline, f"the chart {chart} was never drawn"
