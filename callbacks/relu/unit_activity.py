@@ -11,7 +11,7 @@ _ROWS_PER_WORD_SUM = 255
 # Bytes of 0/1 flags written before they are added up: few enough for a chunk to stay in the cores' own caches.
 _CHUNK_BYTES = 1 << 19
 # Below this many elements the plain reduction is as fast as setting up the byte-lane one.
-_SMALL = 1 << 15
+_SMALL = 1 << 13
 
 
 class ActivityCounter:

@@ -49,10 +49,10 @@ def main(args: list[str]) -> int:
         with contextlib.ExitStack() as cleanup:
             study = _search(options, settings, name, folder, cleanup)
             confirmed = _conclude(study, options, folder)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
         command = "the same command" if "@" in (options.storage or "") else f"fmnist search {shlex.join(args)}"
         print(f"\nStopped. Finished trials are kept. Go on with: {command}", file=sys.stderr)
-        return 130
+        return 130 if isinstance(stop, KeyboardInterrupt) else int(stop.code or 0)
     return 0 if confirmed else 1
 
 

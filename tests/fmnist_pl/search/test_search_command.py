@@ -61,17 +61,18 @@ def test_three_trials_end_in_a_winner_and_a_report_and_are_not_repeated(words, t
     assert len(list(folder.glob("trial_*"))) == 3
 
 
-def test_ctrl_c_keeps_everything_and_says_how_to_go_on(words, tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_search_keeps_everything_and_says_how_to_go_on(number, status, words, tmp_path):
     command = [sys.executable, "-m", "fmnist_pl", "search", *words, "--trials", "1000"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ})
     for line in process.stderr:
         if line.startswith("trial 0: "):
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     shown = process.stderr.read()
     process.stderr.close()
 
-    assert process.wait(60) == 130
+    assert process.wait(60) == status
     assert f"Finished trials are kept. Go on with: fmnist search --space {tmp_path / 'tiny.yaml'} --trials 3" in shown
     assert "Traceback" not in shown
 
