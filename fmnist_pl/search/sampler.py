@@ -13,7 +13,9 @@ from optuna.trial import FrozenTrial, Trial
 from fmnist_pl.errors import UserError
 from fmnist_pl.search.tally import LOST
 
-RANDOM_TRIALS = 10  # before the estimators have enough to go by
+# Drawn at random before the estimators are asked. With Optuna's ten they settled on the first good corner of sixteen
+# choices and tried hardly anything else, which is neither a good search nor data that tell what matters.
+RANDOM_TRIALS = 30
 _MOST_DRAWS = 1_000  # before a space is taken to hold nothing that may be trained
 _ESTIMATED_DRAWS = 50  # of these; then at random
 _DRAWS_FOR_SOMETHING_NEW = 800

@@ -14,10 +14,10 @@ from fmnist_pl.search.storage import StudyStorage
 if TYPE_CHECKING:  # it imports torch, which takes seconds
     from fmnist_pl.search.space import Space
 
-# Hopeless is a trial below three quarters of the completed ones at its epoch: not before five are completed, nor after
+# Hopeless is a trial below three quarters of the completed ones at its epoch: not before ten are completed, nor after
 # a first epoch, which says more about the learning rate's warm-up than about the network. The median would prune two
 # thirds of a search, since it rises with the trials that complete, and leave too few of them to tell what mattered.
-PRUNER_STARTUP_TRIALS, PRUNER_WARMUP_EPOCHS, PRUNER_KEEPS = 5, 1, 75.0
+PRUNER_STARTUP_TRIALS, PRUNER_WARMUP_EPOCHS, PRUNER_KEEPS = 10, 1, 75.0
 _WORDS = {
     "data": "data set",
     "epochs": "number of epochs",

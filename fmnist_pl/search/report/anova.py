@@ -3,6 +3,9 @@
 A sampler that learns drifts: late trials are better *and* share choices that do nothing. A mean per category, or an
 importance from one choice at a time, credits those choices with what others did. Here the accuracy is fitted by the
 sum of what each choice contributes, and a choice counts by what is lost when it is left out (F test).
+
+A trial that learned nothing lies so far below the others that it alone would decide the fit, so accuracies below Tukey's
+lower fence, Q1 - 1.5 (Q3 - Q1), are taken to lie on it (Tukey 1977, Exploratory Data Analysis).
 """
 
 from collections import Counter
@@ -55,18 +58,24 @@ class Anova:
         choices: By rising p value.
         n: Trials.
         epoch: After which their accuracy is looked at, from 1; None for the last.
+        mean: Of the accuracies, as they were fitted.
         explained: Share of the variation that all choices explain together.
         curved: Which numbers may have an optimum inside their range; the others have a trend only.
         settled: Names of choices in which these trials do not differ at all.
+        fence: What lower accuracies were taken for; None if there were none.
+        below: How many were.
         unknown: Why nothing can be said; None if something can.
     """
 
     choices: tuple[Choice, ...]
     n: int
     epoch: int | None = None
+    mean: float = 0.0
     explained: float = 0.0
     curved: Curved = "all"
     settled: tuple[str, ...] = ()
+    fence: float | None = None
+    below: int = 0
     unknown: str | None = None
 
 
@@ -104,6 +113,9 @@ def _analyse(trials: Sequence[FrozenTrial], accuracies: np.ndarray, epoch: int |
         n = len(trials)
     if n < 2 or np.ptp(accuracies) == 0:
         return Anova((), n, epoch, unknown=_why_unknown(n))
+    fence = _lower_fence(accuracies)
+    below = 0 if fence is None else int(np.sum(accuracies < fence))
+    accuracies = np.maximum(accuracies, fence) if below else accuracies
     for curved in _CURVED:
         blocks = blocks_of(trials, curved=curved)
         if not blocks:
@@ -113,7 +125,10 @@ def _analyse(trials: Sequence[FrozenTrial], accuracies: np.ndarray, epoch: int |
         if n - rank >= (_SPARE if curved == "none" else max(_SPARE, rank // 2)):
             choices, explained = _choices(trials, accuracies, blocks, coefficients, left_over, rank)
             settled = {name for trial in trials for name in trial.params if name not in blocks}
-            return Anova(choices, n, epoch, explained, curved, tuple(sorted(settled)))
+            return Anova(
+                *(choices, n, epoch, float(accuracies.mean()), explained, curved, tuple(sorted(settled))),
+                *(fence if below else None, below),
+            )
     needed = rank + _SPARE
     return Anova(
         (),
@@ -121,6 +136,12 @@ def _analyse(trials: Sequence[FrozenTrial], accuracies: np.ndarray, epoch: int |
         epoch,
         unknown=f"{n} completed trials are too few to tell {len(blocks)} choices apart: {needed} are needed.",
     )
+
+
+def _lower_fence(accuracies: np.ndarray) -> float | None:
+    """None where the middle half of the trials are equal: everything else would lie beyond."""
+    low, high = np.quantile(accuracies, [0.25, 0.75])
+    return float(low - 1.5 * (high - low)) if high > low else None
 
 
 def _why_unknown(n: int) -> str:

@@ -1,5 +1,6 @@
 """The columns of the fit that tells choices apart: what each choice looks like as numbers."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -7,7 +8,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 
-from fmnist_pl.search.report.effects import is_number
+from fmnist_pl.search.report.effects import ENOUGH, is_number
 
 Curved = Literal["all", "logarithmic", "none"]  # which numbers may have an optimum inside their range
 _WIDE = 4  # ratio of largest to smallest from which listed numbers are taken to be on a logarithmic scale
@@ -30,14 +31,18 @@ def blocks_of(trials: Sequence[FrozenTrial], *, curved: Curved) -> dict[str, np.
 def _columns(trials: Sequence[FrozenTrial], name: str, kind: BaseDistribution, *, curved: Curved) -> np.ndarray:
     """A category's columns tell its values apart; a number has itself and its square, on its own scale.
 
+    A category that few trials have is no category of its own: a column for it would fit those trials whatever they did.
+
     A choice that was not made contributes nothing: what the condition itself does belongs to the choice that sets it.
     """
     made = np.asarray([name in trial.params for trial in trials])
     values = [trial.params[name] for trial in trials if name in trial.params]
     if not all(map(is_number, values)):
         texts = np.asarray([repr(trial.params.get(name)) for trial in trials])
-        levels = sorted(set(texts[made]))
-        columns = [made & (texts == level) for level in levels[1:]]
+        counts = Counter(texts[made].tolist())
+        most_common = max(sorted(counts), key=counts.__getitem__)
+        levels = [level for level in sorted(counts) if counts[level] >= ENOUGH and level != most_common]
+        columns = [made & (texts == level) for level in levels]
     else:
         log = getattr(kind, "log", False)
         numbers = np.asarray(values, np.float64)

@@ -24,7 +24,8 @@ class Effect:
         value: As text.
         accuracy: Spread over the completed trials; None without any.
         best: Highest accuracy among them; None likewise.
-        adjusted: Their mean accuracy if their other choices had been those of the average trial; None if not known.
+        adjusted: Their mean accuracy if their other choices had been those of the average trial; None if not known, or
+            if fewer than `ENOUGH` were completed.
         pruned: Trials that were given up early: a bad value may show here rather than in the mean.
         failed: Trials that failed.
     """
@@ -38,7 +39,9 @@ class Effect:
     failed: int
 
 
-def effects(records: Sequence[TrialRecord], choice: str, contributions: Mapping[int, float]) -> list[Effect]:
+def effects(
+    records: Sequence[TrialRecord], choice: str, contributions: Mapping[int, float], mean: float = 0.0
+) -> list[Effect]:
     """One row per value of ``choice``, or per third of its values; trials that did not make it come last.
 
     Args:
@@ -46,6 +49,7 @@ def effects(records: Sequence[TrialRecord], choice: str, contributions: Mapping[
         choice: Its name.
         contributions: Of the choice to the accuracy of each completed trial; see `fmnist_pl.search.report.anova`.
             Empty if not known.
+        mean: Of the accuracies to which the choices contribute.
     """
     finished = in_state(records, "complete", "pruned", "failed")
     made = [record for record in finished if choice in record.choices]
@@ -56,7 +60,6 @@ def effects(records: Sequence[TrialRecord], choice: str, contributions: Mapping[
         groups.setdefault(group(record.choices[choice]), []).append(record)
     if absent:
         groups[(float("inf"), NOT_MADE)] = absent
-    mean = _mean([accuracy for _, accuracy in completed(records)])
     return [_effect(choice, value, groups[place, value], contributions, mean) for place, value in sorted(groups)]
 
 
@@ -66,8 +69,7 @@ def largest_difference(rows: Sequence[Effect]) -> tuple[Effect, Effect] | None:
     Returns:
         None unless there are two.
     """
-    known = [row for row in rows if row.accuracy and row.accuracy.n >= ENOUGH and row.value != NOT_MADE]
-    known = [row for row in known if row.adjusted is not None]
+    known = [row for row in rows if row.adjusted is not None and row.value != NOT_MADE]
     if len(known) < 2:
         return None
     return max(known, key=_adjusted), min(known, key=_adjusted)
@@ -104,13 +106,13 @@ def _grouping(values: Sequence[Any]) -> Callable[[Any], tuple[float, str]]:
 
 
 def _effect(
-    choice: str, value: str, members: Sequence[TrialRecord], contributions: Mapping[int, float], mean: float | None
+    choice: str, value: str, members: Sequence[TrialRecord], contributions: Mapping[int, float], mean: float
 ) -> Effect:
     accuracies = [accuracy for _, accuracy in completed(members)]
     contributed = _mean([contributions[record.number] for record in members if record.number in contributions])
     return Effect(
         *(choice, value, spread(accuracies) if accuracies else None, max(accuracies, default=None)),
-        None if contributed is None or mean is None else mean + contributed,
+        None if contributed is None or len(accuracies) < ENOUGH else mean + contributed,
         *(len(in_state(members, "pruned")), len(in_state(members, "failed"))),
     )
 

@@ -42,7 +42,7 @@ def values(records: Sequence[TrialRecord], found: Sequence[Verdict], anova: Anov
     contributions = {choice.name: choice.contributions for choice in anova.choices}
     order = [verdict.choice.name for verdict in found]
     names = [*order, *(name for name in choice_names(records) if name not in order)]
-    groups = {name: effects(records, name, contributions.get(name, {})) for name in names}
+    groups = {name: effects(records, name, contributions.get(name, {}), anova.mean) for name in names}
     rows = [_row(effect) for name in names for effect in groups[name]]
     if not rows:
         return None
@@ -103,7 +103,17 @@ def _how(anova: Anova) -> str:
         "leaving it out loses more than a choice that does nothing would (F test, p adjusted for the number of choices "
         "by Benjamini and Hochberg, below 0.05). Choices that only work together do not show as such. Pruned trials "
         "are left out: they trained for fewer epochs. The early p is of the accuracy after the last epoch that they "
-        "have in common with the others: it counts every trial, but favours what learns fast."
+        "have in common with the others: it counts every trial, but favours what learns fast." + _fenced(anova)
+    )
+
+
+def _fenced(anova: Anova) -> str:
+    if anova.fence is None:
+        return ""
+    who = "One trial lies" if anova.below == 1 else f"{anova.below} trials lie"
+    return (
+        f" {who} below Tukey's fence of {100 * anova.fence:.2f} %, and the fit takes that accuracy for theirs: a trial "
+        "that hardly learned would decide it alone."
     )
 
 

@@ -34,7 +34,7 @@ def test_contributions_are_what_was_put_in():
 
 def test_alone_a_choice_of_two_is_tested_as_by_student():
     draw = np.random.default_rng(0)
-    accuracies = draw.normal(0.9, 0.01, 20)
+    accuracies = draw.uniform(0.88, 0.92, 20)
     made = study(*(trial(x, {"x": "ab"[i % 2]}, space={"x": PAIR}) for i, x in enumerate(accuracies)))
 
     (choice,) = analyse(made).choices
@@ -167,10 +167,28 @@ def test_an_accuracy_that_is_not_a_number_is_left_out():
 
 
 def test_one_trial_with_another_value_is_no_evidence():
-    trials = [trial(0.9 + (i % 5) / 1000, {"optimizer": "adam"}) for i in range(20)]
+    space = {"optimizer": PAIR_OF_OPTIMISERS, "layers": FloatDistribution(1, 4)}
+    trials = [trial(0.9 + (i % 5) / 1000, {"optimizer": "adam", "layers": 1 + i % 3}, space=space) for i in range(20)]
 
-    (choice,) = analyse(study(*trials, trial(0.1, {"optimizer": "sgd"}))).choices
+    found = analyse(study(*trials, trial(0.1, {"optimizer": "sgd", "layers": 3}, space=space)))
 
-    assert choice.p_value < 1e-6
-    assert not choice.comparable
-    assert not choice.matters
+    assert list(by_name(found)) == ["layers"]
+    assert found.settled == ("optimizer",)
+
+
+PAIR_OF_OPTIMISERS = CategoricalDistribution(["adam", "sgd"])
+
+
+def test_one_trial_that_learned_nothing_does_not_decide():
+    """Quartiles 0.85 and 0.95, so the fence lies at 0.70; the last trial's depth did nothing to the others."""
+    space = {"layers": FloatDistribution(1, 4)}
+    trials = [trial(0.8 + (i % 5) / 20, {"layers": 1 + i % 3}, space=space) for i in range(20)]
+
+    found = analyse(study(*trials, trial(0.1, {"layers": 4}, space=space)))
+
+    assert (found.fence, found.below) == (pytest.approx(0.70), 1)
+    assert found.mean == pytest.approx((20 * 0.9 + 0.70) / 21)
+
+
+def test_without_a_trial_beyond_the_fence_nothing_is_changed():
+    assert analyse(layers_matter()).fence is None

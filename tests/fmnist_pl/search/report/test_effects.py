@@ -8,8 +8,8 @@ from fmnist_pl.search.report.trial_records import trial_records
 from tests.fmnist_pl.search.made_studies import failed, pruned, study, trial
 
 
-def rows(choice, *trials, contributions=None):
-    return effects(trial_records(study(*trials)), choice, contributions or {})
+def rows(choice, *trials, contributions=None, mean=0.0):
+    return effects(trial_records(study(*trials)), choice, contributions or {}, mean)
 
 
 def test_a_category_has_its_mean_its_best_and_its_count():
@@ -64,12 +64,21 @@ def test_true_and_none_are_categories():
 
 
 def test_contributions_move_the_mean_of_all():
-    trials = [trial(0.8, {"optimizer": "adam"}), trial(0.9, {"optimizer": "sgd"})]
+    trials = [trial(0.8, {"optimizer": "adam"})] * 3 + [trial(0.9, {"optimizer": "sgd"})] * 3
+    contributions = {0: 0.01, 1: 0.01, 2: 0.01, 3: -0.01, 4: -0.01, 5: -0.01}
 
-    adam, sgd = rows("optimizer", *trials, contributions={0: 0.01, 1: -0.01})
+    adam, sgd = rows("optimizer", *trials, contributions=contributions, mean=0.85)
 
     assert adam.adjusted == pytest.approx(0.86)
     assert sgd.adjusted == pytest.approx(0.84)
+
+
+def test_two_trials_are_too_few_for_an_adjusted_mean():
+    trials = [trial(0.8, {"optimizer": "adam"})] * 2
+
+    (adam,) = rows("optimizer", *trials, contributions={0: 0.5, 1: 0.5}, mean=0.85)
+
+    assert adam.adjusted is None
 
 
 def test_the_largest_difference_is_between_values_that_enough_trials_have():
