@@ -4,8 +4,8 @@ A sampler that learns drifts: late trials are better *and* share choices that do
 importance from one choice at a time, credits those choices with what others did. Here the accuracy is fitted by the
 sum of what each choice contributes, and a choice counts by what is lost when it is left out (F test).
 
-A trial that learned nothing lies so far below the others that it alone would decide the fit, so accuracies below Tukey's
-lower fence, Q1 - 1.5 (Q3 - Q1), are taken to lie on it (Tukey 1977, Exploratory Data Analysis).
+A trial that learned nothing lies so far below the others that it alone would decide the fit, so accuracies below
+Tukey's lower fence, Q1 - 1.5 (Q3 - Q1), are taken to lie on it (Tukey 1977, Exploratory Data Analysis).
 """
 
 from collections import Counter
@@ -114,8 +114,8 @@ def _analyse(trials: Sequence[FrozenTrial], accuracies: np.ndarray, epoch: int |
     if n < 2 or np.ptp(accuracies) == 0:
         return Anova((), n, epoch, unknown=_why_unknown(n))
     fence = _lower_fence(accuracies)
-    below = 0 if fence is None else int(np.sum(accuracies < fence))
-    accuracies = np.maximum(accuracies, fence) if below else accuracies
+    below = int(np.sum(accuracies < fence))
+    accuracies = np.maximum(accuracies, fence)
     for curved in _CURVED:
         blocks = blocks_of(trials, curved=curved)
         if not blocks:
@@ -138,10 +138,10 @@ def _analyse(trials: Sequence[FrozenTrial], accuracies: np.ndarray, epoch: int |
     )
 
 
-def _lower_fence(accuracies: np.ndarray) -> float | None:
-    """None where the middle half of the trials are equal: everything else would lie beyond."""
+def _lower_fence(accuracies: np.ndarray) -> float:
+    """Minus infinity where the middle half of the trials are equal: everything else would lie beyond."""
     low, high = np.quantile(accuracies, [0.25, 0.75])
-    return float(low - 1.5 * (high - low)) if high > low else None
+    return float(low - 1.5 * (high - low)) if high > low else -np.inf
 
 
 def _why_unknown(n: int) -> str:
