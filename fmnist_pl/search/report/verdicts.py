@@ -40,6 +40,13 @@ class Verdict:
             return 0.0
         return (self.best.adjusted or 0.0) - (self.worst.adjusted or 0.0)
 
+    @property
+    def as_seen(self) -> float:
+        """Between the two without holding the other choices; below 0 if it contradicts `difference`."""
+        if self.best is None or self.worst is None or self.best.accuracy is None or self.worst.accuracy is None:
+            return 0.0
+        return self.best.accuracy.mean - self.worst.accuracy.mean
+
 
 def verdicts(records: Sequence[TrialRecord], anova: Anova) -> list[Verdict]:
     """Of every choice: those beyond chance first, each kind by falling difference."""
@@ -75,6 +82,9 @@ def _told(verdict: Verdict) -> str:
     if verdict.best is None or verdict.worst is None:
         return f"{name} ({p})"
     better = f"{100 * verdict.difference:.2f} points better than {code(verdict.worst.value)}"
+    if verdict.as_seen < 0:
+        seen = f"as seen {code(verdict.worst.value)} is {-100 * verdict.as_seen:.2f} points better"
+        return f"{name} (but not which value is best: {code(verdict.best.value)} is {better}, {p}, yet {seen})"
     return f"{name} ({code(verdict.best.value)} is {better}, {p})"
 
 
