@@ -96,7 +96,7 @@ def _text(path: Path) -> str:
             raise _beyond(str(path), f"it has {status.st_size:,} bytes, and {LARGEST_FILE:,} are allowed")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"There is no configuration {path}.", exit_code=2) from None
+        raise UserError(f"There is no configuration {path}. Give the path of a YAML file.", exit_code=2) from None
     except OSError as error:
         raise UserError(f"The configuration {path} cannot be read: {error.strerror}.", exit_code=2) from error
     except UnicodeDecodeError:

@@ -1,9 +1,7 @@
 """``fmnist report``: the Training Health page with its data inside, one HTML file that needs no server, no network."""
 
-import html
 import json
 import os
-import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,37 +12,19 @@ from tensorboard.backend.event_processing.plugin_event_multiplexer import EventM
 from tensorboard.context import RequestContext
 
 from fmnist_pl.errors import UserError
+from fmnist_pl.self_contained_page import inline_script, page
 from fmnist_pl.tensorboard_plugin.health_data import HealthData
 from fmnist_pl.tensorboard_plugin.loader import KEEP_ALL, PLUGIN_NAME
 from fmnist_pl.tensorboard_plugin.payloads import run_payload, units_payload
 from fmnist_pl.tensorboard_plugin.static_files import MODULES, PLOTLY, STYLE, plotly_version, static_files
 
-# nothing may be fetched, whatever a log says; the page's own scripts are inline, its modules data: addresses
-POLICY = "default-src 'none'; script-src 'unsafe-inline' data:; style-src 'unsafe-inline'; img-src data: blob:"
-
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{title}</title>
-<link rel="icon" href="data:,">
-<style>
-{style}
-</style>
-<script type="importmap">{import_map}</script>
-</head>
-<body>
-<script type="application/json" id="training-health-data">{data}</script>
+_HEAD = '<script type="importmap">{import_map}</script>\n'
+_BODY = """<script type="application/json" id="training-health-data">{data}</script>
 <script>{plotly}</script>
 <script type="module">
 import {{ render }} from "training-health/index.js";
 render();
-</script>
-</body>
-</html>
-"""
+</script>"""
 
 
 def write_report(logdir: Path, output: Path) -> None:
@@ -66,15 +46,13 @@ def write_report(logdir: Path, output: Path) -> None:
     if PLOTLY not in files:
         raise UserError("The charts' library is missing: install the Python package plotly, then try again.")
     plotly = files[PLOTLY].path.read_text(encoding="utf-8")
-    page = PAGE.format(
-        policy=POLICY,
-        title=html.escape(f"Training Health: {logdir.resolve().name}"),
+    content = page(
+        title=f"Training Health: {logdir.resolve().name}",
         style=files[STYLE].path.read_text(encoding="utf-8"),
-        import_map=_script_json({"imports": _modules()}),
-        data=_script_json(data),
-        plotly=re.sub("</(?=script)", r"<\\/", plotly, flags=re.IGNORECASE),
+        head=_HEAD.format(import_map=_script_json({"imports": _modules()})),
+        body=_BODY.format(data=_script_json(data), plotly=inline_script(plotly)),
     )
-    _write_atomically(output, page)
+    _write_atomically(output, content)
 
 
 def _collect(logdir: Path) -> dict[str, Any]:

@@ -4,11 +4,11 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fmnist_pl.child_process import end, ended_by
 from fmnist_pl.compare.locked_log import LockedLog
 from fmnist_pl.compare.wanted_run import WantedRun
 
@@ -67,10 +67,7 @@ class Job:
         status = self.process.returncode
         if status == 0:
             return None
-        reason = last_words(self.log.path)
-        if status < 0:
-            name = signal.Signals(-status).name
-            reason = f"ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        reason = ended_by(status) or last_words(self.log.path)
         free = _free_bytes(self.log.path.parent)
         if free is not None and free < _LITTLE_SPACE and "No space left" not in reason:
             reason = f"{reason} (the disk of {self.log.path.parent} is full)".strip()
@@ -78,13 +75,7 @@ class Job:
 
     def stop(self) -> None:
         """End the process if it still runs."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(_STOPPED)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        end(self.process, _STOPPED)
 
     def close(self) -> None:
         """Close the log and with it the lock."""

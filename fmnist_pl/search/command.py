@@ -37,7 +37,11 @@ def main(args: list[str]) -> int:
     space = read_space(Path(options.space or DEFAULT))
     count = count_configurations(space)
     if count == 0:
-        raise UserError(f"The space {options.space} holds no configuration that may be trained.", exit_code=2)
+        raise UserError(
+            f"The space {options.space} holds no configuration that may be trained. "
+            "Widen it, or raise parameters_at_most or multiplications_at_most.",
+            exit_code=2,
+        )
     if count is not None and count < options.trials:
         print(f"The space holds {count} configurations, so there will be {count} trials at most.", file=sys.stderr)
         options.trials = count

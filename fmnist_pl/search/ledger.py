@@ -115,7 +115,11 @@ class Ledger:
         for name, distribution in space.distributions.items():
             suggest(trial, name, distribution)
         if reason := space.refusal(trial.params):  # nothing was drawn: every name has one value
-            raise UserError(f"The only configuration of the space may not be trained: {reason}", exit_code=2)
+            raise UserError(
+                f"The only configuration of the space may not be trained: {reason}. "
+                "Widen the space, or raise its limits.",
+                exit_code=2,
+            )
         overlay, parameters = space.overlay(trial.params), space.parameters(trial.params)
         trial.set_user_attr("overlay", overlay)
         trial.set_user_attr("parameters", parameters)

@@ -182,15 +182,20 @@ def test_nothing_stays_on_the_model_or_on_torchs_mode_stack():
     assert _get_current_function_mode_stack() == []
 
 
-def test_a_pass_that_raises_leaves_nothing_after_detach_and_names_the_next_pass_rightly():
-    net = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
-    calls = []
+def after_a_pass_that_raised(net, calls):
+    """Sites of a network of three inputs, in a pass that follows one that raised."""
     sites = ReLUSites(calls.append)
     sites.attach(net)
     sites.begin_pass()
     with pytest.raises(RuntimeError):
         net(torch.randn(2, 4))
     sites.begin_pass()
+    return sites
+
+
+def test_a_pass_that_raises_leaves_nothing_after_detach_and_names_the_next_pass_rightly():
+    net, calls = nn.Sequential(nn.Linear(3, 3), nn.ReLU()), []
+    sites = after_a_pass_that_raised(net, calls)
     net(torch.randn(2, 3))
     sites.detach()
     sites.detach()
@@ -229,12 +234,7 @@ def test_a_relu_outside_of_modules_is_seen_in_every_pass():
 
 def test_a_relu_outside_of_modules_is_seen_after_a_first_pass_that_raised():
     net, calls = nn.Linear(3, 3), []
-    sites = ReLUSites(calls.append)
-    sites.attach(net)
-    sites.begin_pass()
-    with pytest.raises(RuntimeError):
-        net(torch.randn(2, 4))
-    sites.begin_pass()
+    sites = after_a_pass_that_raised(net, calls)
     F.relu(net(torch.randn(2, 3)))
     sites.end_pass()
     sites.detach()

@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -71,14 +72,10 @@ def focus(
         margin = 0.06 * (top - low)
         hidden = sum(accuracy < low for accuracy in accuracies)
         figure.update_yaxes(range=[low - margin, top + 2 * margin])
-        figure.add_annotation(
-            x=1.0,
-            y=0.0,
-            xref="paper",
-            yref="paper",
-            xanchor="right",
-            yanchor="bottom",
-            showarrow=False,
-            text=f"{hidden} below the axis",
-            font={"size": 14, "color": TEXT},
-        )
+        note(figure, f"{hidden} below the axis", x=1.0, y=0.0, xref="paper", xanchor="right")
+
+
+def note(figure: go.Figure, text: str, **place: Any) -> None:  # noqa: ANN401
+    """Write a line into a figure, ``y`` from 0 at its bottom to 1; ``place`` as for Plotly's annotations."""
+    font = {"size": 14, "color": TEXT}
+    figure.add_annotation(text=text, yref="paper", yanchor="bottom", showarrow=False, font=font, **place)

@@ -8,31 +8,15 @@ from importlib import resources
 
 from plotly.offline import get_plotlyjs
 
-from fmnist_pl.report import POLICY
 from fmnist_pl.search.report.document import Block, Bullets, Document, Plot, Section, Table, Text
+from fmnist_pl.self_contained_page import inline_script, page
 
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{plain_title}</title>
-<link rel="icon" href="data:,">
-<style>
-{style}
-</style>
-</head>
-<body>
-<main>
+_BODY = """<main>
 <h1>{title}</h1>
 <nav>{contents}</nav>
 {sections}
 </main>
-{scripts}
-</body>
-</html>
-"""
+{scripts}"""
 _DRAW = """
 for (const place of document.querySelectorAll("[data-plot]")) {
   const figure = JSON.parse(document.getElementById(place.dataset.plot).textContent);
@@ -48,18 +32,16 @@ def html_page(document: Document) -> str:
     names = {id(plot): f"plot-{number}" for number, plot in enumerate(plots)}
     data = [f'<script type="application/json" id="{names[id(plot)]}">{_script_json(plot)}</script>' for plot in plots]
     if plots:
-        library = re.sub("</(?=script)", r"<\\/", get_plotlyjs(), flags=re.IGNORECASE)
-        data += [f"<script>{library}</script>", f"<script>{_DRAW}</script>"]
+        data += [f"<script>{inline_script(get_plotlyjs())}</script>", f"<script>{_DRAW}</script>"]
     contents = [f'<a href="#s{i}">{_inline(section.title)}</a>' for i, section in enumerate(document.sections)]
-    return _PAGE.format(
-        policy=POLICY,
+    body = _BODY.format(
         title=_inline(document.title),
-        plain_title=html.escape(document.title.replace("`", "")),
-        style=resources.files("fmnist_pl.search.report").joinpath("report.css").read_text(encoding="utf-8"),
         contents="\n".join(contents),
         sections="\n".join(_section(section, f"s{i}", names) for i, section in enumerate(document.sections)),
         scripts="\n".join(data),
     )
+    style = resources.files("fmnist_pl.search.report").joinpath("report.css").read_text(encoding="utf-8")
+    return page(document.title.replace("`", ""), style, body)
 
 
 def _section(section: Section, anchor: str, names: dict[int, str]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from fmnist_pl.search.report.chart import BLUE, GREY, ORANGE, TEXT, Cost, empty_figure, focus, points
+from fmnist_pl.search.report.chart import BLUE, GREY, ORANGE, TEXT, Cost, empty_figure, focus, note, points
 from fmnist_pl.search.report.trial_records import TrialRecord, completed, in_state
 
 
@@ -27,16 +27,7 @@ def best_against_trials(records: Sequence[TrialRecord], first_guided: int | None
     figure.add_trace(go.Scatter(x=numbers, y=so_far, mode="lines", name="best so far", line=line, hoverinfo="skip"))
     if first_guided is not None:
         figure.add_vline(x=first_guided - 0.5, line={"color": GREY, "dash": "dot", "width": 1.5})
-        figure.add_annotation(
-            x=first_guided - 0.5,
-            y=0.02,
-            yref="paper",
-            xanchor="left",
-            yanchor="bottom",
-            text="guided from here on",
-            showarrow=False,
-            font={"size": 14, "color": TEXT},
-        )
+        note(figure, "guided from here on", x=first_guided - 0.5, y=0.02, xanchor="left")
     focus(figure, done, pruned)
     return figure
 

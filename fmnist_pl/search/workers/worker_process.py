@@ -3,12 +3,12 @@
 import contextlib
 import json
 import os
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fmnist_pl.child_process import end, ended_by
 from fmnist_pl.compare.job import last_words
 from fmnist_pl.search.workers.job import TrialJob, encode
 
@@ -70,20 +70,11 @@ class WorkerProcess:
     def reason(self) -> str:
         """Why it ended."""
         status = self.process.returncode
-        if status is not None and status < 0:
-            name = signal.Signals(-status).name
-            return f"ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-        return last_words(self.log) or f"ended with status {status} and no message"
+        return ended_by(status) or last_words(self.log) or f"ended with status {status} and no message"
 
     def stop(self) -> None:
         """End it, whatever it does, and close what belongs to it."""
-        if not self.has_ended():
-            self.process.terminate()
-            try:
-                self.process.wait(_SECONDS_TO_END)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        end(self.process, _SECONDS_TO_END)
         for pipe in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
                 assert pipe is not None

@@ -37,6 +37,22 @@ def test_the_same_settings_open_the_same_study(storage):
     assert open_study(storage, "toy", settings(ToySpace()))._study_id == first._study_id
 
 
+@pytest.mark.parametrize(("completed", "accuracy", "pruned"), [(10, 0.3, True), (10, 0.4, False), (9, 0.1, False)])
+def test_what_is_below_three_quarters_of_ten_completed_trials_is_hopeless(storage, completed, accuracy, pruned):
+    study = open_study(storage, "toy", settings(ToySpace()))
+    for place in range(completed):  # 0.1 to 1.0; a quarter of ten lies below 0.325
+        values = {0: 0.0, 1: (place + 1) / 10}
+        study.add_trial(optuna.trial.create_trial(value=values[1], intermediate_values=values))
+    trial = study.ask()
+
+    trial.report(0.0, 0)
+    after_first = trial.should_prune()
+    trial.report(accuracy, 1)
+
+    assert not after_first
+    assert bool(trial.should_prune()) == pruned
+
+
 def test_another_version_of_the_code_may_go_on(storage):
     open_study(storage, "toy", settings(ToySpace()))
 

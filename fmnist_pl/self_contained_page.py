@@ -1,0 +1,41 @@
+"""The frame of a report that is one HTML file and fetches nothing."""
+
+import html
+import re
+
+# Nothing may be fetched, whatever a log says; a page's own scripts are inline, its modules data: addresses.
+_POLICY = "default-src 'none'; script-src 'unsafe-inline' data:; style-src 'unsafe-inline'; img-src data: blob:"
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{title}</title>
+<link rel="icon" href="data:,">
+<style>
+{style}
+</style>
+{head}</head>
+<body>
+{body}
+</body>
+</html>
+"""
+
+
+def page(title: str, style: str, body: str, head: str = "") -> str:
+    """The whole file.
+
+    Args:
+        title: Plain text; it is escaped here.
+        style: CSS.
+        body: HTML.
+        head: More HTML for the head, each element with its line end.
+    """
+    return _PAGE.format(policy=_POLICY, title=html.escape(title), style=style, body=body, head=head)
+
+
+def inline_script(code: str) -> str:
+    """JavaScript that may stand in a script element: nothing in it ends the element."""
+    return re.sub("</(?=script)", r"<\\/", code, flags=re.IGNORECASE)
