@@ -45,6 +45,15 @@ ACTIVATION_MODULES = (
     nn.SiLU, nn.Mish, nn.Softplus, nn.Hardswish,
 )  # fmt: skip
 
+# Modules that call no activation and that no site can be named after. Exact types: a subclass may do anything.
+SILENT_MODULES = frozenset({
+    nn.Identity, nn.Flatten, nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d,
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm,
+    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
+    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
+    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d,
+})  # fmt: skip
+
 
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str, default: object) -> object:
     return args[position] if len(args) > position else kwargs.get(name, default)

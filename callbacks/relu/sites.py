@@ -14,6 +14,7 @@ from torchmetrics import Metric
 from callbacks.relu.activation_calls import (
     ACTIVATION_MODULES,
     NOTED,
+    SILENT_MODULES,
     feature_dim,
     immortal_kind,
     relu_kind,
@@ -35,8 +36,9 @@ class ReLUCall(NamedTuple):
 class ReLUSites(TorchFunctionMode):
     """A torch-function mode that reports each ReLU call between ``begin_pass`` and ``end_pass``.
 
-    Outside a pass it is not on torch's mode stack and costs nothing. Between ``attach`` and ``detach`` every visible
-    module has a forward pre-hook and a forward hook that say on whose behalf a function is called.
+    Outside a pass it is not on torch's mode stack and costs nothing. Between ``attach`` and ``detach`` the visible
+    modules have a forward pre-hook and a forward hook that say on whose behalf a function is called; inner layers that
+    never call an activation (torch's own convolutions, pools and their like) go without.
 
     Every call of a torch function costs microseconds while the mode is on, also those of losses, metrics and logging.
     So if the first pass after ``attach`` calls no activation and no operation with weights outside of modules, later
@@ -70,6 +72,8 @@ class ReLUSites(TorchFunctionMode):
                 self.opaque[name or type(root).__name__] = self.unwatched[name or type(root).__name__] = reason
                 self._step_aside_for(module)
                 continue
+            if "." in name and type(module) in SILENT_MODULES:
+                continue  # its call is seen, and no site is named after it; an outer one's hooks open the pass
             frame = None if isinstance(module, Metric) else (name, isinstance(module, ACTIVATION_MODULES))
             enter = module.register_forward_pre_hook(partial(self._enter_module, frame))
             leave = module.register_forward_hook(partial(self._leave_module, frame))

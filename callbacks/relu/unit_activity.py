@@ -3,13 +3,16 @@
 from math import gcd, prod
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 # Rows whose 0/1 bytes may be added before a byte could overflow.
 _ROWS_PER_WORD_SUM = 255
-# Bytes of 0/1 flags written before they are added up: few enough for a chunk to stay in the cores' own caches.
+# Bytes of 0/1 flags written before they are added up: few enough to stay in a core's own cache.
 _CHUNK_BYTES = 1 << 19
+# Longest row that is looked for: the counters of a row should stay in a core's first-level cache.
+_ROW_BYTES = 1 << 13
 # Below this many elements the plain reduction is as fast as setting up the byte-lane one.
 _SMALL = 1 << 13
 
@@ -18,9 +21,9 @@ class ActivityCounter:
     """Adds up over batches, for one ReLU, the (image, position) pairs with ``output > 0`` of every unit.
 
     A plain ``(output > 0).sum(...)`` is bound by its slow narrowing compare and its strided sum. On a CPU, dense
-    outputs take a faster way that gives the same integers: flags of one byte per element, added eight at a time as
-    64-bit words. The words are widened when a byte could overflow, every 255 images, and summed over positions only
-    when the counts are asked for. Never waits for a GPU.
+    outputs take a faster way that gives the same integers: NumPy, whose compare is vectorised, writes flags of one byte
+    per element, which are added eight at a time as 64-bit words. The words are widened when a byte could overflow,
+    every 255 rows, and summed over positions only when the counts are asked for. Never waits for a GPU.
 
     Args:
         units: Number of units.
@@ -39,8 +42,8 @@ class ActivityCounter:
         """Count one batch.
 
         Args:
-            output: What a ReLU returned, shape ``(N, ...)``, any floating dtype: every element is >= 0 or NaN.
-                NaN is not above zero, so it does not count.
+            output: What a ReLU returned, shape ``(N, ...)``, any floating dtype. NaN is not above zero, so it does
+                not count.
             unit_dim: The dimension that holds the units: 1 for ``(N, C, H, W)`` and ``(N, F)``.
         """
         key = (output.shape[1:], output.stride(), unit_dim)
@@ -53,8 +56,9 @@ class ActivityCounter:
         if self._lanes is None or self._lanes.layout != layout:
             self._empty_lanes()
             self._lanes = _ByteLanes(layout)
-        for left in self._lanes.add(output.permute(layout.order).flatten(1)):
-            self._total += _count_plainly(output[left], unit_dim)
+        counted = self._lanes.add(output.permute(layout.order))
+        if counted < len(output):
+            self._total += _count_plainly(output[counted:], unit_dim)
 
     def counts(self) -> Tensor:
         """The sums so far: int64, shape ``(units,)``."""
@@ -94,53 +98,56 @@ def _dense_layout(output: Tensor, unit_dim: int) -> _Layout | None:
 
 
 class _ByteLanes:
-    """Counters of one byte per element of an image, eight to a 64-bit word, over up to 255 rows; then wider ones."""
+    """Counters of one byte per element of a row, eight to a 64-bit word, over up to 255 rows; then wider ones.
+
+    A row is a run of an image's memory that holds every unit equally often, so that rows can be added up: a whole
+    image, or with the units innermost some of its positions.
+    """
 
     def __init__(self, layout: _Layout) -> None:
         self.layout = layout
-        self.columns = prod(layout.shape)
-        # Words need rows of a multiple of eight bytes: take `fold` images as one row where an image is not.
-        self.fold = 8 // gcd(self.columns, 8)
-        with torch.inference_mode(False):
-            self.words = torch.zeros(self.fold * self.columns // 8, dtype=torch.int64)
-            self.wide = torch.zeros(self.fold, self.columns, dtype=torch.int64)
-        self.pending = 0
+        before = prod(layout.shape[: layout.unit])  # positions that lie one after the other, each with all units
+        elements = prod(layout.shape)
+        # Words need rows of a multiple of eight bytes: take `fold` images as one where an image is not.
+        self.fold = 8 // gcd(elements, 8)
+        self.columns = self.fold * elements
+        if self.fold == 1:
+            sizes = [elements // parts for parts in range(1, before + 1) if before % parts == 0]
+            sizes = [size for size in sizes if size % 8 == 0]
+            self.columns = next((size for size in sizes if size <= _ROW_BYTES), sizes[-1])
+        self.words = np.zeros(self.columns // 8, dtype=np.uint64)
+        self.sums = np.empty_like(self.words)
+        self.wide = np.zeros(self.columns, dtype=np.int64)
+        self.pending = 0  # rows in `words`
 
-    def add(self, images: Tensor) -> list[slice]:
-        """Count non-negative ``images`` (N, columns), but for the last few and those near a NaN; returns which."""
-        width = self.fold * self.columns
-        whole = len(images) // self.fold
-        rows = images[: whole * self.fold].view(whole, width)
-        left = [slice(whole * self.fold, None)] if whole * self.fold < len(images) else []
-        flags = torch.empty(min(whole, max(1, _CHUNK_BYTES // width)), width, dtype=torch.bool)
-        start = 0
-        while start < whole:
-            stop = min(start + len(flags), whole, start + _ROWS_PER_WORD_SUM - self.pending)
-            chunk = rows[start:stop]
-            marked = flags[: stop - start].copy_(chunk)
-            # A flag takes NaN for true. Nothing is negative, so the sum is NaN if and only if an element is. The chunk
-            # is still in the cache, and on a CPU there is nothing to wait for.
-            if chunk.sum(dtype=torch.float32).isnan():
-                left.append(slice(start * self.fold, stop * self.fold))
-            else:
-                self.words += marked.view(torch.int64).sum(0)
-                self.pending += stop - start
-                if self.pending == _ROWS_PER_WORD_SUM:
-                    self._widen()
-            start = stop
-        return left
+    def add(self, images: Tensor) -> int:
+        """Count the images (N, ...), dense and in memory order; the first so many: a rest that fills no row is left."""
+        counted = len(images) // self.fold * self.fold
+        rows = images[:counted].reshape(-1, self.columns)
+        length = min(_ROWS_PER_WORD_SUM, max(1, _CHUNK_BYTES // self.columns), max(1, len(rows)))
+        flags = np.empty((length, self.columns), dtype=np.bool_)
+        words = flags.view(np.uint64)
+        for chunk in rows.split(length):
+            # NumPy knows no bfloat16.
+            values = (chunk.float() if chunk.dtype == torch.bfloat16 else chunk).numpy()
+            if self.pending + len(chunk) > _ROWS_PER_WORD_SUM:
+                self._widen()
+            np.greater(values, 0, out=flags[: len(chunk)])
+            self.words += np.add.reduce(words[: len(chunk)], axis=0, out=self.sums)
+            self.pending += len(chunk)
+        return counted
 
     def per_unit(self) -> Tensor:
         """The sums over images and positions: int64, shape ``(units,)``."""
         self._widen()
         shape, unit = self.layout.shape, self.layout.unit
-        per_element = self.wide.sum(0).view(prod(shape[:unit]), shape[unit], prod(shape[unit + 1 :]))
+        per_element = torch.from_numpy(self.wide).view(-1, shape[unit], prod(shape[unit + 1 :]))
         # Two steps: the reduction over the outer dimension is the vectorised one.
         return per_element.sum(0).sum(1)
 
     def _widen(self) -> None:
-        self.wide += self.words.view(torch.uint8).view(self.fold, self.columns)
-        self.words.zero_()
+        self.wide += self.words.view(np.uint8)
+        self.words.fill(0)
         self.pending = 0
 
 

@@ -72,7 +72,9 @@ class FastDropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """Zero elements of ``x`` (any shape) with probability ``p`` and scale the others; identity in eval mode."""
-        if not self.training or self.inplace or not 0 < dropped_words(self.p) < WORDS:
+        if not self.training:
+            return x
+        if self.inplace or not 0 < dropped_words(self.p) < WORDS:
             return super().forward(x)
         if x.device.type != "cpu" or x.dtype != torch.float32 or not _is_dense(x):
             return super().forward(x)

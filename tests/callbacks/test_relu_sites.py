@@ -219,6 +219,51 @@ def test_later_passes_watch_the_inside_of_modules_only():
     assert stacks == [1, 0, 0]
 
 
+class Inner(nn.Module):
+    """Calls an inner layer of torch's without its parent, and an activation on what it returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Sequential(nn.Linear(3, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.block[0](x))
+
+
+def test_inner_layers_that_call_no_activation_have_no_hooks():
+    net = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 3), nn.ReLU()))
+    sites = ReLUSites(lambda call: None)
+    sites.attach(net)
+
+    hooked = [name for name, module in net.named_modules() if module._forward_hooks]
+    sites.detach()
+
+    assert hooked == ["", "0", "1", "1.1"]
+
+
+def test_a_subclass_of_such_a_layer_may_call_an_activation_and_names_its_site():
+    class Rectified(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.relu(super().forward(x))
+
+    calls, _ = watch(nn.Sequential(nn.Sequential(Rectified(3, 3))), torch.randn(2, 3))
+
+    assert [call.site for call in calls] == ["0.0.relu"]
+
+
+def test_an_inner_layer_called_without_its_parent_opens_every_pass():
+    root, calls = Inner(), []
+    sites = ReLUSites(calls.append)
+    sites.attach(root)
+    for _ in range(3):
+        sites.begin_pass()
+        root.forward(torch.randn(2, 3))  # as a LightningModule's step does: not through the module's call
+        sites.end_pass()
+    sites.detach()
+
+    assert [(call.site, call.first_layer) for call in calls] == [("relu", True)] * 3
+
+
 def test_a_relu_outside_of_modules_is_seen_in_every_pass():
     net, calls = nn.Linear(3, 3), []
     sites = ReLUSites(calls.append)
