@@ -1,4 +1,4 @@
-"""`python -m benchmarks [quick | monitors | peers | gpu | growth]`: measure, print a table, write JSON."""
+"""`python -m benchmarks [quick | monitors | profile | peers | gpu | growth]`: measure, print a table, write JSON."""
 
 import argparse
 import statistics
@@ -21,8 +21,7 @@ def quick(arguments: argparse.Namespace) -> Report:
         starts = [seconds_to_first_step(workshop) for _ in range(3)]
         report.facts["start of `fmnist fit` to the first step, s"] = f"{statistics.median(starts):.1f} (median of 3)"
         groups.against_plain_pipelines(workshop, report, arguments.rounds or 7, steps=50)
-        groups.through_lightning(workshop, report, arguments.rounds or 3)
-        groups.monitors_on_and_off(workshop, report, arguments.rounds or 3)
+        groups.through_lightning(workshop, report, arguments.rounds or 7, steps=300)
     return report
 
 
@@ -33,6 +32,18 @@ def monitors(arguments: argparse.Namespace) -> Report:
         rounds = arguments.rounds or 10
         groups.monitors_on_and_off(workshop, report, rounds)
         groups.seconds_that_monitors_add(workshop, report, 4 * rounds)
+    return report
+
+
+def profile(arguments: argparse.Namespace) -> Report:
+    """Where a training step's time goes."""
+    from benchmarks.step_profile import profile_step
+
+    report = Report(machine(arguments.threads))
+    torch.set_num_threads(arguments.threads)
+    with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
+        groups.sgemm_alone(workshop, report)
+        profile_step(report, workshop.data)
     return report
 
 
@@ -65,7 +76,7 @@ def growth(arguments: argparse.Namespace) -> Report:
 
 def main() -> None:
     """See the module."""
-    measures = {function.__name__: function for function in (quick, monitors, peers, gpu, growth)}
+    measures = {function.__name__: function for function in (quick, monitors, profile, peers, gpu, growth)}
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("measure", nargs="?", default="quick", choices=measures)
     parser.add_argument("--rounds", type=int, help="Interleaved rounds; more narrow the intervals.")

@@ -28,15 +28,17 @@ def _one_size(
     workshop: Workshop, report: Report, name: str, steps: int, options: list[str], rounds: int, repeat: int = 1
 ) -> None:
     common = [f"--steps={steps}", f"--repeat={repeat}", *(f"--model={option}" for option in options)]
+    off, monitored, alone = (f"{name}, {what}" for what in ("off", "all monitors", "steps alone"))
     wanted = {
-        f"{name}, steps alone": ["our_lightning", *common],
-        f"{name}, off": ["our_lightning", *common, "--validation"],
-        f"{name}, all monitors": ["our_lightning", *common, "--validation", "--monitors=all"],
+        off: ["our_lightning", *common, "--validation"],
+        monitored: ["our_lightning", *common, "--validation", "--monitors=all"],
     }
-    result = run_group(workshop, report, name, wanted, rounds)
-    alone, off, monitored = wanted
     rest = FULL_EPOCH * repeat - steps  # steps of a full epoch that the round left out
-    full = [{what: times[what] * steps + rest * times[alone] for what in (off, monitored)} for times in result]
+    if rest:
+        wanted[alone] = ["our_lightning", *common]
+    # Minutes of training need no warm-up.
+    result = run_group(workshop, report, name, wanted, rounds, warm_up=0 if repeat > 1 else 1)
+    full = [{what: times[what] * steps + rest * times.get(alone, 0.0) for what in (off, monitored)} for times in result]
     report.ratios.append((ratio(f"{name}: all monitors / off, per full epoch", full, monitored, off), "at most 1.05"))
     report.facts[f"{name}: seconds per full epoch, monitors off"] = round(
         sorted(times[off] for times in full)[len(full) // 2], 2
