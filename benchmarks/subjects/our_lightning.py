@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument(
         "--validation", action="store_true", help="Validate after each epoch, save the best checkpoint."
     )
+    parser.add_argument("--only", type=int, help="End an epoch after so many of its steps; all its images are there.")
     parser.add_argument("--repeat", type=int, default=1, help="Train on this many copies of the training set.")
     parser.add_argument("--model", action="append", default=[], help="More options, as --model.NAME=VALUE.")
     arguments = parser.parse_args()
@@ -75,7 +76,7 @@ def main() -> None:
     ]
     gate = {
         "class_path": f"{__name__}.EpochGate",
-        "init_args": {"steps": arguments.steps, "alternate": arguments.alternate},
+        "init_args": {"steps": arguments.only or arguments.steps, "alternate": arguments.alternate},
     }
     with tempfile.TemporaryDirectory() as folder:
         overlay = Path(folder) / "measured.yaml"
@@ -92,6 +93,8 @@ def main() -> None:
         ]
         if not arguments.validation:
             options_of_fit.append("--trainer.limit_val_batches=0")
+        if arguments.only:
+            options_of_fit.append(f"--trainer.limit_train_batches={arguments.only}")
         if arguments.repeat > 1:
             _repeat_training_images(arguments.repeat)
         fmnist(["fit", *options_of_fit])
