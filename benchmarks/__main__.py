@@ -36,7 +36,7 @@ def monitors(arguments: argparse.Namespace) -> Report:
 
 
 def profile(arguments: argparse.Namespace) -> Report:
-    """Where a training step's time goes."""
+    """Where a training step's time goes, and how much Lightning adds."""
     from benchmarks.step_profile import profile_step
 
     report = Report(machine(arguments.threads))
@@ -44,6 +44,7 @@ def profile(arguments: argparse.Namespace) -> Report:
     with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
         groups.sgemm_alone(workshop, report)
         profile_step(report, workshop.data)
+        groups.lightning_alone(workshop, report)
     return report
 
 

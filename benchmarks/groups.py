@@ -126,6 +126,20 @@ def through_lightning(workshop: Workshop, report: Report, rounds: int, steps: in
     )
 
 
+def lightning_alone(workshop: Workshop, report: Report, rounds: int = 9, steps: int = 800) -> None:
+    """Milliseconds of Lightning's own work per step, from a network of one linear layer, with and without it."""
+    size = f"--steps={steps}"
+    layers = ["--model=--model.conv_channels=[]", "--model=--model.hidden_units=[]"]
+    wanted = {
+        "linear layer, bare loop": ["our_loop", size, "--linear"],
+        "linear layer, Lightning": ["our_lightning", size, *layers],
+    }
+    result = run_group(workshop, report, "Lightning alone", wanted, rounds)
+    bare, lightning = wanted
+    added = summary("Lightning alone", [1e3 * (times[lightning] - times[bare]) for times in result])
+    report.facts["Lightning's own work, ms per step"] = str(added)
+
+
 def monitors_on_and_off(workshop: Workshop, report: Report, rounds: int, steps: int = FULL_EPOCH) -> None:
     """Whole epochs with validation, images and checkpoint, with and without monitors, in a process each."""
     options = [f"--steps={steps}", "--validation"]

@@ -18,13 +18,15 @@ def main() -> None:
     """Rounds of ``--steps`` steps."""
     parser = options.parser(__doc__)
     parser.add_argument("--bf16", action="store_true", help="Under bfloat16 autocast.")
+    parser.add_argument("--linear", action="store_true", help="A network of one linear layer.")
     arguments = parser.parse_args()
     keep_freed_memory()
     device = torch.device(arguments.device)
     images, labels = device_tensors(*load_split(Path(arguments.data), "train"), device)
     images, labels = images[5000:], labels[5000:]
     count = arguments.steps * arguments.batch_size
-    classifier = FashionClassifier().to(device).train()
+    network = {"conv_channels": (), "hidden_units": ()} if arguments.linear else {}
+    classifier = FashionClassifier(**network).to(device).train()
     optimizer = classifier._build_optimizer()
     channel = Channel()
     for start in channel.rounds():
