@@ -29,9 +29,7 @@ def monitors(arguments: argparse.Namespace) -> Report:
     """What the monitors add to an epoch, in rounds enough for a claim of one percent."""
     report = Report(machine(arguments.threads))
     with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
-        rounds = arguments.rounds or 10
-        groups.monitors_on_and_off(workshop, report, max(2, rounds // 5))  # minutes each
-        groups.seconds_that_monitors_add(workshop, report, 4 * rounds)
+        groups.what_monitors_add(workshop, report, arguments.rounds or 40)
     return report
 
 
