@@ -48,7 +48,9 @@ def check_bounds(text: str, name: str) -> None:
     try:
         _check_events(text, name)
         root = yaml.compose(text, Loader=_loader())
-    except yaml.YAMLError:
+    except yaml.YAMLError as error:
+        if "nesting depth" in str(error):  # newer versions of libyaml have a limit of their own, of 1,000 levels
+            raise _too_deep(name) from None
         return  # the parser that reads it next says so, with the place
     if root is not None:
         _expanded(root, name, {}, set())
@@ -62,7 +64,7 @@ def _check_events(text: str, name: str) -> None:
             raise _beyond(name, f"it has more than {MOST_NODES:,} values")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            raise _beyond(name, f"it is nested more than {DEEPEST} levels deep")
+            raise _too_deep(name)
 
 
 def _expanded(node: yaml.Node, name: str, known: dict[int, tuple[int, int]], above: set[int]) -> tuple[int, int]:
@@ -82,7 +84,7 @@ def _expanded(node: yaml.Node, name: str, known: dict[int, tuple[int, int]], abo
     if size > MOST_NODES:
         raise _beyond(name, f"it stands for more than {MOST_NODES:,} values")
     if height > DEEPEST:
-        raise _beyond(name, f"it is nested more than {DEEPEST} levels deep")
+        raise _too_deep(name)
     known[id(node)] = size, height
     return size, height
 
@@ -105,6 +107,10 @@ def _text(path: Path) -> str:
 
 def _beyond(name: str, why: str) -> UserError:
     return UserError(f"The configuration {name} was refused: {why}.", exit_code=2)
+
+
+def _too_deep(name: str) -> UserError:
+    return _beyond(name, f"it is nested more than {DEEPEST} levels deep")
 
 
 def _loader() -> type:
