@@ -73,7 +73,7 @@ test: $(READY) ## Run all tests
 soak: $(READY) ## Kill, tear and damage runs at full counts (about 15 minutes)
 	$(BIN)/python -m tests.soak
 
-bench: $(READY) ## Measure speed against plain pipelines (five minutes, a quiet machine)
+bench: $(READY) ## Measure speed against plain pipelines (under five minutes on a quiet machine)
 	$(BIN)/python -m benchmarks quick $(ARGS)
 
 bench-peers: $(READY) .venv-peers/ready ## Measure against Keras on TensorFlow, in a venv of its own
