@@ -1,7 +1,6 @@
 """The notebooks' convolutional network, with an argument for each thing that they asked about."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Literal
 
 import torch
@@ -14,7 +13,7 @@ Initialization = Literal["glorot", "he", "pytorch"]
 Normalization = Literal["none", "batch"]
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": partial(nn.ReLU, inplace=True),  # half the memory traffic; no layer before it needs its own output
+    "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
     "gelu": nn.GELU,
     "silu": nn.SiLU,

@@ -110,3 +110,24 @@ def test_a_network_deeper_than_the_image_is_refused_in_words():
 def test_an_argument_below_one_is_refused(options):
     with pytest.raises(ValueError, match="must be at least 1"):
         FashionCNN(**options)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_a_hook_keeps_of_a_layer_stays_as_the_layer_returned_it(training):
+    network, kept = FashionCNN(conv_channels=(4, 4), hidden_units=(8,)).train(training), []
+    for layer in (network.conv1.conv, network.fc1.linear):
+        layer.register_forward_hook(lambda _module, _inputs, output: kept.append((output, output.detach().clone())))
+
+    network(torch.rand(2, 1, 28, 28))
+
+    assert [torch.equal(output, returned) for output, returned in kept] == [True, True]
+
+
+def test_a_layer_may_have_a_full_backward_hook():
+    network, seen = FashionCNN(conv_channels=(4, 4), hidden_units=(8,)), []
+    for layer in (network.conv1.conv, network.fc1.linear):
+        layer.register_full_backward_hook(lambda _module, _inputs, outputs: seen.append(tuple(outputs[0].shape)))
+
+    network(torch.rand(2, 1, 28, 28, requires_grad=True)).sum().backward()
+
+    assert seen == [(2, 8), (2, 4, 28, 28)]
