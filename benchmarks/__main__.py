@@ -29,6 +29,7 @@ def monitors(arguments: argparse.Namespace) -> Report:
     """What the monitors add to an epoch, in rounds enough for a claim of one percent."""
     report = Report(machine(arguments.threads))
     with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
+        groups.sgemm_alone(workshop, report)
         groups.what_monitors_add(workshop, report, arguments.rounds or 40)
     return report
 
@@ -52,6 +53,7 @@ def peers(arguments: argparse.Namespace) -> Report:
 
     report = Report(machine(arguments.threads))
     with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
+        groups.sgemm_alone(workshop, report)
         against_keras(workshop, report, arguments.rounds or 10, str(arguments.peers_python.absolute()))
     return report
 
@@ -69,6 +71,7 @@ def growth(arguments: argparse.Namespace) -> Report:
 
     report = Report(machine(arguments.threads))
     with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
+        groups.sgemm_alone(workshop, report)
         grow(workshop, report, arguments.rounds or 5)
     return report
 

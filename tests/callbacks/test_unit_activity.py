@@ -39,6 +39,14 @@ def test_counts_are_exact_in_channels_last_layout(channels):
     assert count_active(output, 1).tolist() == reference(output, 1)
 
 
+@pytest.mark.parametrize("shape", [(40, 24, 28, 28), (30, 8, 37, 37), (300, 64, 14, 14)])
+def test_counts_are_exact_where_an_image_is_cut_into_several_rows(shape):
+    output = torch.randn(shape).relu().to(memory_format=torch.channels_last)
+    output[3, 5, 0, 0] = torch.nan
+
+    assert count_active(output, 1).tolist() == reference(output, 1)
+
+
 def test_counts_are_exact_for_a_view_that_is_not_dense():
     output = torch.randn(64, 16, 20, 20).relu()[:, ::2, :, 1:]
 
