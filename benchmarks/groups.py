@@ -143,25 +143,29 @@ def what_monitors_add(workshop: Workshop, report: Report, rounds: int, steps: in
 
     They work once per epoch, so epochs of a few steps do, and the steps' own noise stays small; the images of a hundred
     are there for the gap's sample. On and off alternate within one process: processes differ from each other by more
-    than the monitors cost, through where their memory happens to lie.
+    than the monitors cost, through where their memory happens to lie. A whole epoch is a short one without monitors
+    plus the steps that it lacks, at the pace that a hundred steps take in the same round.
     """
-    whole = "whole epoch without monitors"
-    run_group(workshop, report, whole, {whole: ["our_lightning", f"--steps={FULL_EPOCH}", "--validation"]}, rounds=3)
-    epoch = FULL_EPOCH * report.times[whole]
-    report.facts[f"{whole}, s"] = round(epoch, 2)
     common = ["our_lightning", "--steps=100", f"--only={steps}", "--validation", "--alternate"]
     wanted = {
         "no monitors": [*common, "--monitors=off"],
         "dead and histogram monitors": [*common, "--monitors=dead+hist"],
         "all monitors": [*common, "--monitors=all"],
     }
+    pace = "a hundred steps"
     tell(f"seconds added: {', '.join(wanted)}")
-    with workshop.contenders(wanted) as contenders:
+    with workshop.contenders({pace: ["our_lightning", "--steps=100"], **wanted}) as contenders:
         phases = {f"{name}, {phase}": contenders[name] for name in wanted for phase in ("off", "on")}
-        result = interleaved(phases, rounds, tell=tell)
-        for name, contender in contenders.items():
-            report.peaks[f"{name}, on"] = contender.last["peak_mib"]
+        result = interleaved({pace: contenders[pace], **phases}, rounds, tell=tell)
+        for name in wanted:
+            report.peaks[f"{name}, on"] = contenders[name].last["peak_mib"]
     report.add_rounds("seconds added", result)
+
+    def whole(times: dict[str, float], name: str) -> float:
+        return (FULL_EPOCH - steps) * times[pace] + steps * times[f"{name}, off"]
+
+    epoch = summary("whole epoch", [whole(times, "no monitors") for times in result])
+    report.facts["whole epoch without monitors, s"] = str(epoch)
     for title, name, target in (
         ("A/A null: nothing on / off", "no monitors", "1"),
         ("dead and histogram monitors on / off", "dead and histogram monitors", "at most 1.01, aim 1.005"),
@@ -169,7 +173,8 @@ def what_monitors_add(workshop: Workshop, report: Report, rounds: int, steps: in
     ):
         added = [steps * (times[f"{name}, on"] - times[f"{name}, off"]) for times in result]
         report.facts[f"{title}, seconds added"] = str(summary(title, added))
-        report.ratios.append((summary(title, [1 + seconds / epoch for seconds in added]), target))
+        shares = [1 + seconds / whole(times, name) for seconds, times in zip(added, result, strict=True)]
+        report.ratios.append((summary(title, shares), target))
 
 
 def tell(line: str) -> None:

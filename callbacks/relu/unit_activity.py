@@ -115,6 +115,8 @@ class _ByteLanes:
             sizes = [elements // parts for parts in range(1, before + 1) if before % parts == 0]
             sizes = [size for size in sizes if size % 8 == 0]
             self.columns = next((size for size in sizes if size <= _ROW_BYTES), sizes[-1])
+        length = min(_ROWS_PER_WORD_SUM, max(1, _CHUNK_BYTES // self.columns))
+        self.flags = np.empty((length, self.columns), dtype=np.bool_)  # kept: a new one would be page-faulted again
         self.words = np.zeros(self.columns // 8, dtype=np.uint64)
         self.sums = np.empty_like(self.words)
         self.wide = np.zeros(self.columns, dtype=np.int64)
@@ -124,15 +126,13 @@ class _ByteLanes:
         """Count the images (N, ...), dense and in memory order; the first so many: a rest that fills no row is left."""
         counted = len(images) // self.fold * self.fold
         rows = images[:counted].reshape(-1, self.columns)
-        length = min(_ROWS_PER_WORD_SUM, max(1, _CHUNK_BYTES // self.columns), max(1, len(rows)))
-        flags = np.empty((length, self.columns), dtype=np.bool_)
-        words = flags.view(np.uint64)
-        for chunk in rows.split(length):
-            # NumPy knows no bfloat16.
-            values = (chunk.float() if chunk.dtype == torch.bfloat16 else chunk).numpy()
+        values = (rows.float() if rows.dtype == torch.bfloat16 else rows).numpy()  # NumPy knows no bfloat16
+        length, words = len(self.flags), self.flags.view(np.uint64)
+        for start in range(0, len(values), length):
+            chunk = values[start : start + length]
             if self.pending + len(chunk) > _ROWS_PER_WORD_SUM:
                 self._widen()
-            np.greater(values, 0, out=flags[: len(chunk)])
+            np.greater(chunk, 0, out=self.flags[: len(chunk)])
             self.words += np.add.reduce(words[: len(chunk)], axis=0, out=self.sums)
             self.pending += len(chunk)
         return counted
