@@ -150,3 +150,4 @@ def _observe(
             outputs = trainer.strategy.validation_step(batch, batch_idx, *extra)
         for observer in observers:
             observer.on_sample_batch_end(outputs, images)
+        del batch, outputs  # or the next batch's activations would have to be laid around them

@@ -33,7 +33,10 @@ class StepResults:
             values = values.detach()[:images].to(exact)
             self._known[name] = known + images
             parts = torch.stack([values.sum(), values.square().sum()])
-            self._sums[name] = self._sums[name] + parts if name in self._sums else parts
+            if name in self._sums:
+                self._sums[name] += parts  # in place: a new tensor per batch would wander into the holes of large ones
+            else:
+                self._sums[name] = parts
 
     def take(self) -> Sums:
         """Fetch the sums; NaN for what not every image came with."""
