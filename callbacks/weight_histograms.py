@@ -60,6 +60,7 @@ class WeightHistogramMonitor(Callback):
         self.every_n_epochs, self.bins = every_n_epochs, bins
         self._names: dict[nn.Parameter, str] = {}
         self._before: dict[str, Tensor] = {}  # weights before the last step
+        self._copies: dict[str, Tensor] = {}  # their memory, kept: anew each epoch it splits larger free blocks
         self._gradients: dict[str, Tensor] = {}  # packed statistics
         self._said_missed = False
 
@@ -89,8 +90,9 @@ class WeightHistogramMonitor(Callback):
         for parameter, name in self._names.items():
             # Without a gradient, or in no optimiser, it does not move: that is to be seen. What another optimiser
             # moves is its to say.
-            if parameter.requires_grad and (parameter in stepping or parameter not in optimised):
-                self._before.setdefault(name, parameter.detach().clone())
+            shown = parameter.requires_grad and (parameter in stepping or parameter not in optimised)
+            if shown and name not in self._before:
+                self._before[name] = self._copy(name, parameter.detach())
             if parameter in stepping and parameter.grad is not None:
                 self._gradients[name] = packed_statistics(parameter.grad, self.bins)
 
@@ -121,8 +123,15 @@ class WeightHistogramMonitor(Callback):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._forget()
 
+    def _copy(self, name: str, values: Tensor) -> Tensor:
+        copy = self._copies.get(name)
+        if copy is None or copy.shape != values.shape or copy.dtype != values.dtype or copy.device != values.device:
+            copy = self._copies[name] = torch.empty_like(values)
+        return copy.copy_(values)
+
     def _forget(self) -> None:
         self._names.clear()
+        self._copies.clear()
         self._before.clear()
         self._gradients.clear()
 

@@ -28,10 +28,12 @@ class ActivityCounter:
     Args:
         units: Number of units.
         device: The outputs'.
+        flags: Shared by counters of one thread. Default: its own.
     """
 
-    def __init__(self, units: int, device: torch.device) -> None:
+    def __init__(self, units: int, device: torch.device, flags: "FlagBuffer | None" = None) -> None:
         self.units = units
+        self._flags = flags or FlagBuffer()
         with torch.inference_mode(False):  # normal tensors outlive inference mode
             self._total = torch.zeros(units, dtype=torch.int64, device=device)
         self._lanes: _ByteLanes | None = None
@@ -55,7 +57,7 @@ class ActivityCounter:
             return
         if self._lanes is None or self._lanes.layout != layout:
             self._empty_lanes()
-            self._lanes = _ByteLanes(layout)
+            self._lanes = _ByteLanes(layout, self._flags)
         counted = self._lanes.add(output.permute(layout.order))
         if counted < len(output):
             self._total += _count_plainly(output[counted:], unit_dim)
@@ -76,6 +78,20 @@ def count_active(output: Tensor, unit_dim: int) -> Tensor:
     counter = ActivityCounter(output.shape[unit_dim], output.device)
     counter.add(output, unit_dim)
     return counter.counts()
+
+
+class FlagBuffer:
+    """Room for 0/1 flags, made once: anew per batch it is page-faulted, anew per epoch it splits larger free blocks."""
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, dtype=np.bool_)
+
+    def rows(self, columns: int) -> np.ndarray:
+        """Flags of shape ``(rows, columns)``, at least one row and so many as are quickest; their content is lost."""
+        count = min(_ROWS_PER_WORD_SUM, max(1, _CHUNK_BYTES // columns))
+        if self._bytes.size < count * columns:
+            self._bytes = np.empty(max(count * columns, _CHUNK_BYTES), dtype=np.bool_)
+        return self._bytes[: count * columns].reshape(count, columns)
 
 
 class _Layout(NamedTuple):
@@ -104,8 +120,9 @@ class _ByteLanes:
     image, or with the units innermost some of its positions.
     """
 
-    def __init__(self, layout: _Layout) -> None:
+    def __init__(self, layout: _Layout, flags: FlagBuffer) -> None:
         self.layout = layout
+        self.flags = flags
         before = prod(layout.shape[: layout.unit])  # positions that lie one after the other, each with all units
         elements = prod(layout.shape)
         # Words need rows of a multiple of eight bytes: take `fold` images as one where an image is not.
@@ -115,8 +132,6 @@ class _ByteLanes:
             sizes = [elements // parts for parts in range(1, before + 1) if before % parts == 0]
             sizes = [size for size in sizes if size % 8 == 0]
             self.columns = next((size for size in sizes if size <= _ROW_BYTES), sizes[-1])
-        length = min(_ROWS_PER_WORD_SUM, max(1, _CHUNK_BYTES // self.columns))
-        self.flags = np.empty((length, self.columns), dtype=np.bool_)  # kept: a new one would be page-faulted again
         self.words = np.zeros(self.columns // 8, dtype=np.uint64)
         self.sums = np.empty_like(self.words)
         self.wide = np.zeros(self.columns, dtype=np.int64)
@@ -127,12 +142,13 @@ class _ByteLanes:
         counted = len(images) // self.fold * self.fold
         rows = images[:counted].reshape(-1, self.columns)
         values = (rows.float() if rows.dtype == torch.bfloat16 else rows).numpy()  # NumPy knows no bfloat16
-        length, words = len(self.flags), self.flags.view(np.uint64)
+        flags = self.flags.rows(self.columns)
+        length, words = len(flags), flags.view(np.uint64)
         for start in range(0, len(values), length):
             chunk = values[start : start + length]
             if self.pending + len(chunk) > _ROWS_PER_WORD_SUM:
                 self._widen()
-            np.greater(chunk, 0, out=self.flags[: len(chunk)])
+            np.greater(chunk, 0, out=flags[: len(chunk)])
             self.words += np.add.reduce(words[: len(chunk)], axis=0, out=self.sums)
             self.pending += len(chunk)
         return counted

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from callbacks.relu.sites import ReLUCall
-from callbacks.relu.unit_activity import ActivityCounter
+from callbacks.relu.unit_activity import ActivityCounter, FlagBuffer
 
 
 @dataclass
@@ -93,6 +93,7 @@ class UnitCounter:
 
     def __init__(self, unit_dims: dict[str, int] | None = None, magnitudes: bool = False) -> None:
         self._unit_dims, self._magnitudes = unit_dims or {}, magnitudes
+        self._flags = FlagBuffer()  # outlives the windows
         self.clear()
 
     def clear(self) -> None:
@@ -126,7 +127,7 @@ class UnitCounter:
         if call.site not in self._active:
             self._meta[call.site] = (call.activation, call.output[:1].numel() // units, call.first_layer)
             self._pairs[call.site] = 0
-            self._active[call.site] = ActivityCounter(units, output.device)
+            self._active[call.site] = ActivityCounter(units, output.device, self._flags)
             if self._magnitudes:
                 with torch.inference_mode(False):  # normal tensors outlive inference mode
                     self._magnitude[call.site] = torch.zeros(units, device=output.device)
