@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from callbacks.relu.unit_activity import ActivityCounter, count_active
+from callbacks.relu.unit_activity import ActivityCounter, FlagBuffer, count_active
 
 
 def reference(output: torch.Tensor, unit_dim: int) -> list[int]:
@@ -107,3 +107,16 @@ def test_counts_add_up_over_batches_of_different_layouts_and_with_a_nan():
 
     each = 3 * 64 * 256 + 2 * 16
     assert counter.counts().tolist() == [each] * 5 + [each - 1] + [each] * 2
+
+
+def test_counters_of_different_shapes_share_one_buffer_of_flags():
+    shapes = [(64, 16, 10, 10), (1024, 64), (3, 2, 600, 600), (64, 16, 10, 10)]
+    outputs = [torch.randn(shape, generator=torch.Generator().manual_seed(0)).relu() for shape in shapes]
+    flags = FlagBuffer()
+    counters = [ActivityCounter(output.shape[1], torch.device("cpu"), flags) for output in outputs]
+
+    for output, counter in [*zip(outputs, counters, strict=True)] * 2:
+        counter.add(output, 1)
+
+    for output, counter in zip(outputs, counters, strict=True):
+        assert counter.counts().tolist() == [2 * count for count in reference(output, 1)]

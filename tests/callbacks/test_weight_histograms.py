@@ -60,7 +60,7 @@ class Noting(pl.Callback):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"accumulate_grad_batches": 2}, {"limit_train_batches": 3}, {"max_steps": 3, "epochs": -1}],
+    [{}, {"epochs": 3}, {"accumulate_grad_batches": 2}, {"limit_train_batches": 3}, {"max_steps": 3, "epochs": -1}],
     ids=lambda options: "-".join(options) or "plain",
 )
 def test_the_update_ratio_is_that_of_the_epochs_last_step(options, tmp_path):
