@@ -244,7 +244,7 @@ def test_copies_of_the_weights_do_not_stay(tmp_path):
 
     run(Toy(), tmp_path, monitor)
 
-    assert (monitor._before, monitor._gradients, monitor._names) == ({}, {}, {})
+    assert (monitor._before, monitor._copies, monitor._gradients, monitor._names) == ({}, {}, {}, {})
 
 
 @pytest.mark.parametrize(
