@@ -25,8 +25,8 @@ def nobody_edits_the_code(monkeypatch):
     monkeypatch.setattr("fmnist_pl.compare.runner.code_is_unchanged", lambda: True)
 
 
-def train(logdir, runs, command=None, jobs=1):
-    stream = io.StringIO()
+def train(logdir, runs, command=None, jobs=1, stream=None):
+    stream = stream or io.StringIO()
     logs = LogFolder(logdir)
     command = command or (lambda run, interrupted: pretend_to_train(run, logdir))
     failures = Runner(logs, logdir / "output", jobs, Display(stream), command).train(runs)
@@ -152,6 +152,19 @@ def test_runs_of_other_code_are_announced(tmp_path):
     assert "1 of those to train were finished by another version of the code" in shown
 
 
+# The training of seed 1 notes that it has begun, and goes on only when told: no clock decides who is first.
+_HELD = """
+import os, pathlib, sys, time
+logdir, *training = sys.argv[1:]
+pathlib.Path(logdir, "begun").touch()
+deadline = time.monotonic() + 60
+while not pathlib.Path(logdir, "go_on").exists():
+    if time.monotonic() > deadline:
+        sys.exit("error: Nobody said to go on.")
+    time.sleep(0.01)
+os.execv(training[0], training)
+"""
+
 _COMPARISON = """
 import sys
 from pathlib import Path
@@ -159,16 +172,33 @@ from fmnist_pl.compare.display import Display
 from fmnist_pl.compare.finished import LogFolder
 from fmnist_pl.compare.runner import Runner
 from tests.fmnist_pl.compare.made_runs import pretend_to_train, wanted
-logdir = Path(sys.argv[1])
-runs = [wanted(seed=seed) for seed in range(3)]
-command = lambda run, interrupted: pretend_to_train(run, logdir, 1.0)
-Runner(LogFolder(logdir), logdir / "output", 1, Display(), command).train(runs)
+logdir, held = Path(sys.argv[1]), sys.argv[2]
+
+def command(run, interrupted):
+    training = pretend_to_train(run, logdir)
+    return [sys.executable, "-c", held, str(logdir), *training] if run.seed == 1 else training
+
+Runner(LogFolder(logdir), logdir / "output", 1, Display(), command).train([wanted(seed=seed) for seed in range(3)])
 """
+
+
+class GoOnOnceWaitedFor(io.StringIO):
+    """Lets the held training go on when it is said that another process trains it."""
+
+    def __init__(self, logdir):
+        super().__init__()
+        self.logdir = logdir
+
+    def write(self, text):
+        if "another process trains it" in text:
+            (self.logdir / "go_on").touch()
+        return super().write(text)
 
 
 def start_comparison(logdir):
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", _COMPARISON, str(logdir)], env=environment, stderr=subprocess.PIPE)
+    command = [sys.executable, "-c", _COMPARISON, str(logdir), _HELD]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
 
 
 def wait_for(condition):
@@ -179,13 +209,12 @@ def wait_for(condition):
 
 
 def test_killed_in_mid_run_and_restarted_it_repeats_nothing(tmp_path):
-    log = tmp_path / "output" / f"baseline-seed1-{wanted(seed=1).digest[:8]}.log"
     comparison = start_comparison(tmp_path)
-    wait_for(log.exists)
+    wait_for((tmp_path / "begun").exists)
     comparison.send_signal(signal.SIGKILL)  # its training of seed 1 goes on alone
     comparison.communicate()
 
-    failures, shown = train(tmp_path, [wanted(seed=seed) for seed in range(3)])
+    failures, shown = train(tmp_path, [wanted(seed=seed) for seed in range(3)], stream=GoOnOnceWaitedFor(tmp_path))
 
     assert failures == {}
     assert sorted(trained(tmp_path)) == ["baseline 0", "baseline 1", "baseline 2"]
