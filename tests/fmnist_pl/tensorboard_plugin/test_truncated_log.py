@@ -31,16 +31,14 @@ def log_file(tmp_path):
     return path
 
 
-def read(path) -> tuple[int, HealthRun]:
-    """Number of whole events, and the run they make."""
-    contents, data, events = {}, {}, 0
-    for event in LegacyEventFileLoader(str(path)).Load():
-        events += 1
+def run_of(events) -> HealthRun:
+    contents, data = {}, {}
+    for event in events:
         for value in event.summary.value:
             contents.setdefault(value.tag, value.metadata.plugin_data.content)
             record = SimpleNamespace(step=event.step, numpy=tensor_util.make_ndarray(value.tensor))
             data.setdefault(value.tag, []).append(record)
-    return events, read_run("a", contents, data)
+    return read_run("a", contents, data)
 
 
 def epochs_of(run: HealthRun) -> dict[str, list[int]]:
@@ -51,22 +49,26 @@ def epochs_of(run: HealthRun) -> dict[str, list[int]]:
 def test_each_cut_in_the_tail_leaves_a_prefix(log_file):
     size = log_file.stat().st_size
     assert size > TAIL
+    whole = list(LegacyEventFileLoader(str(log_file)).Load())
     seen = set()
     for cut in range(1, TAIL + 1):
         with log_file.open("r+b") as file:  # ever shorter, so one file serves all the cuts
             file.truncate(size - cut)
-        events, run = read(log_file)
-        seen.add(events)
+        events = list(LegacyEventFileLoader(str(log_file)).Load())
+        assert events == whole[: len(events)], cut
+        seen.add(len(events))
+    assert len(seen) > 10  # the tail does span many records
+    for count in seen:
+        run = run_of(whole[:count])
         assert not run.problems
         assert not run.refused
         for name, epochs in epochs_of(run).items():
-            assert epochs == list(range(len(epochs))), (cut, name)
+            assert epochs == list(range(len(epochs))), (count, name)
         row = overview_row(run, find_all(run), "", {})
         payload = run_payload(run)
         if payload["total"]:
             assert payload["total"]["epochs"] == list(range(len(payload["total"]["epochs"])))
             assert row["dead"] == (payload["total"]["dead"] or [None])[-1]
-    assert len(seen) > 10  # the tail does span many records
 
 
 @pytest.mark.parametrize("cut", [1, 7, 12, 100, 777, 2048, 4096])
