@@ -42,7 +42,8 @@ class Job:
     ) -> None:
         self.run, self.log, self.resumed = run, log, resumed
         self.epochs_done = 0
-        self.epoch_seconds: list[float] = []
+        self.epoch_seconds: list[float] = []  # of whole epochs: a resumed run begins in the middle of one
+        self._in_part = resumed
         self._read_to = 0
         log.file.truncate(0)
         self.process = subprocess.Popen(
@@ -59,7 +60,9 @@ class Job:
             self._read_to += len(complete)
             for number, seconds in _EPOCH.findall(complete):
                 self.epochs_done = int(number)
-                self.epoch_seconds.append(float(seconds))
+                if not self._in_part:
+                    self.epoch_seconds.append(float(seconds))
+                self._in_part = False
         return ended
 
     def failure(self) -> str | None:

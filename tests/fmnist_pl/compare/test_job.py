@@ -10,8 +10,8 @@ from fmnist_pl.compare.locked_log import BusyError, LockedLog
 from tests.fmnist_pl.compare.made_runs import wanted
 
 
-def run_to_its_end(code, tmp_path):
-    job = Job(wanted(), [sys.executable, "-c", code], LockedLog(tmp_path / "run.log"), {})
+def run_to_its_end(code, tmp_path, **options):
+    job = Job(wanted(), [sys.executable, "-c", code], LockedLog(tmp_path / "run.log"), {}, **options)
     deadline = time.monotonic() + 20
     while not job.poll() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -27,6 +27,13 @@ def test_epochs_and_their_seconds_are_read_from_the_output(tmp_path):
 
     assert (job.epochs_done, job.epoch_seconds) == (2, [12.5, 9.0])
     assert job.failure() is None
+
+
+def test_the_epoch_that_a_resumed_run_begins_with_says_nothing_about_the_next(tmp_path):
+    code = "print('epoch 3/9  train/loss 0.5  8.5 s'); print('epoch 4/9  train/loss 0.4  135.1 s')"
+    job = run_to_its_end(code, tmp_path, resumed=True)
+
+    assert (job.epochs_done, job.epoch_seconds) == (4, [135.1])
 
 
 @pytest.mark.parametrize(
