@@ -5,6 +5,7 @@ import random
 import signal
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ def in_a_process(task: Callable[[], Any], kill_after: float | None = None) -> in
             torch.set_num_threads(1)
             task()
             status = 0
+        except BaseException:  # said here: nothing of it gets out of this process
+            traceback.print_exc()
         finally:
             os._exit(status)
     if kill_after is not None:

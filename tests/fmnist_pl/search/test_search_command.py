@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -33,10 +34,14 @@ def data_dir(tmp_path_factory):
 def words(tmp_path, data_dir, monkeypatch):
     """The options of a search of three tiny trials."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    (tmp_path / "tiny.yaml").write_text(SPACE)
+    return words_of_a_tiny_search(tmp_path, data_dir)
+
+
+def words_of_a_tiny_search(folder, data_dir):
+    (folder / "tiny.yaml").write_text(SPACE)
     return [
-        *("--space", str(tmp_path / "tiny.yaml"), "--trials", "3", "--epochs", "2", "--images", "64"),
-        *("--dataset", "synthetic", "--logdir", str(tmp_path / "logs"), "--study", "tiny", "--confirm_seeds"),
+        *("--space", str(folder / "tiny.yaml"), "--trials", "3", "--epochs", "2", "--images", "64"),
+        *("--dataset", "synthetic", "--logdir", str(folder / "logs"), "--study", "tiny", "--confirm_seeds"),
         *(f"--data.root={data_dir}", "--trainer.limit_val_batches=1"),
     ]
 
@@ -61,20 +66,44 @@ def test_three_trials_end_in_a_winner_and_a_report_and_are_not_repeated(words, t
     assert len(list(folder.glob("trial_*"))) == 3
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_search_keeps_everything_and_says_how_to_go_on(number, status, words, tmp_path):
-    command = [sys.executable, "-m", "fmnist_pl", "search", *words, "--trials", "1000"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ})
-    for line in process.stderr:
-        if line.startswith("trial 0: "):
-            break
-    process.send_signal(number)
-    shown = process.stderr.read()
-    process.stderr.close()
+def children_of(pid):
+    """Process ids, or None where the system does not list them."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return path.read_text().split() if path.exists() else None
 
-    assert process.wait(60) == status
-    assert f"Finished trials are kept. Go on with: fmnist search --space {tmp_path / 'tiny.yaml'} --trials 3" in shown
-    assert "Traceback" not in shown
+
+@pytest.fixture(scope="module", params=[(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
+def stopped(request, tmp_path_factory, data_dir):
+    """A search stopped in its second trial: its folder, status and expected status, what it said, its workers."""
+    number, expected = request.param
+    folder = tmp_path_factory.mktemp("stopped")
+    words = words_of_a_tiny_search(folder, data_dir)
+    command = [sys.executable, "-m", "fmnist_pl", "search", *words, "--trials", "1000"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        for line in process.stderr:
+            if line.startswith("trial 0: "):
+                break
+        workers = children_of(process.pid)
+        process.send_signal(number)
+        said = process.stderr.read()
+        return SimpleNamespace(folder=folder, status=process.wait(60), expected=expected, said=said, workers=workers)
+
+
+def test_a_stopped_search_keeps_everything_and_says_how_to_go_on(stopped):
+    go_on = f"Go on with: fmnist search --space {stopped.folder / 'tiny.yaml'} --trials 3"
+
+    assert stopped.status == stopped.expected
+    assert f"Finished trials are kept. {go_on}" in stopped.said
+    assert "Traceback" not in stopped.said
+
+
+def test_a_stopped_search_ends_its_workers(stopped):
+    if stopped.workers is None:
+        pytest.skip("the system does not list a process's children")
+
+    assert len(stopped.workers) == 1
+    assert not Path(f"/proc/{stopped.workers[0]}").exists()
 
 
 @pytest.mark.parametrize(
@@ -125,29 +154,6 @@ def test_an_option_that_fit_does_not_take_is_refused(tmp_path, monkeypatch):
 
     assert raised.value.code == 2
     assert not list(tmp_path.iterdir())
-
-
-def test_a_search_that_is_told_to_end_ends_its_workers(words, tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fmnist_pl", "search", *words, "--trials", "1000"], stderr=subprocess.DEVNULL
-    )
-    log = tmp_path / "logs" / "search" / "tiny" / "output"
-    deadline = time.monotonic() + 60
-    while not any(path.read_text() for path in log.glob("*.log")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    (worker,) = children_of(process.pid)
-    process.terminate()
-
-    assert process.wait(60) == 143
-    assert not os.path.exists(f"/proc/{worker}")
-
-
-def children_of(pid):
-    if not os.path.exists(f"/proc/{pid}/task/{pid}/children"):
-        pytest.skip("the system does not list a process's children")
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return file.read().split()
 
 
 def test_a_small_space_is_searched_once(words, tmp_path, capsys):
