@@ -12,13 +12,14 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from fmnist_pl.arguments import option, options
 from fmnist_pl.bounded_yaml import guard_configurations, load_yaml
 from fmnist_pl.checkpoints import resume
 from fmnist_pl.checkpoints.checkpoint_file import load_checked
 from fmnist_pl.checkpoints.durable_io import DurableCheckpointIO
 from fmnist_pl.checkpoints.last_checkpoint import LastCheckpoint
 from fmnist_pl.checkpoints.resume import ResumePoint
-from fmnist_pl.checkpoints.resume_command import option, options, resume_point
+from fmnist_pl.checkpoints.resume_command import resume_point
 from fmnist_pl.checkpoints.stop_request import STOP_REQUEST
 from fmnist_pl.classifier import FashionClassifier
 from fmnist_pl.data import FashionMNISTDataModule

@@ -5,7 +5,9 @@ import difflib
 import sys
 from pathlib import Path
 
+from fmnist_pl.arguments import option
 from fmnist_pl.errors import UserError
+from fmnist_pl.variants import overlay_path
 
 COMMANDS = {
     "fit": "train a variant, test its best checkpoint, print the summary",
@@ -39,6 +41,8 @@ def main(args: list[str] | None = None) -> None:
     elif command == "report":
         report(rest)
     elif command in COMMANDS:
+        if (variant := option(rest, "variant")) is not None:
+            overlay_path(variant)  # a mistyped one is refused here, before seconds of imports
         from fmnist_pl.cli import main as lightning
 
         lightning([command, *rest])

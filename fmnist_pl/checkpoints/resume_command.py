@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from fmnist_pl.arguments import option
 from fmnist_pl.bounded_yaml import load_yaml
 from fmnist_pl.checkpoints.resume import ResumePoint, find
 from fmnist_pl.errors import UserError
@@ -11,22 +12,6 @@ from fmnist_pl.runs.folder import runs_folder
 from fmnist_pl.variants import BASE, overlay_path
 
 _FOUND = "FMNIST_RESUME_FROM"
-
-
-def options(args: list[str], name: str) -> list[str]:
-    """All values that ``args`` give to ``--name``, as ``--name value`` or ``--name=value``, in their order."""
-    values = []
-    for position, argument in enumerate(args):
-        if argument == f"--{name}":
-            values += args[position + 1 : position + 2]
-        elif argument.startswith(f"--{name}="):
-            values.append(argument.split("=", 1)[1])
-    return values
-
-
-def option(args: list[str], name: str) -> str | None:
-    """The last value that ``args`` give to ``--name``; None without one."""
-    return next(reversed(options(args, name)), None)
 
 
 def resume_point(args: list[str]) -> ResumePoint | None:

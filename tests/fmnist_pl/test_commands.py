@@ -39,6 +39,20 @@ def test_a_users_mistake_ends_in_one_message_without_a_traceback():
     assert "Traceback" not in ended.stderr
 
 
+def test_a_mistyped_variant_is_refused_before_torch_is_imported():
+    code = """
+import sys
+from fmnist_pl import commands, errors
+try:
+    commands.main(["fit", "--variant=basline"])
+except errors.UserError as error:
+    print("torch" in sys.modules, str(error)[:40])
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+
+    assert ended.stdout == "False There is no variant named 'basline'. Did\n"
+
+
 def test_importing_the_package_imports_neither_torch_nor_lightning():
     code = "import sys, fmnist_pl, fmnist_pl.commands; print({'torch', 'pytorch_lightning'} & set(sys.modules))"
 

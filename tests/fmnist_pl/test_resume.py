@@ -14,7 +14,7 @@ from tensorboard.data import server_ingester
 
 from fmnist_pl.checkpoints.checkpoint_file import load_checked, sealed_bytes
 from fmnist_pl.checkpoints.last_checkpoint import LastCheckpoint
-from fmnist_pl.checkpoints.resume_command import option, resume_point
+from fmnist_pl.checkpoints.resume_command import resume_point
 from fmnist_pl.checkpoints.stop_request import Stopped
 from fmnist_pl.cli import main
 from fmnist_pl.errors import UserError
@@ -403,17 +403,3 @@ def test_checkpoints_hold_plain_values_alone(finished):
 
     assert hyper_parameters["conv_channels"] == [2, 2]
     assert not any(key.startswith("_") for key in hyper_parameters)
-
-
-@pytest.mark.parametrize(
-    ("args", "value"),
-    [
-        (["--resume", "last"], "last"),
-        (["--resume=a=b"], "a=b"),
-        (["--resume=x", "--resume", "y"], "y"),
-        (["--resumed=x"], None),
-        (["--resume"], None),
-    ],
-)
-def test_an_option_is_found_on_the_command_line(args, value):
-    assert option(args, "resume") == value
