@@ -67,8 +67,9 @@ tensorboard: $(READY) ## Show the runs in LOGDIR
 report: $(READY) ## Write the Training Health page of LOGDIR as report.html
 	$(BIN)/fmnist report --logdir $(LOGDIR)
 
-test: $(READY) ## Run all tests
-	$(BIN)/python -m pytest
+# A file's tests stay in one process, with their fixtures. One thread each: torch's threads do not share a core well.
+test: $(READY) ## Run all tests, in up to four processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 soak: $(READY) ## Kill, tear and damage runs at full counts (about 15 minutes)
 	$(BIN)/python -m tests.soak

@@ -154,6 +154,15 @@ def path_taken(out: torch.Tensor) -> str:
     return out.grad_fn.name().removesuffix("Backward")
 
 
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(("kernel", "size"), [(2, 29), (3, 14), (5, 13), (1, 9)])
 @pytest.mark.parametrize("padding", [(0, 0), (0, 1), (2, 2)])
 def test_the_fused_first_block_is_the_stock_function(kernel, size, padding):
