@@ -1,11 +1,14 @@
 """Ends trials that were lost, and has what they were to try tried again."""
 
+import contextlib
+from collections.abc import Sequence
+
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from fmnist_pl.search.tally import LOST, RETRY_HISTORY, RETRY_OF, Loss, without_retry
+from fmnist_pl.search.tally import LOST, RETRY_HISTORY, RETRY_OF, Loss, retried, without_retry
 
 
 def lose(study: Study, trial: FrozenTrial, reason: str, loss: Loss) -> None:
@@ -30,7 +33,8 @@ def add_missing_retries(study: Study) -> None:
     """Queue every killed trial that nothing tries again yet, in the form of Optuna's own retries.
 
     Not together with the end of the trial, for no storage does both in one step: a process that is killed in between
-    leaves it to the next one.
+    leaves it to the next one. Processes without a common lock may do it at the same moment; whoever queued the later
+    retry sees the earlier one afterwards.
     """
     for trial in without_retry(study.get_trials(deepcopy=False)):
         history = [*trial.system_attrs.get(RETRY_HISTORY, []), trial.number]
@@ -44,3 +48,25 @@ def add_missing_retries(study: Study) -> None:
                 system_attrs={RETRY_OF: history[0], RETRY_HISTORY: history},
             )
         )
+        void_repeated_retries(study, study.get_trials(deepcopy=False))
+
+
+def void_repeated_retries(study: Study, trials: Sequence[FrozenTrial]) -> None:
+    """End the waiting trials that retry what an earlier one retries; those that are begun, their processes end.
+
+    Args:
+        study: Of the trials.
+        trials: All of the study, as they were a moment ago.
+    """
+    retrying: set[int] = set()
+    for trial in sorted(trials, key=lambda one: one.number):
+        lost = retried(trial)
+        if lost is None:
+            continue
+        if lost in retrying and trial.state == TrialState.WAITING:
+            with contextlib.suppress(UpdateFinishedTrialError):
+                # Only one process can take a trial out of the queue.
+                if study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                    study._storage.set_trial_user_attr(trial._trial_id, LOST, "void")
+                    study.tell(trial.number, state=TrialState.FAIL)
+        retrying.add(lost)

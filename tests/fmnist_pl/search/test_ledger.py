@@ -106,6 +106,30 @@ def test_of_two_retries_of_one_trial_the_later_is_one_too_many(books):
     assert is_one_too_many(2, 3, trials)
 
 
+def test_of_retries_queued_at_the_same_moment_one_waits(books, monkeypatch):
+    book = books()
+    book.lose(book.begin(3).number, "killed")
+    forgotten = book.trials()[:1]  # what another process saw that looked before the retry was queued
+    monkeypatch.setattr(losses, "without_retry", lambda trials: forgotten)
+    losses.add_missing_retries(book.study)
+
+    assert [trial.state.name for trial in book.trials()] == ["FAIL", "WAITING", "FAIL"]
+    assert tally(book.trials()) == Tally(0, 0, 0, 0, 1)
+
+
+def test_a_retry_queued_twice_that_is_begun_meanwhile_is_left_to_who_began_it(books, monkeypatch):
+    book = books()
+    book.lose(book.begin(3).number, "killed")
+    (waiting,) = (trial for trial in book.trials() if trial.state == TrialState.WAITING)
+    book.study.add_trial(waiting)
+    seen = book.trials()[:]
+    book.study.ask()
+    book.study.ask()  # both are running now
+    losses.void_repeated_retries(book.study, seen)
+
+    assert [trial.state.name for trial in book.trials()] == ["FAIL", "RUNNING", "RUNNING"]
+
+
 def test_of_trials_begun_at_the_same_moment_those_beyond_the_target_are_too_many(books):
     book = books()
     for _ in range(3):
