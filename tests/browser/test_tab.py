@@ -322,16 +322,22 @@ def test_nothing_sticks_out_sideways(tab, width):
     assert frame.locator("html").evaluate("e => e.scrollWidth <= e.clientWidth")
 
 
-@pytest.mark.parametrize("load_fast", ["true", "false"], ids=["rust_loader", "python_loader"])
-def test_twenty_runs_of_a_hundred_epochs_are_painted_quickly(load_fast, tmp_path, open_page):
+@pytest.fixture(scope="module")
+def twenty_runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("twenty")
     for run in range(20):
-        with HealthLogWriter(tmp_path / f"run_{run}") as log:
+        with HealthLogWriter(folder / f"run_{run}") as log:
             for epoch in range(100):
                 log.activity(epoch, "conv1", 0, [0.5] * 64)
                 log.activity(epoch, "fc1", 1, [0.5] * 256)
                 write_gap(log, epoch)
                 log.parameters("update_ratio", epoch, dict.fromkeys("abcdefgh", 1e-3))
-    for address in serve(tmp_path, load_fast):
+    return folder
+
+
+@pytest.mark.parametrize("load_fast", ["true", "false"], ids=["rust_loader", "python_loader"])
+def test_twenty_runs_of_a_hundred_epochs_are_painted_quickly(load_fast, twenty_runs, open_page):
+    for address in serve(twenty_runs, load_fast):
         _, frame = open_tab(open_page, address, least_rows=20)
         mark = "performance.getEntriesByName('training-health-table')[0].startTime"
         first_paint = frame.locator("body").evaluate(f"() => {mark}")

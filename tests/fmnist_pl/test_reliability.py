@@ -25,16 +25,30 @@ def test_from_every_few_batches_a_resumed_run_ends_like_one_that_was_not_interru
     assert points >= 3
 
 
-@needs_fork
-def test_a_run_that_is_killed_again_and_again_ends_like_one_that_was_not():
-    # In a process of its own, because it forks: a test runner full of threads is no place for that.
-    code = "import json; from tests.soak import sigkill; print(json.dumps(sigkill.check(kills=4, seed=2)))"
+@pytest.fixture(scope="module")
+def alone():
+    """What another process reports: it forks, and a test runner full of threads is no place for that."""
+    code = """
+import json
+from tests.soak import same_seed, sigkill
+print(json.dumps({"weights": same_seed.weights_hash(), "kills": sigkill.check(kills=4, seed=2)}))
+"""
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
-    hits, *_, wrong = json.loads(ended.stdout.splitlines()[-1])
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+@needs_fork
+def test_a_run_that_is_killed_again_and_again_ends_like_one_that_was_not(alone):
+    hits, *_, wrong = alone["kills"]
 
     assert wrong == []
     assert hits == 4
+
+
+@needs_fork
+def test_the_same_seed_gives_the_same_weights_in_another_process(alone):
+    assert alone["weights"] == same_seed.weights_hash()
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +73,6 @@ def test_two_processes_train_like_one_on_an_odd_number_of_images(two, tmp_path):
 
 def test_two_processes_write_what_one_writes(two, tmp_path):
     assert two["compare"]["files"] == two_ranks.outcome(two_ranks.COMPARED, tmp_path)["files"]
-
-
-def test_the_same_seed_gives_the_same_weights_in_another_process():
-    assert same_seed.check(1) == {same_seed.weights_hash()}
 
 
 def test_damaged_data_is_refused_with_the_files_name():
