@@ -20,13 +20,19 @@ def lose(study: Study, trial: FrozenTrial, reason: str, loss: Loss) -> None:
         reason: Why it is lost.
         loss: A killed trial waits to be tried again.
     """
+    if _end(study, trial, reason, loss):
+        add_missing_retries(study)
+
+
+def _end(study: Study, trial: FrozenTrial, reason: str, loss: Loss) -> bool:
+    """Whether it is this process that ended it."""
     try:
         for key, value in (("failure", reason), (LOST, loss)):
             study._storage.set_trial_user_attr(trial._trial_id, key, value)
         study.tell(trial.number, state=TrialState.FAIL)
     except (UpdateFinishedTrialError, ValueError):
-        return
-    add_missing_retries(study)
+        return False
+    return True
 
 
 def add_missing_retries(study: Study) -> None:
@@ -67,6 +73,5 @@ def void_repeated_retries(study: Study, trials: Sequence[FrozenTrial]) -> None:
             with contextlib.suppress(UpdateFinishedTrialError):
                 # Only one process can take a trial out of the queue.
                 if study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
-                    study._storage.set_trial_user_attr(trial._trial_id, LOST, "void")
-                    study.tell(trial.number, state=TrialState.FAIL)
+                    _end(study, trial, "another process queued it too", "void")
         retrying.add(lost)

@@ -158,7 +158,7 @@ def path_taken(out: torch.Tensor) -> str:
 def threads(request):
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
-    yield request.param
+    yield
     torch.set_num_threads(before)
 
 

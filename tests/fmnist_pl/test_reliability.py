@@ -26,7 +26,7 @@ def test_from_every_few_batches_a_resumed_run_ends_like_one_that_was_not_interru
 
 
 @pytest.fixture(scope="module")
-def alone():
+def another_process():
     """What another process reports: it forks, and a test runner full of threads is no place for that."""
     code = """
 import json
@@ -39,16 +39,16 @@ print(json.dumps({"weights": same_seed.weights_hash(), "kills": sigkill.check(ki
 
 
 @needs_fork
-def test_a_run_that_is_killed_again_and_again_ends_like_one_that_was_not(alone):
-    hits, *_, wrong = alone["kills"]
+def test_a_run_that_is_killed_again_and_again_ends_like_one_that_was_not(another_process):
+    hits, *_, wrong = another_process["kills"]
 
     assert wrong == []
     assert hits == 4
 
 
 @needs_fork
-def test_the_same_seed_gives_the_same_weights_in_another_process(alone):
-    assert alone["weights"] == same_seed.weights_hash()
+def test_the_same_seed_gives_the_same_weights_in_another_process(another_process):
+    assert another_process["weights"] == same_seed.weights_hash()
 
 
 @pytest.fixture(scope="module")

@@ -115,9 +115,10 @@ def test_of_retries_queued_at_the_same_moment_one_waits(books, monkeypatch):
 
     assert [trial.state.name for trial in book.trials()] == ["FAIL", "WAITING", "FAIL"]
     assert tally(book.trials()) == Tally(0, 0, 0, 0, 1)
+    assert book.trials()[2].user_attrs["failure"] == "another process queued it too"
 
 
-def test_a_retry_queued_twice_that_is_begun_meanwhile_is_left_to_who_began_it(books, monkeypatch):
+def test_a_retry_queued_twice_that_is_begun_meanwhile_is_left_to_who_began_it(books):
     book = books()
     book.lose(book.begin(3).number, "killed")
     (waiting,) = (trial for trial in book.trials() if trial.state == TrialState.WAITING)
