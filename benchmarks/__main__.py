@@ -1,4 +1,4 @@
-"""`python -m benchmarks [quick | monitors | profile | peers | gpu | growth]`: measure, print a table, write JSON."""
+"""`python -m benchmarks [quick | monitors | ...]`: measure, print a table, write JSON. `--help` lists the measures."""
 
 import argparse
 import statistics
@@ -76,9 +76,19 @@ def growth(arguments: argparse.Namespace) -> Report:
     return report
 
 
+def variants(arguments: argparse.Namespace) -> Report:
+    """What larger variants cost."""
+    from benchmarks.variants import steps_of_variants
+
+    report = Report(machine(arguments.threads))
+    with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
+        steps_of_variants(workshop, report, arguments.rounds or 7)
+    return report
+
+
 def main() -> None:
     """See the module."""
-    measures = {function.__name__: function for function in (quick, monitors, profile, peers, gpu, growth)}
+    measures = {function.__name__: function for function in (quick, monitors, profile, peers, gpu, growth, variants)}
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("measure", nargs="?", default="quick", choices=measures)
     parser.add_argument("--rounds", type=int, help="Interleaved rounds; more narrow the intervals.")
