@@ -7,6 +7,7 @@ from pathlib import Path
 from types import FrameType
 
 from fmnist_pl.errors import UserError
+from fmnist_pl.variants import overlay_path, variant_name
 
 _DESCRIPTION = """\
 Train every variant with every seed, skip what is finished already, and compare.
@@ -31,6 +32,8 @@ def main(args: list[str]) -> int:
     options, fit_options = _parser().parse_known_args(args)
     if options.jobs < 1:
         raise UserError(f"--jobs must be at least 1, got {options.jobs}.", exit_code=2)
+    for variant in options.variants:
+        overlay_path(variant)  # refuses one that is not there
     if options.epochs is not None:
         fit_options = [f"--trainer.max_epochs={options.epochs}", *fit_options]
     if options.dataset is not None:
@@ -43,7 +46,6 @@ def main(args: list[str]) -> int:
     from fmnist_pl.compare.output import write_all
     from fmnist_pl.compare.plan import wanted_runs
     from fmnist_pl.compare.runner import Runner, fit_command
-    from fmnist_pl.variants import variant_name
 
     signal.signal(signal.SIGTERM, _stop)
     runs = wanted_runs(options.variants, options.seeds, fit_options)

@@ -25,7 +25,7 @@ def lose(study: Study, trial: FrozenTrial, reason: str, loss: Loss) -> None:
 
 
 def _end(study: Study, trial: FrozenTrial, reason: str, loss: Loss) -> bool:
-    """Whether it is this process that ended it."""
+    """End a running trial without a result. False if another process has ended it."""
     try:
         for key, value in (("failure", reason), (LOST, loss)):
             study._storage.set_trial_user_attr(trial._trial_id, key, value)

@@ -39,12 +39,13 @@ def test_a_users_mistake_ends_in_one_message_without_a_traceback():
     assert "Traceback" not in ended.stderr
 
 
-def test_a_mistyped_variant_is_refused_before_torch_is_imported():
-    code = """
+@pytest.mark.parametrize("words", [["fit", "--variant=basline"], ["compare", "--variants", "sgd", "basline"]])
+def test_a_mistyped_variant_is_refused_before_torch_is_imported(words):
+    code = f"""
 import sys
 from fmnist_pl import commands, errors
 try:
-    commands.main(["fit", "--variant=basline"])
+    commands.main({words})
 except errors.UserError as error:
     print("torch" in sys.modules, str(error)[:40])
 """
