@@ -38,7 +38,7 @@ setup: $(READY) ## Make .venv with everything in it (the other targets do it if 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable . --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[compare,search]" --group dev
 	@touch $@
 
 train: $(READY) ## Train VARIANT, test its best checkpoint, print the summary
@@ -92,10 +92,11 @@ bench-growth: $(READY) ## Measure how costs grow with data, width, sites and epo
 	.venv-peers/bin/python -m pip install --quiet keras tensorflow
 	@touch $@
 
-lint: $(READY) ## Check style and types; changes nothing
+lint: $(READY) ## Check style, types and which way imports run; changes nothing
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(READY) ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix

@@ -60,8 +60,8 @@ def _load(folder: Path) -> dict[str, float]:
     from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
     from tensorboard.context import RequestContext
 
-    from fmnist_pl.tensorboard_plugin.health_data import HealthData
-    from fmnist_pl.tensorboard_plugin.payloads import run_payload
+    from training_health.tab.health_data import HealthData
+    from training_health.tab.payloads import run_payload
 
     size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
     start = time.perf_counter()

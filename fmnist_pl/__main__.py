@@ -2,7 +2,7 @@
 
 import sys
 
-from fmnist_pl.errors import UserError
+from training_health.errors import UserError
 
 
 def run() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from fmnist_pl.errors import UserError
+from training_health.errors import UserError
 
 LARGEST_FILE = 1 << 20  # bytes; the configuration of a run has about 4,000
 MOST_NODES = 50_000  # after expansion of all aliases

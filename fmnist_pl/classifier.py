@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from callbacks.ranks import every_rank
 from fmnist_pl.loader import Batch
 from fmnist_pl.metrics import ImageMean
 from fmnist_pl.network import FashionCNN, to_fastest_layout
+from training_health.ranks import every_rank
 
 Stage = Literal["train", "val", "test"]
 

@@ -23,7 +23,6 @@ from fmnist_pl.checkpoints.resume_command import resume_point
 from fmnist_pl.checkpoints.stop_request import STOP_REQUEST
 from fmnist_pl.classifier import FashionClassifier
 from fmnist_pl.data import FashionMNISTDataModule
-from fmnist_pl.errors import UserError
 from fmnist_pl.process import keep_freed_memory, skip_gpu_search
 from fmnist_pl.quiet import quiet_libraries
 from fmnist_pl.runs import folder as run_folder
@@ -35,8 +34,13 @@ from fmnist_pl.runs.record import RUN, RunRecord, versions
 from fmnist_pl.runs.saved_config import SavedConfig
 from fmnist_pl.runs.summary_table import print_summary
 from fmnist_pl.variants import BASE, overlay_digest, overlay_path, packaged_variants, variant_name
+from training_health.errors import UserError
 
-MONITORS = ("callbacks.DeadReLUMonitor", "callbacks.WeightHistogramMonitor", "callbacks.TrainValGapMonitor")
+MONITORS = (
+    "training_health.DeadReLUMonitor",
+    "training_health.WeightHistogramMonitor",
+    "training_health.TrainValGapMonitor",
+)
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 
 

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from fmnist_pl.arguments import option
-from fmnist_pl.errors import UserError
 from fmnist_pl.variants import overlay_path
+from training_health.errors import UserError
 
 COMMANDS = {
     "fit": "train a variant, test its best checkpoint, print the summary",
@@ -60,7 +60,7 @@ def usage() -> str:
 
 def report(args: list[str]) -> None:
     """Write the Training Health page of a log folder as one HTML file."""
-    from fmnist_pl.report import write_report
+    from training_health.tab.report import write_report
 
     parser = argparse.ArgumentParser(prog="fmnist report", description=report.__doc__, allow_abbrev=False)
     parser.add_argument("--logdir", type=Path, default=Path("lightning_logs"), help="Default: %(default)s.")

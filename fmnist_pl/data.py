@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from fmnist_pl.dataset import files as dataset_files
 from fmnist_pl.dataset import synthetic
 from fmnist_pl.dataset.files import CLASS_NAMES, Split
-from fmnist_pl.errors import UserError
 from fmnist_pl.loader import BatchLoader, device_tensors, evaluation_batch
+from training_health.errors import UserError
 
 __all__ = ["CLASS_NAMES", "FashionMNISTDataModule"]
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from fmnist_pl.bounded_yaml import load_yaml
-from fmnist_pl.errors import UserError
+from training_health.errors import UserError
 
 CONFIGS = Path(__file__).parent / "configs"
 BASE = CONFIGS / "base.yaml"

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models import resnet18
 
-from callbacks import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
+from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
 
 CLASSES = 10
 Batch = tuple[Tensor, Tensor]

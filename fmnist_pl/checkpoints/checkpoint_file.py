@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from fmnist_pl.checkpoints.plain_values import not_plain
-from fmnist_pl.errors import UserError
+from training_health.errors import UserError
 
 SEALED = "fmnist_pl_sealed"  # key in the checkpoint: it was written with a seal, so one must be there
 _SEAL = b"fmnist_pl sha256 "

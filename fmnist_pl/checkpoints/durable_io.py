@@ -7,8 +7,8 @@ from typing import Any
 from lightning_fabric.plugins import CheckpointIO
 
 from fmnist_pl.checkpoints.checkpoint_file import load_checked, sealed_bytes
-from fmnist_pl.checkpoints.durable_file import replace_durably
-from fmnist_pl.errors import UserError
+from training_health.durable_file import replace_durably
+from training_health.errors import UserError
 
 KEEP_AS = "keep_as"  # storage option: name under which the checkpoint that is being replaced stays available
 

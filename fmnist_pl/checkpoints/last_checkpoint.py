@@ -12,10 +12,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
-from fmnist_pl.checkpoints.durable_file import remove_stale_temporaries
 from fmnist_pl.checkpoints.durable_io import KEEP_AS
 from fmnist_pl.checkpoints.stop_request import STOP_REQUEST, Stopped
-from fmnist_pl.errors import UserError
+from training_health.durable_file import remove_stale_temporaries
+from training_health.errors import UserError
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 RESUMABLE = "resumable"  # key in the checkpoint: taken at a moment from which the training can go on

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from fmnist_pl.errors import UserError
 from fmnist_pl.variants import overlay_path, variant_name
+from training_health.errors import UserError
 
 _DESCRIPTION = """\
 Train every variant with every seed, skip what is finished already, and compare.

@@ -10,7 +10,7 @@ from fmnist_pl.compare.notebooks import EPOCHS, PRINTED
 from fmnist_pl.compare.sentences import verdict_sentence
 from fmnist_pl.compare.statistics import Difference, Spread, paired_difference, spread
 from fmnist_pl.compare.wanted_run import WantedRun
-from fmnist_pl.errors import UserError
+from training_health.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from fmnist_pl.compare.comparison import Comparison
 from fmnist_pl.compare.machine_readable import csv_text, json_text
 from fmnist_pl.compare.markdown import markdown
 from fmnist_pl.compare.tensorboard import write_tensorboard
-from fmnist_pl.errors import UserError
+from training_health.errors import UserError
 
 
 def write_all(comparison: Comparison, folder: Path) -> None:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from fmnist_pl.compare.configuration import fit_configuration
 from fmnist_pl.compare.wanted_run import WantedRun
-from fmnist_pl.errors import UserError
 from fmnist_pl.runs.identity import identity
 from fmnist_pl.runs.record import versions
 from fmnist_pl.variants import variant_name
+from training_health.errors import UserError
 
 
 def wanted_runs(variants: Sequence[str], seeds: Sequence[int], options: Sequence[str]) -> list[WantedRun]:

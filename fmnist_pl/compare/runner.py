@@ -16,8 +16,8 @@ from fmnist_pl.compare.forecast import Forecast, duration
 from fmnist_pl.compare.job import Job
 from fmnist_pl.compare.locked_log import BusyError, LockedLog
 from fmnist_pl.compare.wanted_run import WantedRun
-from fmnist_pl.errors import UserError
 from fmnist_pl.runs.identity import code_is_unchanged
+from training_health.errors import UserError
 
 _POLL_SECONDS = 0.2
 Command = Callable[[WantedRun, Path | None], Sequence[str]]

@@ -24,7 +24,7 @@ from fmnist_pl.dataset.folder_lock import folder_lock
 from fmnist_pl.dataset.idx_format import DataFileError, check_pair, decode_images, decode_labels
 from fmnist_pl.dataset.mirrors import download_files, mirror_urls
 from fmnist_pl.dataset.verified_file import DataFile, has_receipt, read_verified
-from fmnist_pl.errors import UserError
+from training_health.errors import UserError
 
 Split = Literal["train", "test"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from fmnist_pl.errors import UserError
+from training_health.errors import UserError
 
 LONGEST_WAIT = 1800.0  # seconds; a download at the slowest accepted speed needs longer, one that works does not
 

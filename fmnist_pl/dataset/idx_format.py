@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fmnist_pl.errors import UserError
+from training_health.errors import UserError
 
 LABELS = 10
 SIDE = 28

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from fmnist_pl.dataset.download import DownloadError, fetch
 from fmnist_pl.dataset.verified_file import DataFile, check_download, install, remove_unfinished
-from fmnist_pl.errors import UserError
+from training_health.errors import UserError
 
 ENVIRONMENT_VARIABLE = "FMNIST_MIRRORS"
 _PACKING_OVERHEAD = 1 << 16  # a gzip is at most this much larger than its content

@@ -17,7 +17,7 @@ from fmnist_pl.dataset.garments import DRAWINGS
 from fmnist_pl.dataset.idx_format import decode_images, decode_labels, encode, pack
 from fmnist_pl.dataset.photography import draw
 from fmnist_pl.dataset.verified_file import DataFile, install, remove_unfinished
-from fmnist_pl.errors import UserError
+from training_health.errors import UserError
 
 TRAIN_IMAGES = 12_000
 TEST_IMAGES = 2_000

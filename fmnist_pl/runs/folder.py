@@ -8,8 +8,8 @@ from filelock import BaseFileLock, FileLock, Timeout
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from fmnist_pl.errors import UserError
 from fmnist_pl.variants import variant_name
+from training_health.errors import UserError
 
 TENSORBOARD = ("RunLogger", "TensorBoardLogger")
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from callbacks.ranks import every_rank
-from fmnist_pl.checkpoints.durable_file import replace_durably
 from fmnist_pl.data import CLASS_NAMES
-from fmnist_pl.errors import UserError
+from training_health.durable_file import replace_durably
+from training_health.errors import UserError
+from training_health.ranks import every_rank
 
 FILE_NAME = "predictions.csv"
 COLUMNS = ("image", "label", "predicted", "probability")

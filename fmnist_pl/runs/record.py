@@ -15,10 +15,10 @@ import torchvision
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
-from fmnist_pl.checkpoints.durable_file import replace_durably
 from fmnist_pl.network import parameter_count
 from fmnist_pl.runs import identity as run_identity
-from fmnist_pl.runs.health_text import write_text
+from training_health.durable_file import replace_durably
+from training_health.sinks import write_text
 
 HISTORY = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
 RUN = "run"  # key in the checkpoint: what run it is of

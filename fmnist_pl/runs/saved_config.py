@@ -5,8 +5,8 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.cli import SaveConfigCallback
 
-from fmnist_pl.checkpoints.durable_file import replace_durably
-from fmnist_pl.errors import UserError
+from training_health.durable_file import replace_durably
+from training_health.errors import UserError
 
 
 class SavedConfig(SaveConfigCallback):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
-PACKAGES = ("fmnist_pl", "callbacks")
+PACKAGES = ("fmnist_pl", "training_health")
 
 
 def source_hash(modules: Iterable[str], project: Path = PROJECT, packages: tuple[str, ...] = PACKAGES) -> str:

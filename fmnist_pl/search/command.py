@@ -10,8 +10,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from fmnist_pl.errors import UserError
 from fmnist_pl.search.options import parse
+from training_health.errors import UserError
 
 if TYPE_CHECKING:
     from optuna.study import Study

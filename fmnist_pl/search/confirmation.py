@@ -13,9 +13,9 @@ from fmnist_pl.compare.output import write_all
 from fmnist_pl.compare.plan import wanted_runs
 from fmnist_pl.compare.runner import Runner, fit_command
 from fmnist_pl.compare.statistics import Difference
-from fmnist_pl.errors import UserError
 from fmnist_pl.search.result import best_trial
 from fmnist_pl.variants import variant_name
+from training_health.errors import UserError
 
 BASELINE = "baseline"
 FOLDER = "confirmation"  # below the search's own

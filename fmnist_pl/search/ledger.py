@@ -9,13 +9,13 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from fmnist_pl.errors import UserError
 from fmnist_pl.search import losses
 from fmnist_pl.search.liveness import GRACE_SECONDS, Liveness
 from fmnist_pl.search.presence import Presence
 from fmnist_pl.search.sampler import ConstrainedTPE, suggest
 from fmnist_pl.search.storage import StudyStorage
 from fmnist_pl.search.tally import Loss, Tally, is_one_too_many, ordinal, retried, tally
+from training_health.errors import UserError
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds
     from fmnist_pl.search.space import Space

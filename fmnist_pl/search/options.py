@@ -4,7 +4,7 @@ import argparse
 import re
 from collections.abc import Sequence
 
-from fmnist_pl.errors import UserError
+from training_health.errors import UserError
 
 _DESCRIPTION = """\
 Search for the best configuration: train one after the other what Optuna suggests, confirm the winner over further

@@ -7,9 +7,9 @@ import yaml
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from fmnist_pl.checkpoints.durable_file import replace_durably
-from fmnist_pl.errors import UserError
 from fmnist_pl.search.tally import is_lost
+from training_health.durable_file import replace_durably
+from training_health.errors import UserError
 
 WINNER = "winner"  # the variant's name, and so that of its file
 

@@ -10,8 +10,8 @@ from optuna.samplers import TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
-from fmnist_pl.errors import UserError
 from fmnist_pl.search.tally import LOST
+from training_health.errors import UserError
 
 # Drawn at random before the estimators are asked. With Optuna's ten they settled on the first good corner of sixteen
 # choices and tried hardly anything else, which is neither a good search nor data that tell what matters.

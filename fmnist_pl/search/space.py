@@ -9,10 +9,10 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from fmnist_pl.bounded_yaml import load_yaml
-from fmnist_pl.errors import UserError
 from fmnist_pl.runs.identity import content_hash
 from fmnist_pl.search import constraints
 from fmnist_pl.search.vocabulary import checked, kind_of, overlay, refuse_contradictions
+from training_health.errors import UserError
 
 DEFAULT = Path(__file__).with_name("default_space.yaml")
 _SECTIONS = ("space", "fixed", "first", "parameters_at_most", "multiplications_at_most")

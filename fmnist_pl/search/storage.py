@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.engine import URL, make_url
 
-from fmnist_pl.errors import UserError
+from training_health.errors import UserError
 
 SECONDS_TO_CONNECT, SECONDS_TO_ANSWER = 5, 20
 _SECONDS_LOCKED = 60  # SQLite: how long a writer waits for another

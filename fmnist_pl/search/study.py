@@ -8,8 +8,8 @@ import optuna
 from optuna.pruners import PercentilePruner
 from optuna.study import Study, StudyDirection
 
-from fmnist_pl.errors import UserError
 from fmnist_pl.search.storage import StudyStorage
+from training_health.errors import UserError
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds
     from fmnist_pl.search.space import Space

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fmnist_pl.classifier import FashionClassifier
-from fmnist_pl.errors import UserError
 from fmnist_pl.network import FashionCNN
+from training_health.errors import UserError
 
 # The shape of the network in numbers, since a search cannot vary lists: together they make conv_channels and
 # hidden_units. The defaults are the baseline's.

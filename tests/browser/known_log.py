@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tensorboard.compat.proto import tensor_pb2
 
-from tests.fmnist_pl.tensorboard_plugin.health_log_writer import HealthLogWriter
+from tests.training_health.tab.health_log_writer import HealthLogWriter
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 STEADY, DYING = "steady/version_0", "dying/version_0"

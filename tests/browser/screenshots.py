@@ -9,9 +9,9 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Frame, Page, sync_playwright
 
-from fmnist_pl.report import write_report
 from tests.browser.conftest import FLAGS
 from tests.browser.tensorboard_process import serve
+from training_health.tab.report import write_report
 
 TENSORBOARDS_BAR = 64  # pixels above the tab
 HIGHEST = 12_000

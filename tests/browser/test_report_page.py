@@ -2,8 +2,8 @@
 
 import pytest
 
-from fmnist_pl.report import write_report
 from tests.browser.known_log import DYING, HOSTILE, STEADY, write_known_logs
+from training_health.tab.report import write_report
 
 pytestmark = pytest.mark.browser
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.browser.known_log import DYING, HOSTILE, STEADY, write_epoch, write_gap, write_known_logs
 from tests.browser.tensorboard_process import serve
-from tests.fmnist_pl.tensorboard_plugin.health_log_writer import HealthLogWriter
+from tests.training_health.tab.health_log_writer import HealthLogWriter
 
 pytestmark = pytest.mark.browser
 

@@ -6,7 +6,7 @@ import pytest
 
 from fmnist_pl.bounded_yaml import LARGEST_FILE, check_bounds, guard_configurations, load_yaml
 from fmnist_pl.cli import main
-from fmnist_pl.errors import UserError
+from training_health.errors import UserError
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 10)

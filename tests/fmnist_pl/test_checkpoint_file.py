@@ -14,8 +14,8 @@ import torch
 
 from fmnist_pl.checkpoints.checkpoint_file import SEALED, load_checked, sealed_bytes
 from fmnist_pl.checkpoints.plain_values import not_plain
-from fmnist_pl.errors import UserError
 from tests.soak import attacks, bit_flips
+from training_health.errors import UserError
 
 CHECKPOINT = {"state_dict": {"weight": torch.arange(50.0)}, "loops": {"steps": 3}, "name": "x"}
 

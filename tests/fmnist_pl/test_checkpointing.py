@@ -10,9 +10,9 @@ import torch
 
 from fmnist_pl.checkpoints.checkpoint_file import load_checked
 from fmnist_pl.checkpoints.durable_io import DurableCheckpointIO
-from fmnist_pl.errors import UserError
 from tests.soak.torn_saves import save, state
 from tests.soak.toys import Toy, last, train
+from training_health.errors import UserError
 
 
 def numbers(folder: Path) -> dict[str, int]:

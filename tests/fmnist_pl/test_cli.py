@@ -8,8 +8,8 @@ import torch
 import yaml
 
 from fmnist_pl.cli import MONITORS, main
-from fmnist_pl.errors import UserError
 from fmnist_pl.variants import packaged_variants
+from training_health.errors import UserError
 
 TINY = [
     "--data.dataset=synthetic",
@@ -132,7 +132,7 @@ def test_monitors_off_takes_just_the_monitors_out(fmnist, tmp_path):
 
     saved = (tmp_path / "lightning_logs" / "baseline-synthetic" / "version_0" / "config.yaml").read_text()
     assert not any(monitor in saved for monitor in MONITORS)
-    assert "callbacks.PredictionImages" in saved
+    assert "fmnist_pl.predictions.PredictionImages" in saved
 
 
 def test_the_summary_ends_with_how_to_look_at_it(fmnist, capsys):

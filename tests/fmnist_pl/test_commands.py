@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from fmnist_pl import commands
-from fmnist_pl.errors import UserError
+from training_health.errors import UserError
 
 
 @pytest.mark.parametrize("args", [["--help"], ["-h"], []])

@@ -8,7 +8,7 @@ import pytest
 
 from fmnist_pl.data import FashionMNISTDataModule
 from fmnist_pl.dataset import files as dataset_files
-from fmnist_pl.errors import UserError
+from training_health.errors import UserError
 
 REAL = Path(os.environ.get("DATA_DIR", "data"))
 needs_the_real_data = pytest.mark.skipif(

@@ -12,7 +12,6 @@ from torchvision.datasets import FashionMNIST
 
 from fmnist_pl.dataset.files import CLASS_NAMES, FASHION_MNIST, load_split, prepare
 from fmnist_pl.dataset.idx_format import encode, pack
-from fmnist_pl.errors import UserError
 from tests.fmnist_pl.small_dataset import (
     CONTENTS,
     PACKED,
@@ -23,6 +22,7 @@ from tests.fmnist_pl.small_dataset import (
     describe,
     write_raw,
 )
+from training_health.errors import UserError
 
 TRAIN_X, TRAIN_Y, TEST_X, TEST_Y = CONTENTS
 OFFLINE = describe()

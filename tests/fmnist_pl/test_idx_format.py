@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fmnist_pl.dataset.idx_format import check_pair, decode_images, decode_labels, encode, gunzip, pack, read_content
-from fmnist_pl.errors import UserError
+from training_health.errors import UserError
 
 HERE = Path("some-file")
 

@@ -15,8 +15,8 @@ from fmnist_pl.checkpoints.best_checkpoint import BestCheckpoint
 from fmnist_pl.checkpoints.checkpoint_file import load_checked
 from fmnist_pl.checkpoints.last_checkpoint import RESUMABLE, LastCheckpoint, end_launched_ranks
 from fmnist_pl.checkpoints.stop_request import STOP_REQUEST, Stopped
-from fmnist_pl.errors import UserError
 from tests.soak.toys import KeepAll, Toy, differences, last, train
+from training_health.errors import UserError
 
 
 def saved(folder: Path) -> list[str]:

@@ -12,7 +12,6 @@ from torchvision.datasets import FashionMNIST
 from fmnist_pl.dataset.files import load_split, prepare
 from fmnist_pl.dataset.idx_format import pack
 from fmnist_pl.dataset.mirrors import mirror_urls
-from fmnist_pl.errors import UserError
 from tests.fmnist_pl.small_dataset import (
     CONTENTS,
     PACKED,
@@ -24,6 +23,7 @@ from tests.fmnist_pl.small_dataset import (
     serve_bytes,
     write_raw,
 )
+from training_health.errors import UserError
 
 TRAIN_X, TRAIN_Y, TEST_X, TEST_Y = PACKED
 

@@ -10,9 +10,9 @@ from fmnist_pl.classifier import FashionClassifier
 from fmnist_pl.cli import main
 from fmnist_pl.data import CLASS_NAMES
 from fmnist_pl.dataset.synthetic import load_synthetic
-from fmnist_pl.errors import UserError
 from fmnist_pl.loader import BatchLoader
 from fmnist_pl.runs.predictions_file import PredictionsFile, in_image_order
+from training_health.errors import UserError
 
 NETWORK = {"conv_channels": [2, 2], "hidden_units": [4]}
 IMAGES = 2_000  # the synthetic test set

@@ -17,9 +17,9 @@ from fmnist_pl.checkpoints.last_checkpoint import LastCheckpoint
 from fmnist_pl.checkpoints.resume_command import resume_point
 from fmnist_pl.checkpoints.stop_request import Stopped
 from fmnist_pl.cli import main
-from fmnist_pl.errors import UserError
 from tests.soak.tensorboard_readers import python_curves, rust_curves
 from tests.soak.toys import differences
+from training_health.errors import UserError
 
 VARIANT = "variant: mine\nmodel: {conv_channels: [2, 2], hidden_units: [4]}\n"
 TINY = [

@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fmnist_pl.errors import UserError
 from fmnist_pl.runs import folder as run_folder
+from training_health.errors import UserError
 
 
 def test_versions_count_up_from_zero(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from fmnist_pl.dataset.files import load_split, raw_folder
 from fmnist_pl.dataset.photography import BLOCK, draw
 from fmnist_pl.dataset.synthetic import generate, load_synthetic, synthetic_folder, write_synthetic
-from fmnist_pl.errors import UserError
+from training_health.errors import UserError
 
 
 def load(root, split="train", seed=0):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fmnist_pl.errors import UserError
 from fmnist_pl.variants import CONFIGS, overlay_path, packaged_variants, variant_name
+from training_health.errors import UserError
 
 
 def test_the_notebooks_variants_are_packaged():

@@ -15,7 +15,7 @@ import torch
 from fmnist_pl.checkpoints.checkpoint_file import load_checked, sealed_bytes
 from fmnist_pl.checkpoints.durable_io import DurableCheckpointIO
 from fmnist_pl.classifier import FashionClassifier
-from fmnist_pl.errors import UserError
+from training_health.errors import UserError
 
 _HONEST = {"state_dict": {}, "hyper_parameters": {}, "callbacks": {}, "loops": {}}
 

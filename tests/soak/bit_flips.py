@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 
 from fmnist_pl.checkpoints.checkpoint_file import load_checked
-from fmnist_pl.errors import UserError
 from tests.soak.toys import Toy, last, train
+from training_health.errors import UserError
 
 
 def check(flips: int, seed: int, file: Path) -> list[str]:

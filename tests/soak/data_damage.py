@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from fmnist_pl.dataset.files import load_split, prepare
-from fmnist_pl.errors import UserError
 from tests.fmnist_pl.small_dataset import CONTENTS, PACKED, describe, write_raw
+from training_health.errors import UserError
 
 
 def mutate(content: bytes, chance: random.Random) -> bytes:

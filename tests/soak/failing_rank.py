@@ -2,7 +2,7 @@
 
 import pytorch_lightning as pl
 
-from fmnist_pl.errors import UserError
+from training_health.errors import UserError
 
 
 class FailsOnOneRank(pl.Callback):

@@ -12,10 +12,10 @@ from typing import Any
 
 from fmnist_pl.checkpoints.checkpoint_file import load_checked
 from fmnist_pl.cli import main
-from fmnist_pl.errors import UserError
 from tests.soak.sigkill import in_a_process
 from tests.soak.tensorboard_readers import python_curves, rust_curves
 from tests.soak.toys import differences, last
+from training_health.errors import UserError
 
 OPTIONS = [
     "fit",

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from fmnist_pl.checkpoints import durable_file
 from fmnist_pl.checkpoints.checkpoint_file import load_checked
-from fmnist_pl.checkpoints.durable_file import TEMPORARY, remove_stale_temporaries
 from fmnist_pl.checkpoints.durable_io import KEEP_AS, DurableCheckpointIO
 from fmnist_pl.checkpoints.last_checkpoint import LAST, PREVIOUS
 from tests.soak.sigkill import in_a_process
+from training_health import durable_file
+from training_health.durable_file import TEMPORARY, remove_stale_temporaries
 
 
 def state(number: int) -> dict[str, Any]:

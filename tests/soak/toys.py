@@ -13,7 +13,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from callbacks import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
 from fmnist_pl.augmentation import RandomShift
 from fmnist_pl.checkpoints.best_checkpoint import BestCheckpoint
 from fmnist_pl.checkpoints.checkpoint_file import load_checked
@@ -24,6 +23,7 @@ from fmnist_pl.loader import BatchLoader
 from fmnist_pl.runs.folder import follow_curves
 from fmnist_pl.runs.logger import RunLogger
 from fmnist_pl.runs.record import RunRecord
+from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
 
 IMAGES, BATCH, EPOCHS = 41, 8, 3  # 6 batches per epoch, the last of one image
 # Not compared: clock times, and where the files lie.

@@ -9,7 +9,7 @@ from importlib import resources
 from plotly.offline import get_plotlyjs
 
 from fmnist_pl.search.report.document import Block, Bullets, Document, Plot, Section, Table, Text
-from fmnist_pl.self_contained_page import inline_script, page
+from training_health.tab.self_contained_page import inline_script, page
 
 _BODY = """<main>
 <h1>{title}</h1>

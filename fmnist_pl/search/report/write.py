@@ -5,8 +5,6 @@ from typing import Any
 
 from optuna.study import Study
 
-from fmnist_pl.checkpoints.durable_file import replace_durably
-from fmnist_pl.errors import UserError
 from fmnist_pl.search.confirmation import Confirmation
 from fmnist_pl.search.report import sections_answers, sections_choices, sections_trials
 from fmnist_pl.search.report.anova import analyse, analyse_early
@@ -20,6 +18,8 @@ from fmnist_pl.search.report.verdicts import verdicts, what_mattered
 from fmnist_pl.search.result import WINNER, best_trial
 from fmnist_pl.search.sampler import RANDOM_TRIALS
 from fmnist_pl.search.tally import LOST, RETRY_OF
+from training_health.durable_file import replace_durably
+from training_health.errors import UserError
 
 
 def write_report(study: Study, folder: Path, confirmation: Confirmation | None) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fmnist_pl.compare.environment import available_cpus, available_gpus, job_environment
-from fmnist_pl.errors import UserError
 from fmnist_pl.search.workers.job import TrialJob
 from fmnist_pl.search.workers.worker_process import WorkerProcess
+from training_health.errors import UserError
 
 StartWorker = Callable[[int, Path], WorkerProcess]
 

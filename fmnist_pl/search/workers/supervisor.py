@@ -8,13 +8,13 @@ from typing import Any
 
 import yaml
 
-from fmnist_pl.checkpoints.durable_file import replace_durably
 from fmnist_pl.compare.display import Display
-from fmnist_pl.errors import UserError
 from fmnist_pl.search.ledger import Begun, Ledger
 from fmnist_pl.search.study import Settings
 from fmnist_pl.search.workers import job, progress
 from fmnist_pl.search.workers.crew import Crew, StartWorker
+from training_health.durable_file import replace_durably
+from training_health.errors import UserError
 
 _TICK_SECONDS, _LOOK_SECONDS = 0.5, 5.0
 _MOST_FAILURES_IN_A_ROW = 3

@@ -11,8 +11,8 @@ import pytorch_lightning as pl
 
 from fmnist_pl import cli
 from fmnist_pl.checkpoints.last_checkpoint import LAST, PREVIOUS
-from fmnist_pl.errors import UserError
 from fmnist_pl.search.workers.job import DIVERGED, DONE, PRUNED, TrialJob
+from training_health.errors import UserError
 
 IsHopeless = Callable[[int, float], bool]
 _ACCURACY, _LOSSES = "val/accuracy", ("train/loss", "val/loss")

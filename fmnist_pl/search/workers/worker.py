@@ -15,8 +15,8 @@ import sys
 from collections.abc import Mapping
 from typing import IO, Any
 
-from fmnist_pl.errors import UserError
 from fmnist_pl.search.workers.job import EPOCH, ERROR, TrialJob, decode_job, encode
+from training_health.errors import UserError
 
 _PR_SET_PDEATHSIG = 1
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fmnist_pl.compare.command import main
-from fmnist_pl.errors import UserError
+from training_health.errors import UserError
 
 
 def call(tmp_path, *options):

@@ -5,8 +5,8 @@ import pytest
 from fmnist_pl.compare.comparison import compare, run_result
 from fmnist_pl.compare.finished import FinishedRun
 from fmnist_pl.compare.notes import notes
-from fmnist_pl.errors import UserError
 from tests.fmnist_pl.compare.made_runs import DATA, REAL, summary, wanted
+from training_health.errors import UserError
 
 TEST = {"baseline": [0.90, 0.91, 0.92], "no_dropout": [0.91, 0.92, 0.94]}
 

@@ -12,8 +12,8 @@ from fmnist_pl.compare.finished import FinishedRun
 from fmnist_pl.compare.machine_readable import csv_text, json_text
 from fmnist_pl.compare.markdown import markdown, table
 from fmnist_pl.compare.output import write_all
-from fmnist_pl.errors import UserError
 from tests.fmnist_pl.compare.made_runs import REAL, summary, wanted
+from training_health.errors import UserError
 
 TEST = {"baseline": [0.9100, 0.9120, 0.9110], "no_dropout": [0.9170, 0.9190, 0.9183]}
 

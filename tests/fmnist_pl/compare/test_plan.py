@@ -3,7 +3,7 @@
 import pytest
 
 from fmnist_pl.compare.plan import wanted_runs
-from fmnist_pl.errors import UserError
+from training_health.errors import UserError
 
 TINY = ["--data.dataset=synthetic", "--data.training_images=50", "--trainer.max_epochs=2"]
 

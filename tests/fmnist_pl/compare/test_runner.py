@@ -14,8 +14,8 @@ import pytest
 from fmnist_pl.compare.display import Display
 from fmnist_pl.compare.finished import LogFolder
 from fmnist_pl.compare.runner import Runner, fit_command
-from fmnist_pl.errors import UserError
 from tests.fmnist_pl.compare.made_runs import pretend_to_train, trained, wanted, write_summary
+from training_health.errors import UserError
 
 PROJECT = Path(__file__).parents[3]
 

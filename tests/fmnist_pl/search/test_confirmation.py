@@ -6,12 +6,12 @@ import pytest
 
 from fmnist_pl.compare.comparison import compare, run_result
 from fmnist_pl.compare.finished import FinishedRun
-from fmnist_pl.errors import UserError
 from fmnist_pl.search import confirmation
 from fmnist_pl.search.confirmation import Confirmation, confirm
 from fmnist_pl.search.result import write_winner
 from tests.fmnist_pl.compare.made_runs import DATA, pretend_to_train, summary, trained, wanted
 from tests.fmnist_pl.search.made_studies import study, trial
+from training_health.errors import UserError
 
 OVERLAY = {"model": {"conv_channels": [4, 4], "hidden_units": [8]}}
 

@@ -5,10 +5,10 @@ import pytest
 import yaml
 
 from fmnist_pl.bounded_yaml import load_yaml
-from fmnist_pl.errors import UserError
 from fmnist_pl.search.result import best_trial, write_winner
 from fmnist_pl.search.storage import StudyStorage
 from tests.fmnist_pl.search.made_studies import failed, pruned, study, trial
+from training_health.errors import UserError
 
 
 def test_the_best_trial_has_the_highest_accuracy():

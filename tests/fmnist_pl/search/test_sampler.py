@@ -4,8 +4,8 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from fmnist_pl.errors import UserError
 from fmnist_pl.search.sampler import RANDOM_TRIALS, ConstrainedTPE, suggest
+from training_health.errors import UserError
 
 SPACE = {"x": FloatDistribution(0.0, 1.0), "n": IntDistribution(1, 8), "kind": CategoricalDistribution(("a", "b"))}
 

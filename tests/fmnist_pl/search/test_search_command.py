@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from fmnist_pl.errors import UserError
 from fmnist_pl.search.command import main
 from fmnist_pl.search.options import parse
+from training_health.errors import UserError
 
 SPACE = """
 space:

@@ -3,8 +3,8 @@
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from fmnist_pl.errors import UserError
 from fmnist_pl.search.space import DEFAULT, read_space
+from training_health.errors import UserError
 
 
 @pytest.fixture

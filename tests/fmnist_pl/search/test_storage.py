@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from fmnist_pl.errors import UserError
 from fmnist_pl.search.storage import StudyStorage
 from tests.fmnist_pl.search.toy_search import search
+from training_health.errors import UserError
 
 
 @pytest.mark.parametrize(

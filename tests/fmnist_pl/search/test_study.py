@@ -5,10 +5,10 @@ import dataclasses
 import optuna
 import pytest
 
-from fmnist_pl.errors import UserError
 from fmnist_pl.search.storage import StudyStorage
 from fmnist_pl.search.study import open_study
 from tests.fmnist_pl.search.toy_search import ToySpace, settings
+from training_health.errors import UserError
 
 
 @pytest.fixture

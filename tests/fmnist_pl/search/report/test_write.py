@@ -6,11 +6,11 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
-from fmnist_pl.errors import UserError
 from fmnist_pl.search.report.document_markdown import markdown
 from fmnist_pl.search.report.write import report, write_report
 from tests.fmnist_pl.search.made_studies import failed, layers_matter, pruned, study, trial
 from tests.fmnist_pl.search.test_confirmation import confirmed
+from training_health.errors import UserError
 
 EVERYTHING = [
     "In short",

@@ -6,9 +6,9 @@ import time
 import pytest
 from optuna.trial import TrialState
 
-from fmnist_pl.errors import UserError
 from fmnist_pl.search.tally import Tally
 from tests.fmnist_pl.search.toy_search import search, trained
+from training_health.errors import UserError
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 import torch
 import yaml
 
-from fmnist_pl.errors import UserError
 from fmnist_pl.search.workers.job import DIVERGED, DONE, PRUNED, TrialJob
 from fmnist_pl.search.workers.trial_run import PruningReport, fit_arguments, run_trial
+from training_health.errors import UserError
 
 
 def epoch_end(report, epoch, max_epochs=3, **figures):

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from fmnist_pl.errors import UserError
 from fmnist_pl.search.workers import trial_run
 from fmnist_pl.search.workers.job import TrialJob, decode_job, encode
 from fmnist_pl.search.workers.worker import Conversation, outcome
+from training_health.errors import UserError
 
 JOB = TrialJob(3, "trial.yaml", "search", 2, 0, ("--monitors=off",))
 

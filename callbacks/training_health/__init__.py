@@ -1,0 +1,27 @@
+"""Monitors for any Lightning project: dead ReLU units, weight histograms, the train/validation gap.
+
+They change nothing about the training they watch. Importing this package imports neither torch nor Lightning, so that
+TensorBoard can load the tab *Training Health* from it; each monitor is imported when it is first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from training_health.dead_relu import DeadReLUMonitor
+    from training_health.train_val_gap import TrainValGapMonitor
+    from training_health.weight_histograms import WeightHistogramMonitor
+
+__all__ = ["DeadReLUMonitor", "TrainValGapMonitor", "WeightHistogramMonitor"]
+
+_HOME = {
+    "DeadReLUMonitor": "training_health.dead_relu",
+    "TrainValGapMonitor": "training_health.train_val_gap",
+    "WeightHistogramMonitor": "training_health.weight_histograms",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,0 +1,55 @@
+"""One finding: what a run's numbers mean, in sentences, with the rule and its source beside them.
+
+Each rule is a pure function from a ``HealthRun`` to findings, in one of the ``rules_*`` modules. *Critical* and
+*warning* are alarms and name something to mend; *notice* is worth a look; *info* explains a number that is often
+misread. Healthy runs get no alarm: every threshold is set above what healthy training shows.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from training_health.health.health_run import HealthRun
+
+Severity = Literal["critical", "warning", "notice", "info"]
+SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "notice", "info")
+ALARMS: tuple[Severity, ...] = ("critical", "warning")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing a rule saw in one run.
+
+    Attributes:
+        rule: Stable name of the rule.
+        severity: How bad it is.
+        title: A few words, used as the run's verdict too.
+        evidence: What was seen: place, epochs, number, n.
+        threshold: The rule in words, with its threshold.
+        source: Where the threshold comes from.
+        advice: What to try, most promising first; `code` in back-ticks.
+        section: Which part of the page shows the evidence: "units", "gap" or "weights".
+        site: The site it is about, if one.
+    """
+
+    rule: str
+    severity: Severity
+    title: str
+    evidence: str
+    threshold: str
+    source: str
+    advice: tuple[str, ...] = ()
+    section: Literal["units", "gap", "weights"] = "units"
+    site: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+Rule = Callable[[HealthRun], Iterable[Finding]]
+
+
+def epochs_in_words(first: int, last: int) -> str:
+    """``epoch 3`` or ``epochs 3 to 7``, 1-based as people count."""
+    return f"epoch {first + 1}" if first == last else f"epochs {first + 1} to {last + 1}"

@@ -1,0 +1,27 @@
+"""All rules together, and the verdict they add up to."""
+
+from training_health.health import rules_gap, rules_units, rules_weights
+from training_health.health.finding import ALARMS, SEVERITIES, Finding, Rule
+from training_health.health.health_run import HealthRun
+
+RULES: tuple[Rule, ...] = (*rules_weights.RULES, *rules_units.RULES, *rules_gap.RULES)
+
+
+def find_all(run: HealthRun) -> list[Finding]:
+    """Applies every rule, worst finding first; rules of one severity stay in their order."""
+    found = [finding for rule in RULES for finding in rule(run)]
+    return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def verdict(run: HealthRun, found: list[Finding]) -> tuple[str, str]:
+    """Level and words of the overview's verdict: a severity, "healthy" or "unknown"."""
+    if run.refused:
+        return "unknown", "Newer log format"
+    if run.last_epoch is None:
+        return "unknown", "No epoch yet"
+    alarms = [finding for finding in found if finding.severity in ALARMS]
+    if alarms:
+        more = len({finding.title for finding in alarms}) - 1
+        return alarms[0].severity, alarms[0].title + (f", and {more} more" if more else "")
+    notices = [finding for finding in found if finding.severity == "notice"]
+    return ("notice", notices[0].title) if notices else ("healthy", "Healthy")

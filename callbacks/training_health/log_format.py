@@ -1,0 +1,199 @@
+"""Log format ``training_health``, version 1: what the monitors write besides scalars, and how it is read.
+
+Every record is a TensorBoard tensor summary under the plugin name ``training_health``. A numeric record is a float32
+vector ``[epoch, n, v_1 ... v_k]``: the 0-based epoch, what the values were measured on (examples, or 1 for one step),
+and the values. A text record is a scalar string that holds JSON. The tag's summary metadata is JSON with ``version``,
+``kind`` and what it takes to read the values without the code that wrote them. A tag carries one record per step, and
+its step is that of Lightning's own epoch-end scalars.
+
+A log may come from another machine, another year or a hostile hand, so a reader trusts nothing in it: what cannot be
+read becomes a problem in words, never an exception.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+PLUGIN_NAME = "training_health"
+FORMAT_VERSION = 1
+MOST_EPOCHS = 2**31
+MOST_SAMPLES = 2**53
+
+T = TypeVar("T")
+
+
+class UnreadableError(Exception):
+    """A tag that can't be used; the message says why."""
+
+
+class NewerFormatError(Exception):
+    """A tag written by a later version of the monitors."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(
+            f"Written by a newer version of the monitors: log format {version}, this tab reads up to {FORMAT_VERSION}. "
+            "Start TensorBoard from an environment with an up-to-date fmnist_pl to see this run."
+        )
+
+
+class Datum(Protocol):
+    """One record as TensorBoard's data provider hands it out."""
+
+    step: int
+    numpy: np.ndarray
+
+
+@dataclass(frozen=True)
+class Series:
+    """All numeric records of one tag, one row per epoch, steps and epochs strictly increasing.
+
+    Attributes:
+        content: The tag's metadata.
+        epochs: (E,) int64, Lightning's 0-based epochs.
+        n: (E,) int64, images or steps that a row was measured on.
+        values: (E, k) float64; NaN where unknown.
+        last_step: TensorBoard step of the last row, -1 without rows.
+    """
+
+    content: dict[str, Any]
+    epochs: np.ndarray
+    n: np.ndarray
+    values: np.ndarray
+    last_step: int
+
+
+def parse_content(raw: bytes) -> dict[str, Any]:
+    """Reads a tag's metadata.
+
+    Raises:
+        NewerFormatError: if its version is later than this reader's.
+        UnreadableError: if it is not a JSON object with a version and a kind.
+    """
+    try:
+        content = json.loads(raw.decode("utf-8"))
+    except ValueError as error:  # includes UnicodeDecodeError and JSONDecodeError
+        raise UnreadableError("its metadata is not JSON") from error
+    except RecursionError as error:
+        raise UnreadableError("its metadata is nested too deeply") from error
+    if not isinstance(content, dict) or type(content.get("version")) is not int:
+        raise UnreadableError("its metadata names no format version")
+    if content["version"] > FORMAT_VERSION:
+        raise NewerFormatError(content["version"])
+    if not isinstance(content.get("kind"), str):
+        raise UnreadableError("its metadata names no kind of record")
+    return content
+
+
+def drop_superseded(records: Sequence[T], key: Callable[[T], int]) -> list[T]:
+    """Keeps what a resumed run wrote last: a record removes every earlier one whose key is not smaller.
+
+    TensorBoard's Rust loader does this by itself, its Python loader hands out ``0..9, 5, 6, 7`` as written.
+    """
+    kept: list[T] = []
+    for record in records:
+        while kept and key(kept[-1]) >= key(record):
+            kept.pop()
+        kept.append(record)
+    return kept
+
+
+def read_series(content: dict[str, Any], data: Sequence[Datum], width: int) -> Series:
+    """Stacks a tag's numeric records.
+
+    Args:
+        content: The tag's metadata.
+        data: Its records, in the order in which they were written.
+        width: Values per record; further ones are ignored.
+
+    Raises:
+        UnreadableError: if a record is not a vector of at least ``2 + width`` numbers that starts with an epoch.
+    """
+    records = drop_superseded(data, lambda datum: datum.step)
+    for datum in records:
+        vector = datum.numpy
+        if vector.dtype.kind not in "fiu" or vector.ndim != 1 or len(vector) < 2 + width:
+            raise UnreadableError(f"a record at step {datum.step} is not a vector of {2 + width} numbers")
+    table = np.empty((len(records), 2 + width))
+    for row, datum in enumerate(records):
+        table[row] = datum.numpy[: 2 + width]
+    head = table[:, :2]
+    unusable = ~(np.isfinite(head) & (head >= 0) & (head < [MOST_EPOCHS, MOST_SAMPLES])).all(axis=1)
+    if unusable.any():
+        step = records[int(np.argmax(unusable))].step
+        raise UnreadableError(f"a record at step {step} has no usable epoch and sample count")
+    rows = drop_superseded(range(len(records)), lambda row: int(table[row, 0]))
+    return Series(
+        content=content,
+        epochs=table[rows, 0].astype(np.int64),
+        n=table[rows, 1].astype(np.int64),
+        values=table[rows, 2:],
+        last_step=records[-1].step if rows else -1,
+    )
+
+
+def read_text(data: Sequence[Datum]) -> dict[str, Any]:
+    """The JSON object in the last text record of a tag; empty if there is none.
+
+    Raises:
+        UnreadableError: if the record holds something else.
+    """
+    if not data:
+        return {}
+    raw = data[-1].numpy
+    if raw.ndim != 0:
+        raise UnreadableError("its record is not one string")
+    value = raw.item()
+    try:
+        parsed = json.loads(value.decode("utf-8") if isinstance(value, bytes) else str(value))
+    except (ValueError, RecursionError) as error:
+        raise UnreadableError("its record is not JSON") from error
+    if not isinstance(parsed, dict):
+        raise UnreadableError("its record is not a JSON object")
+    return parsed
+
+
+def tensor_record(tag: str, kind: str, vector: Sequence[float], **content: object) -> "Summary":
+    """Build one numeric record.
+
+    Args:
+        tag: What follows ``training_health/`` in TensorBoard.
+        kind: The record's kind, which says what the values are.
+        vector: Epoch, n and the values.
+        **content: Further metadata of this kind; must be JSON.
+
+    Returns:
+        The summary protobuf, for a file writer's ``add_summary``.
+    """
+    values = np.asarray(vector, dtype="<f4")
+    return _summary(tag, kind, values, content)
+
+
+def text_record(kind: str, value: dict[str, Any]) -> "Summary":
+    """Build the text record ``training_health/<kind>``; ``value`` must be JSON without NaN."""
+    return _summary(kind, kind, json.dumps(value, allow_nan=False).encode(), {})
+
+
+def _summary(tag: str, kind: str, value: np.ndarray | bytes, content: dict[str, object]) -> "Summary":
+    # Imported here: TensorBoard is needed where there is something to write, not to import a monitor.
+    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+    from tensorboard.compat.proto.tensor_pb2 import TensorProto
+    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+    from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
+
+    if isinstance(value, bytes):
+        tensor = TensorProto(dtype=DT_STRING, tensor_shape=TensorShapeProto(), string_val=[value])
+    else:
+        shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=len(value))])
+        tensor = TensorProto(dtype=DT_FLOAT, tensor_shape=shape, tensor_content=value.tobytes())
+    described = json.dumps({"version": FORMAT_VERSION, "kind": kind, **content}).encode()
+    metadata = SummaryMetadata(
+        plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=described),
+        data_class="DATA_CLASS_TENSOR",
+    )
+    return Summary(value=[Summary.Value(tag=f"{PLUGIN_NAME}/{tag}", metadata=metadata, tensor=tensor)])

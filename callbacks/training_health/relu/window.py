@@ -1,0 +1,132 @@
+"""What one window says about dead units: as scalars, records, plain values and words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from training_health.relu.unit_counts import SiteCounts
+
+Record = tuple[str, str, list[float], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class DeadReLUReport:
+    """All sites' counts over one window, and which units were dead in the window before."""
+
+    window: str
+    images: int
+    rare_below: float
+    sites: Mapping[str, SiteCounts]  # by short name, in forward order
+    previously_dead: Mapping[str, list[int]]
+    cannot_die: Mapping[str, str]  # site: activation
+    unwatched: Mapping[str, str]  # name: reason
+
+    @property
+    def units(self) -> int:
+        """Number of units in the network."""
+        return sum(site.units for site in self.sites.values())
+
+    @property
+    def dead(self) -> int:
+        """Number of dead units in the network."""
+        return sum(len(site.dead) for site in self.sites.values())
+
+    @property
+    def rare(self) -> int:
+        """Number of rare units in the network."""
+        return sum(len(site.rare(self.rare_below)) for site in self.sites.values())
+
+    @property
+    def changes(self) -> tuple[int, int] | None:
+        """Deaths and revivals since the window before; None without one."""
+        if not self.previously_dead:
+            return None
+        pairs = [(set(site.dead), set(self.previously_dead.get(name, site.dead))) for name, site in self.sites.items()]
+        return sum(len(now - before) for now, before in pairs), sum(len(before - now) for now, before in pairs)
+
+    def scalars(self, dormancy_tau: float | None) -> dict[str, float]:
+        """Values by logged key."""
+        values: dict[str, float] = {
+            "dead_relu/total": self.dead / self.units,
+            "rare_relu/total": self.rare / self.units,
+            "dead_relu/n": self.images,
+        }
+        if self.changes is not None:
+            values["dead_relu/deaths"], values["dead_relu/revivals"] = self.changes
+        for name, site in self.sites.items():
+            values[f"dead_relu/{name}"] = len(site.dead) / site.units
+            values[f"rare_relu/{name}"] = len(site.rare(self.rare_below)) / site.units
+            values[f"sparsity/{name}"] = site.sparsity
+            if dormancy_tau is not None:
+                values[f"dormant_relu/{name}"] = len(site.dormant(dormancy_tau)) / site.units
+        return values
+
+    def records(self) -> Iterator[Record]:
+        """One ``activity`` record per site: ``[n, activity of each unit]``."""
+        for index, (name, site) in enumerate(self.sites.items()):
+            content = {
+                "site": name,
+                "index": index,
+                "units": site.units,
+                "positions": site.positions,
+                "window": self.window,
+                "activation": site.activation,
+                "first_layer": site.first_layer,
+                "rare_below": self.rare_below,
+            }
+            yield f"activity/{name}", "activity", [self.images, *site.activity], content
+
+    def coverage_records(self) -> Iterator[Record]:
+        """One ``cannot_die`` record: the activations that cannot die, and what is not watched."""
+        content = {
+            "sites": [{"site": site, "activation": kind} for site, kind in self.cannot_die.items()],
+            "unwatched": [{"name": name, "reason": reason} for name, reason in self.unwatched.items()],
+        }
+        yield "cannot_die", "cannot_die", [self.images], content
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        deaths, revivals = self.changes or (None, None)
+        return {
+            "window": self.window,
+            "n": self.images,
+            "units": self.units,
+            "dead": self.dead,
+            "dead_share": self.dead / self.units if self.units else None,
+            "rare": self.rare,
+            "deaths": deaths,
+            "revivals": revivals,
+            "sites": {
+                name: {
+                    "units": site.units,
+                    "dead": len(site.dead),
+                    "dead_units": site.dead,
+                    "rare": len(site.rare(self.rare_below)),
+                    "sparsity": site.sparsity,
+                    "first_layer": site.first_layer,
+                }
+                for name, site in self.sites.items()
+            },
+            "cannot_die": dict(self.cannot_die),
+            "unwatched": dict(self.unwatched),
+        }
+
+
+def sentence(report: DeadReLUReport | None) -> str:
+    """Say what percentage of the network is dead."""
+    if report is None:
+        return "Dead units were not counted: no validation pass has run to its end."
+    images = f"{report.images:,} {'validation' if report.window == 'validation' else 'training'} images"
+    if report.sites:
+        sites = ", ".join(f"{name} {len(site.dead)}/{site.units}" for name, site in report.sites.items())
+        share = 100 * report.dead / report.units
+        text = f"{share:.1f} % of the network is dead ({report.dead} of {report.units:,} units, on {images}): {sites}."
+    else:
+        text = f"No ReLU was seen (on {images})."
+    if report.cannot_die:
+        text += " Cannot die: " + ", ".join(f"{site} ({kind})" for site, kind in report.cannot_die.items()) + "."
+    if report.unwatched:
+        text += " Not counted: " + ", ".join(f"{name} ({why})" for name, why in report.unwatched.items()) + "."
+    return text

@@ -1,0 +1,124 @@
+"""``fmnist report``: the Training Health page with its data inside, one HTML file that needs no server, no network."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+
+from training_health.errors import UserError
+from training_health.log_format import PLUGIN_NAME
+from training_health.tab.health_data import HealthData
+from training_health.tab.loader import KEEP_ALL
+from training_health.tab.payloads import run_payload, units_payload
+from training_health.tab.self_contained_page import inline_script, page
+from training_health.tab.static_files import MODULES, PLOTLY, STYLE, plotly_version, static_files
+
+_HEAD = '<script type="importmap">{import_map}</script>\n'
+_BODY = """<script type="application/json" id="training-health-data">{data}</script>
+<script>{plotly}</script>
+<script type="module">
+import {{ render }} from "training-health/index.js";
+render();
+</script>"""
+
+
+def write_report(logdir: Path, output: Path) -> None:
+    """Writes the Training Health page of all runs below a folder as one HTML file.
+
+    The file is the tab's own front end with the same data that TensorBoard would serve, and is the same, byte for
+    byte, whenever the logs are. It replaces ``output`` as a whole or not at all. It is about 5 MB (plotly.js) plus the
+    data, some 10 bytes per unit and epoch.
+
+    Args:
+        logdir: Folder with event files at any depth, as for ``tensorboard --logdir``.
+        output: The file to write.
+
+    Raises:
+        UserError: if there is no such folder, nothing in it was logged with the monitors, or the file can't be written.
+    """
+    data = _collect(logdir)
+    files = static_files()
+    if PLOTLY not in files:
+        raise UserError("The charts' library is missing: install the Python package plotly, then try again.")
+    plotly = files[PLOTLY].path.read_text(encoding="utf-8")
+    content = page(
+        title=f"Training Health: {logdir.resolve().name}",
+        style=files[STYLE].path.read_text(encoding="utf-8"),
+        head=_HEAD.format(import_map=_script_json({"imports": _modules()})),
+        body=_BODY.format(data=_script_json(data), plotly=inline_script(plotly)),
+    )
+    _write_atomically(output, content)
+
+
+def _collect(logdir: Path) -> dict[str, Any]:
+    """What the tab's routes would answer, for every run that has data."""
+    if not logdir.is_dir():
+        raise UserError(
+            f"There is no folder {logdir}. Give the folder that holds your runs, for example lightning_logs."
+        )
+    multiplexer = EventMultiplexer(tensor_size_guidance={PLUGIN_NAME: KEEP_ALL})
+    multiplexer.AddRunsFromDirectory(str(logdir))
+    multiplexer.Reload()
+    source, context = HealthData(MultiplexerDataProvider(multiplexer, str(logdir))), RequestContext()
+    overview = source.overview(context, "")
+    if not overview["runs"]:
+        raise UserError(
+            f"There are no TensorBoard event files below {logdir}. Train first (fmnist fit), or give another."
+        )
+    runs, units = {}, {}
+    for row in overview["runs"]:
+        if row["state"] == "ok":
+            run = source.run(context, "", row["run"])
+            runs[run.name] = run_payload(run)
+            units[run.name] = {site.name: units_payload(run, site) for site in run.sites}
+    if not runs:
+        reasons = sorted({row["message"] for row in overview["runs"] if row["message"]})
+        raise UserError(
+            f"None of the {len(overview['runs'])} runs below {logdir} has training-health records. "
+            + (
+                " ".join(reasons)
+                or "Train with the callbacks DeadReLUMonitor, TrainValGapMonitor and WeightHistogramMonitor."
+            )
+        )
+    return {"overview": overview | {"plotly": plotly_version()}, "runs": runs, "units": units}
+
+
+def _modules() -> dict[str, str]:
+    """The front end's modules as data: addresses; such a module can't import a relative one, so names replace paths."""
+    addresses = {}
+    for name, file in static_files().items():
+        if name in MODULES:
+            code = file.path.read_text(encoding="utf-8").replace('from "./', 'from "training-health/')
+            addresses[f"training-health/{name}"] = "data:text/javascript;charset=utf-8," + quote(code)
+    return addresses
+
+
+def _script_json(value: object) -> str:
+    """JSON that may stand in a script element: ASCII, and without a ``<`` that could end it."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _write_atomically(output: Path, text: str) -> None:
+    if output.is_dir():
+        raise UserError(f"{output} is a folder. Give a file name, for example {output / 'report.html'}.")
+    if not output.absolute().parent.is_dir():
+        raise UserError(f"There is no folder {output.absolute().parent} to write {output.name} into. Make it first.")
+    temporary = None
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=output.absolute().parent, prefix=f".{output.name}.")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide a report from the people it is for
+        os.replace(temporary, output)
+    except OSError as error:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise UserError(f"{output} can't be written: {error.strerror}. Choose another place with --output.") from error

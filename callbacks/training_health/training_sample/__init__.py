@@ -1,0 +1,1 @@
+"""The isolated evaluation of training examples that monitors share."""

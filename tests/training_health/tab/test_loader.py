@@ -1,0 +1,72 @@
+import argparse
+import subprocess
+import sys
+
+import pytest
+from tensorboard import default
+from tensorboard.plugins import base_plugin
+
+from training_health.tab.loader import TrainingHealthLoader
+
+
+def parsed(*arguments: str) -> argparse.Namespace:
+    loader, parser = TrainingHealthLoader(), argparse.ArgumentParser()
+    parser.add_argument("--samples_per_plugin", default={}, type=lambda text: {k: int(v) for k, v in [text.split("=")]})
+    loader.define_flags(parser)
+    flags = parser.parse_args(arguments)
+    loader.fix_flags(flags)
+    return flags
+
+
+def test_tensorboard_finds_the_loader_by_its_entry_point():
+    assert TrainingHealthLoader in default.get_dynamic_plugins()
+
+
+def test_all_epochs_are_kept_unless_told_otherwise():
+    assert parsed().samples_per_plugin == {"training_health": 0}
+
+
+def test_own_flag_limits_the_epochs():
+    assert parsed("--training_health_max_epochs", "20").samples_per_plugin == {"training_health": 20}
+
+
+def test_the_users_samples_per_plugin_wins():
+    flags = parsed("--samples_per_plugin=training_health=7", "--training_health_max_epochs=20")
+    assert flags.samples_per_plugin == {"training_health": 7}
+
+
+def test_a_negative_limit_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        parsed("--training_health_max_epochs=-1")
+    assert "expected 0 (all epochs) or a positive number" in capsys.readouterr().err
+
+
+def test_flags_of_another_shape_are_left_alone():
+    flags = argparse.Namespace(samples_per_plugin=None)
+    TrainingHealthLoader().fix_flags(flags)
+    assert flags.samples_per_plugin is None
+
+
+def test_load_makes_the_plugin():
+    assert TrainingHealthLoader().load(base_plugin.TBContext()).plugin_name == "training_health"
+
+
+def test_tensorboards_process_imports_no_training_code_and_loses_little_time():
+    code = """
+import sys, time
+from tensorboard import default, program
+from tensorboard.backend import application
+from tensorboard.data import server_ingester
+start = time.perf_counter()
+from training_health.tab.loader import TrainingHealthLoader
+from tensorboard.plugins import base_plugin
+plugin = TrainingHealthLoader().load(base_plugin.TBContext())
+plugin.get_plugin_apps()
+taken = time.perf_counter() - start
+heavy = {"torch", "lightning", "pytorch_lightning", "fmnist_pl", "plotly", "matplotlib"} & set(sys.modules)
+print(taken, sorted(heavy))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, heavy = run.stdout.split(maxsplit=1)
+    assert heavy.strip() == "[]"
+    assert float(seconds) < 0.2

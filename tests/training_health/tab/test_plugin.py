@@ -1,0 +1,251 @@
+import json
+
+import numpy as np
+import pytest
+from tensorboard.compat.proto import tensor_pb2
+
+from tests.training_health.tab.health_log_writer import HealthLogWriter
+from training_health.tab import payloads
+from training_health.tab.static_files import static_files
+
+ROUTES = ["/overview", "/run", "/units", "/static/index.js"]
+
+
+def gap_of(epoch: int) -> dict[str, float]:
+    return {
+        "train_eval_accuracy": 0.9,
+        "val_accuracy": 0.8 + epoch / 100,
+        "accuracy_gap": 0.1 - epoch / 100,
+        "accuracy_gap_se": 0.02,
+    }
+
+
+def test_the_overview_shows_what_was_logged(writer, open_tab):
+    writer.text("run", {"variant": "baseline", "dataset": "synthetic", "seed": 7, "max_epochs": 5})
+    for epoch in range(2):
+        writer.activity(epoch, "conv1", 0, [0.5, 0.0, 0.004, 0.3])
+        writer.gap(epoch, **gap_of(epoch))
+    writer.text("result", {"status": "finished", "test_accuracy": 0.75})
+    writer.flush()
+    row = open_tab().row("a")
+    assert row["state"] == "ok"
+    assert (row["variant"], row["dataset"], row["seed"]) == ("baseline", "synthetic", 7)
+    assert (row["epochs"], row["max_epochs"], row["finished"], row["last_step"]) == (2, 5, True, 199)
+    assert (row["dead"], row["units"], row["n"], row["dead_share"], row["rare_share"]) == (1, 4, 5000, 0.25, 0.25)
+    assert row["gap"] == pytest.approx(0.09)
+    assert row["gap_se"] == pytest.approx(0.02)
+    assert row["val_accuracy"] == pytest.approx(0.81)
+    assert row["test_accuracy"] == 0.75
+
+
+def test_a_run_answers_its_series(writer, open_tab):
+    writer.activity(0, "fc1", 1, [1.0, 0.0], positions=1)
+    writer.activity(0, "conv1", 0, [0.5, 0.25, 0.0, 0.0], positions=784)
+    writer.activity(1, "fc1", 1, [1.0, 0.5])
+    writer.activity(1, "conv1", 0, [0.5, 0.0, 0.0, 0.0], positions=784)
+    writer.parameters("update_ratio", 0, {"w": 1e-3, "b": float("nan")})
+    writer.parameters("nonfinite", 0, {"w": 0, "b": 3})
+    writer.flush()
+    run = open_tab().json("/run", run="a")
+    assert [site["site"] for site in run["sites"]] == ["conv1", "fc1"]
+    assert run["sites"][0]["dead"] == [2, 3]
+    assert run["sites"][0]["sparsity"] == [0.8125, 0.875]
+    assert run["total"]["dead"] == [3, 3]
+    assert run["total"]["deaths"] == [0, 1]
+    assert run["total"]["revivals"] == [0, 1]
+    assert run["update_ratio"] == {"parameters": ["w", "b"], "epochs": [0], "values": [[0.001], [None]]}
+    assert run["nonfinite"]["values"] == [[0.0], [3.0]]
+    assert run["nonfinite_gradients"] is None
+
+
+def test_sites_come_in_forward_order(writer, open_tab):
+    for index, name in enumerate(["stem", "layer2", "layer10", "head"]):
+        writer.activity(0, name, index, [1.0])
+    writer.flush()
+    assert [s["site"] for s in open_tab().json("/run", run="a")["sites"]] == ["stem", "layer2", "layer10", "head"]
+
+
+def test_the_map_has_a_row_per_unit_dead_ones_first(writer, open_tab):
+    for epoch, shares in enumerate([[0.5, 0.1, 0.0], [0.5, 0.0, 0.2]]):
+        writer.activity(epoch, "fc1", 0, shares)
+    writer.flush()
+    units = open_tab().json("/units", run="a", site="fc1")
+    assert units["order"] == [1, 2, 0]
+    np.testing.assert_allclose(units["activity"], [[0.1, 0.0], [0.0, 0.2], [0.5, 0.5]], atol=1e-7)
+    assert units["deaths"] == [[1, 1]]
+    assert units["revivals"] == [[2, 1]]
+    assert units["n"] == [5000, 5000]
+
+
+def test_a_unit_that_fired_once_is_never_sent_as_dead(writer, open_tab):
+    writer.activity(0, "fc1", 0, [1e-12, 0.0])
+    writer.flush()
+    assert open_tab().json("/units", run="a", site="fc1")["activity"] == [[0.0], [1e-9]]
+
+
+def test_a_large_map_is_thinned_and_says_so(writer, open_tab, monkeypatch):
+    monkeypatch.setattr(payloads, "MOST_CELLS", 300)
+    for epoch in range(60):
+        writer.activity(epoch, "fc1", 0, [0.0, 0.9, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    writer.flush()
+    units = open_tab().json("/units", run="a", site="fc1")
+    assert len(units["epochs"]) == 50
+    assert units["epochs"][-1] == 59
+    assert units["order"] == [0, 2, 3, 4, 5, 6]
+    assert units["note"] == "50 of 60 epochs are drawn, 6 of 8 units are drawn, the dead and the quietest"
+
+
+def test_a_resumed_run_shows_each_step_once(tmp_path, open_tab):
+    with HealthLogWriter(tmp_path / "a") as log:
+        for epoch in range(10):
+            log.activity(epoch, "fc1", 0, [0.0, 1.0])
+    with HealthLogWriter(tmp_path / "a", wall_time=1_800_000_000.0, suffix=".resumed") as log:
+        for epoch in range(5, 8):
+            log.activity(epoch, "fc1", 0, [0.0, 0.0])
+    run = open_tab().json("/run", run="a")
+    assert run["total"]["epochs"] == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert run["total"]["dead"] == [1, 1, 1, 1, 1, 2, 2, 2]
+
+
+def test_a_growing_log_is_read_again(writer, open_tab):
+    writer.activity(0, "fc1", 0, [1.0])
+    writer.flush()
+    tab = open_tab()
+    first = tab.row("a")
+    writer.activity(1, "fc1", 0, [0.0])
+    writer.flush()
+    tab.reload()
+    second = tab.row("a")
+    assert (first["epochs"], first["dead"], second["epochs"], second["dead"]) == (1, 0, 2, 1)
+    assert first["revision"] != second["revision"]
+
+
+def test_a_newer_format_is_refused_in_words_and_not_half_drawn(writer, open_tab):
+    writer.activity(0, "fc1", 0, [1.0])
+    writer.tensor(
+        "training_health/gap", b'{"version": 2, "kind": "gap"}', 99, tensor_pb2.TensorProto(dtype=1, float_val=[1.0])
+    )
+    writer.flush()
+    tab = open_tab()
+    row = tab.row("a")
+    assert row["state"] == "refused"
+    assert row["message"].startswith(
+        "Written by a newer version of the monitors: log format 2, this tab reads up to 1."
+    )
+    assert tab.json("/run", run="a")["sites"] == []
+
+
+def test_unknown_kinds_and_columns_are_ignored(writer, open_tab):
+    writer.activity(0, "fc1", 0, [1.0], colour="blue")
+    writer.numeric("training_health/new", {"kind": "temperature"}, 0, 1, [1.0])
+    content = {"kind": "gap", "columns": ["val_accuracy", "invented"], "n_train": 1, "n_val": 1}
+    writer.numeric("training_health/gap", content, 0, 1, [0.5, 7.0])
+    writer.flush()
+    tab = open_tab()
+    assert tab.row("a")["message"] == ""
+    columns = tab.json("/run", run="a")["gap"]["columns"]
+    assert columns["val_accuracy"] == [0.5]
+    assert columns["accuracy_gap"] == [None]
+    assert "invented" not in columns
+
+
+def test_a_damaged_tag_is_named_and_the_rest_shown(writer, open_tab):
+    writer.activity(0, "fc1", 0, [0.0, 1.0])
+    writer.numeric("training_health/gap", {"kind": "gap", "columns": "none"}, 0, 1, [])
+    writer.numeric(
+        "training_health/activity/odd", {"kind": "activity", "units": 3, "site": "odd", "index": 1}, 0, 1, [1.0]
+    )
+    writer.flush()
+    row = open_tab().row("a")
+    assert row["dead"] == 1
+    assert "training_health/gap can't be shown: 'columns' in its metadata is not a list of names." in row["message"]
+    assert (
+        "training_health/activity/odd can't be shown: a record at step 99 is not a vector of 5 numbers."
+        in row["message"]
+    )
+
+
+def test_a_run_without_monitors_is_listed_with_its_accuracy(writer, open_tab):
+    writer.scalar("val/accuracy", 9, 0.5)
+    writer.scalar("val/accuracy", 19, 0.625)
+    writer.flush()
+    row = open_tab().row("a")
+    assert row["state"] == "no_monitors"
+    assert row["val_accuracy"] == 0.625
+    assert row["findings"] == []
+
+
+def test_runs_are_sorted_as_people_count(tmp_path, open_tab):
+    for name in ["v10", "v9", "v1"]:
+        with HealthLogWriter(tmp_path / name) as log:
+            log.activity(0, "fc1", 0, [1.0])
+    assert [row["run"] for row in open_tab().json("/overview")["runs"]] == ["v1", "v9", "v10"]
+
+
+def test_nan_and_infinity_are_null_in_json(writer, open_tab):
+    writer.gap(0, val_accuracy=float("inf"))
+    writer.activity(0, "fc1", 0, [float("nan"), 0.5])
+    writer.flush()
+    tab = open_tab()
+    assert tab.json("/run", run="a")["gap"]["columns"]["val_accuracy"] == [None]
+    assert tab.json("/units", run="a", site="fc1")["activity"] == [[0.5], [None]]
+    json.loads(tab.get("/overview").text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+@pytest.mark.parametrize(
+    ("route", "query", "code", "words"),
+    [
+        ("/run", {}, 400, "Expected the parameter 'run' once, got it 0 times."),
+        ("/run", {"run": ["a", "a"]}, 400, "got it 2 times."),
+        ("/run", {"run": "b"}, 404, "No run named 'b' has records of the training-health monitors."),
+        ("/run", {"run": "a", "tag": "x"}, 400, "Unknown parameter 'tag'"),
+        ("/units", {"run": "a"}, 400, "Expected the parameter 'site' once"),
+        ("/units", {"run": "a", "site": "x"}, 404, "Run 'a' has no site 'x'."),
+        ("/overview", {"run": "a"}, 400, "Unknown parameter 'run'"),
+    ],
+)
+def test_wrong_questions_are_answered_in_words(writer, open_tab, route, query, code, words):
+    writer.activity(0, "fc1", 0, [1.0])
+    writer.flush()
+    response = open_tab().get(route, **query)
+    assert response.status_code == code
+    assert words in response.text
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.mimetype == "text/plain"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+@pytest.mark.parametrize("route", ROUTES)
+def test_only_get_is_answered(open_tab, method, route):
+    response = open_tab().client.open("/data/plugin/training_health" + route, method=method)
+    assert response.status_code == 405
+    assert response.headers["Allow"] == "GET, HEAD"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_head_has_the_headers_and_no_body(open_tab):
+    response = open_tab().client.head("/data/plugin/training_health/overview")
+    assert response.status_code == 200
+    assert response.data == b""
+
+
+@pytest.mark.parametrize("name", sorted(static_files()))
+def test_each_static_file_is_served_as_what_it_is(open_tab, name):
+    response = open_tab().get(f"/static/{name}")
+    assert response.status_code == 200
+    assert response.mimetype == ("text/css" if name.endswith(".css") else "text/javascript")
+    assert response.data == static_files()[name].path.read_bytes()
+
+
+def test_tensorboard_lists_the_tab_as_active_when_there_is_data(writer, open_tab):
+    writer.activity(0, "fc1", 0, [1.0])
+    writer.flush()
+    listed = open_tab().client.get("/data/plugins_listing").json["training_health"]
+    assert listed["enabled"] is True
+    assert listed["tab_name"] == "Training Health"
+
+
+def test_an_empty_log_folder_is_answered_with_no_runs(open_tab):
+    tab = open_tab()
+    assert tab.json("/overview")["runs"] == []
+    assert tab.client.get("/data/plugins_listing").json["training_health"]["enabled"] is False

@@ -1,0 +1,251 @@
+"""What every callback promises: it changes nothing, leaves nothing behind, and gets along with any trainer."""
+
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from torch import nn
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+
+from tests.training_health.contract import CALLBACKS
+from tests.training_health.toys import FEW_IMAGES, Toy, events, fingerprint, fit, loader, make_trainer
+
+pytestmark = [FEW_IMAGES, pytest.mark.parametrize("make", CALLBACKS.values(), ids=CALLBACKS)]
+
+
+def trained(callbacks, folder, exact) -> tuple[str, dict[str, float], list]:
+    pl.seed_everything(3, verbose=False)
+    module = Toy(exact=exact)
+    trainer = fit(module, callbacks, folder, epochs=3)
+    drawn = [torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()]
+    own = {key: trainer.callback_metrics[key].item() for key in sorted(trainer.callback_metrics) if key in KEYS}
+    return fingerprint(module), own, drawn
+
+
+KEYS = {"train/loss", "train/accuracy", "val/loss", "val/accuracy"}
+
+
+@pytest.mark.parametrize("exact", [True, False], ids=["per_image_results", "logged_means"])
+def test_weights_buffers_metrics_and_random_state_are_the_same_to_the_last_bit(make, exact, tmp_path):
+    assert trained(make(), tmp_path, exact) == trained([], tmp_path, exact)
+
+
+def assert_clean(module: pl.LightningModule, attributes: set[str]) -> None:
+    for part in module.modules():
+        assert not part._forward_hooks
+        assert not part._forward_pre_hooks
+        assert not part._backward_hooks
+    assert all(not parameter._backward_hooks for parameter in module.parameters())
+    assert _get_current_function_mode_stack() == []
+    assert "log" not in vars(module)
+    assert set(vars(module)) <= attributes
+
+
+def test_nothing_is_left_after_a_fit_and_a_second_one(make, tmp_path):
+    module, callbacks = Toy(), make()
+    plain = Toy()
+    fit(plain, [], tmp_path)
+    for _ in range(2):
+        fit(module, callbacks, tmp_path)
+        assert_clean(module, set(vars(plain)))
+
+
+class Faulty(Toy):
+    """Raises in the second epoch, in the step named ``where``."""
+
+    def __init__(self, where: str, error: type[BaseException]) -> None:
+        super().__init__()
+        self.where, self.error = where, error
+
+    def training_step(self, batch, batch_idx):
+        self.fail("training", batch_idx)
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch, batch_idx):
+        super().validation_step(batch, batch_idx)
+        self.fail("validation", batch_idx)
+
+    def fail(self, step, batch_idx):
+        if step == self.where and self.current_epoch == 1 and batch_idx == 1:
+            raise self.error("planted")
+
+
+@pytest.mark.parametrize("where", ["training", "validation"])
+@pytest.mark.parametrize(("error", "seen"), [(RuntimeError, RuntimeError), (KeyboardInterrupt, SystemExit)])
+def test_nothing_is_left_after_an_exception_or_ctrl_c(make, where, error, seen, tmp_path):
+    module = Faulty(where, error)
+    with pytest.raises(seen):
+        fit(module, make(), tmp_path)
+
+    assert_clean(module, set(vars(module)))
+    fit(Toy(), make(), tmp_path)  # and the process is fit for another
+
+
+@pytest.mark.parametrize(
+    "loggers",
+    [
+        lambda folder: False,
+        lambda folder: CSVLogger(folder),
+        lambda folder: TensorBoardLogger(folder),
+        lambda folder: [CSVLogger(folder), TensorBoardLogger(folder, name="a"), TensorBoardLogger(folder, name="b")],
+    ],
+    ids=["none", "csv", "tensorboard", "several"],
+)
+def test_any_logger_will_do(make, loggers, tmp_path):
+    trainer = fit(Toy(), make(), tmp_path, logger=loggers(tmp_path))
+    trainer.test(dataloaders=loader(7), ckpt_path=None, model=trainer.lightning_module, verbose=False)
+
+    assert trainer.state.finished
+    if len(trainer.loggers) == 3:
+        tags = [{tag for tag, _, _ in events(tmp_path / name)} for name in ("a", "b")]
+        assert tags[0] == tags[1] != set()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"fast_dev_run": True},
+        {"limit_val_batches": 0},
+        {"limit_train_batches": 2, "limit_val_batches": 1},
+        {"num_sanity_val_steps": 2},
+        {"val_check_interval": 2},
+        {"val_check_interval": 3, "check_val_every_n_epoch": None},
+        {"check_val_every_n_epoch": 2},
+        {"accumulate_grad_batches": 2},
+        {"max_steps": 7, "max_epochs": -1},
+        {"gradient_clip_val": 0.1},
+        {"inference_mode": False},
+        {"precision": "bf16-mixed"},
+        {"overfit_batches": 1},
+    ],
+    ids=lambda options: "-".join(options),
+)
+@pytest.mark.filterwarnings("ignore:You requested to overfit")  # Lightning replaces the random sampler and says so
+def test_any_trainer_option_will_do(make, options, tmp_path):
+    logger = TensorBoardLogger(tmp_path, name=None, version="run")
+
+    trainer = fit(Toy(), make(), tmp_path, logger=logger, **options)
+
+    assert trainer.state.finished
+    counts = Counter((tag, step) for tag, step, _ in events(tmp_path) if tag != "epoch")  # Lightning repeats that one
+    assert [key for key, times in counts.items() if times > 1] == []
+
+
+def test_sanity_checking_leaves_no_trace(make, tmp_path):
+    class Stop(pl.Callback):
+        def on_sanity_check_end(self, trainer, pl_module):
+            seen.update(trainer.callback_metrics)
+            trainer.should_stop = True
+
+    seen: dict = {}
+    fit(Toy(), [*make(), Stop()], tmp_path, num_sanity_val_steps=2)
+
+    assert set(seen) <= KEYS
+
+
+def test_epoch_end_records_share_the_step_of_lightnings_own(make, tmp_path):
+    logger = TensorBoardLogger(tmp_path, name=None, version="run")
+
+    fit(Toy(), make(), tmp_path, logger=logger)  # 5 batches an epoch
+
+    once = {"hp_metric", "_hparams_/session_start_info", "_hparams_/experiment", "_hparams_/session_end_info"}
+    found = [(tag, step) for tag, step, _ in events(tmp_path) if tag not in once and "custom_scalars" not in tag]
+    assert {step for tag, step in found if tag != "training_health/cannot_die"} == {4, 9}
+
+
+def test_a_model_without_any_relu_will_do(make, tmp_path):
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*saw no ReLU")
+        trainer = fit(Toy(nn.Sequential(nn.Flatten(), nn.Linear(36, 4))), make(), tmp_path)
+
+    assert trainer.state.finished
+
+
+def test_validate_and_test_alone_will_do(make, tmp_path):
+    module = Toy()
+    trainer = make_trainer(make(), tmp_path, logger=TensorBoardLogger(tmp_path))
+
+    trainer.validate(module, loader(13), verbose=False)
+    trainer.test(module, loader(13), verbose=False)
+
+    assert trainer.state.finished
+    assert_clean(module, set(vars(module)))
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(make, tmp_path):
+    def run(epochs, checkpoint=None):
+        pl.seed_everything(5, verbose=False)
+        module = Toy(nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4)))
+        trainer = make_trainer(make(), tmp_path, epochs=epochs)
+        # weights_only: nothing but plain values is allowed in the checkpoint
+        trainer.fit(module, loader(23), loader(13, seed=1), ckpt_path=checkpoint, weights_only=True)
+        trainer.save_checkpoint(tmp_path / f"{epochs}.ckpt")
+        return fingerprint(module)
+
+    whole = run(2)
+    run(1)
+
+    assert run(2, tmp_path / "1.ckpt") == whole
+
+
+class HostReads(TorchFunctionMode):
+    """Counts what would make the host wait for a GPU."""
+
+    NAMES = ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "nonzero", "bincount")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "")
+        if name in self.NAMES:
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+class AroundTrainingSteps(pl.Callback):
+    """Switches the mode on from each training batch's first hook to its last."""
+
+    def __init__(self, mode: HostReads, first: bool) -> None:
+        self.mode, self.first = mode, first
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if self.first:
+            self.mode.__enter__()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if not self.first:
+            self.mode.__exit__(None, None, None)
+
+
+def test_nothing_is_read_from_the_device_in_training_steps(make, tmp_path):
+    def reads(callbacks):
+        mode = HostReads()
+        around = AroundTrainingSteps(mode, True), AroundTrainingSteps(mode, False)
+        fit(Toy(), [around[0], *callbacks, around[1]], tmp_path)
+        return mode.seen
+
+    assert reads(make()) == reads([])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_no_training_step_waits_for_the_gpu(make, tmp_path):
+    class NoWaiting(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.current_epoch:  # the first step allocates
+                torch.cuda.set_sync_debug_mode("error")
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            torch.cuda.set_sync_debug_mode("default")
+
+    trainer = fit(Toy(), [*make(), NoWaiting()], tmp_path, accelerator="cuda", epochs=3)
+
+    assert trainer.state.finished

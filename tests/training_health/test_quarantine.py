@@ -1,0 +1,112 @@
+"""What a validation step does in quarantine does not outlive it."""
+
+import random
+from collections import deque
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import CSVLogger
+from torch import nn
+from torchmetrics import MeanMetric
+
+from tests.training_health.toys import make_trainer
+from training_health.training_sample.isolation import quarantine
+
+
+class Leaky(pl.LightningModule):
+    """Keeps state in every way a module can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout())
+        self.frozen = nn.BatchNorm1d(3).eval()
+        self.mean = MeanMetric()
+        self.register_buffer("seen", torch.zeros(()))
+        self.outputs, self.table, self.recent, self.count = [1], {"a": 1}, deque([1]), 0
+
+    def step(self) -> torch.Tensor:
+        x = self.net(torch.rand(4, 3)) + self.frozen(torch.rand(4, 3))
+        self.seen += 1
+        self.mean.update(x)
+        self.outputs.append(2)
+        self.table["b"] = 2
+        self.recent.append(2)
+        self.count += 1
+        self.extra = 3
+        np.random.rand()
+        random.random()
+        return x
+
+
+@pytest.fixture
+def leaky(tmp_path):
+    module = Leaky()
+    trainer = make_trainer([], tmp_path, logger=CSVLogger(tmp_path))
+    module.trainer = trainer
+    module.mean.update(5.0)
+    return trainer, module
+
+
+def state(module: Leaky) -> tuple:
+    return (
+        {name: tensor.tolist() for name, tensor in module.state_dict().items()},
+        module.mean.compute().item(),
+        list(module.outputs), dict(module.table), list(module.recent), module.count,
+        hasattr(module, "extra"), "log" in vars(module),
+        [part.training for part in module.modules()],
+        torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate(),
+    )  # fmt: skip
+
+
+def test_everything_is_put_back(leaky):
+    trainer, module = leaky
+    before, lists = state(module), (module.outputs, module.recent)
+
+    with quarantine(trainer, module):
+        module.step()
+
+    assert state(module) == before
+    assert (module.outputs is lists[0], module.recent is lists[1]) == (True, True)
+
+
+def test_everything_is_put_back_after_an_exception(leaky):
+    trainer, module = leaky
+    before, loggers = state(module), list(trainer.loggers)
+
+    def interrupted():
+        with quarantine(trainer, module):
+            module.step()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+    assert state(module) == before
+    assert trainer.loggers == loggers
+
+
+def test_inside_the_module_is_in_eval_mode_and_its_metrics_are_empty(leaky):
+    trainer, module = leaky
+
+    with quarantine(trainer, module):
+        module.mean.update(7.0)
+        assert not any(part.training for part in module.modules())
+        assert module.mean.compute().item() == 7.0
+
+
+def test_what_is_logged_is_caught_with_its_weight_and_reaches_no_logger(leaky):
+    trainer, module = leaky
+
+    with quarantine(trainer, module) as logged:
+        logged.images = 4
+        module.log("a", torch.tensor(2.0))
+        module.log_dict({"b": 3.0, "m": module.mean}, batch_size=2)
+        module.logger.experiment.anything(1)
+
+    assert {key: [(v.item(), n) for v, n in values] for key, values in logged.values.items()} == {
+        "a": [(2.0, 4)],
+        "b": [(3.0, 2)],
+    }
+    assert logged.metrics == {"m": module.mean}
