@@ -13,7 +13,6 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fmnist_pl.arguments import option, options
-from fmnist_pl.bounded_yaml import guard_configurations, load_yaml
 from fmnist_pl.checkpoints import resume
 from fmnist_pl.checkpoints.checkpoint_file import load_checked
 from fmnist_pl.checkpoints.durable_io import DurableCheckpointIO
@@ -34,6 +33,7 @@ from fmnist_pl.runs.record import RUN, RunRecord, versions
 from fmnist_pl.runs.saved_config import SavedConfig
 from fmnist_pl.runs.summary_table import print_summary
 from fmnist_pl.variants import BASE, overlay_digest, overlay_path, packaged_variants, variant_name
+from fmnist_pl.yaml_file import load_yaml
 from training_health.errors import UserError
 
 MONITORS = (
@@ -232,7 +232,6 @@ def main(args: list[str] | None = None, cli: Callable[..., FashionCLI] = Fashion
     quiet_libraries()
     point = None
     if args and args[0] in LIGHTNING_COMMANDS:
-        guard_configurations(args[1:])
         point = resume_point(args[1:]) if args[0] == "fit" else None
         configs = configs_of(args[1:]) if point is None else ["--config", str(point.config_file)]
         args = [args[0], *configs, *args[1:]]

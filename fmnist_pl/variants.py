@@ -5,7 +5,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from fmnist_pl.bounded_yaml import load_yaml
+from fmnist_pl.yaml_file import load_yaml
 from training_health.errors import UserError
 
 CONFIGS = Path(__file__).parent / "configs"

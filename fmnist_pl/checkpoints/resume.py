@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 
-from fmnist_pl.bounded_yaml import load_yaml
 from fmnist_pl.checkpoints.checkpoint_file import load_checked
 from fmnist_pl.checkpoints.last_checkpoint import LAST, PREVIOUS, RESUMABLE
 from fmnist_pl.runs.record import RUN, RUN_FORMAT
 from fmnist_pl.variants import overlay_digest, variant_name
+from fmnist_pl.yaml_file import load_yaml
 from training_health.errors import UserError
 
 # Options that a resumed run may be given anew. "trainer.logger" is where the run lies, which its folder says.

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from fmnist_pl.arguments import option
-from fmnist_pl.bounded_yaml import load_yaml
 from fmnist_pl.checkpoints.resume import ResumePoint, find
 from fmnist_pl.runs.folder import runs_folder
 from fmnist_pl.variants import BASE, overlay_path
+from fmnist_pl.yaml_file import load_yaml
 from training_health.errors import UserError
 
 _FOUND = "FMNIST_RESUME_FROM"

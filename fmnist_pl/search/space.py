@@ -8,10 +8,10 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from fmnist_pl.bounded_yaml import load_yaml
 from fmnist_pl.runs.identity import content_hash
 from fmnist_pl.search import constraints
 from fmnist_pl.search.vocabulary import checked, kind_of, overlay, refuse_contradictions
+from fmnist_pl.yaml_file import load_yaml
 from training_health.errors import UserError
 
 DEFAULT = Path(__file__).with_name("default_space.yaml")

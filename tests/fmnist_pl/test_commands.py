@@ -43,7 +43,8 @@ def test_a_users_mistake_ends_in_one_message_without_a_traceback():
 def test_a_mistyped_variant_is_refused_before_torch_is_imported(words):
     code = f"""
 import sys
-from fmnist_pl import commands, errors
+from fmnist_pl import commands
+from training_health import errors
 try:
     commands.main({words})
 except errors.UserError as error:

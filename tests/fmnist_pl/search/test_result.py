@@ -4,9 +4,9 @@ import optuna
 import pytest
 import yaml
 
-from fmnist_pl.bounded_yaml import load_yaml
 from fmnist_pl.search.result import best_trial, write_winner
 from fmnist_pl.search.storage import StudyStorage
+from fmnist_pl.yaml_file import load_yaml
 from tests.fmnist_pl.search.made_studies import failed, pruned, study, trial
 from training_health.errors import UserError
 
