@@ -23,7 +23,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train compare search demo tensorboard report test soak bench bench-peers bench-gpu bench-growth lint format clean
+.PHONY: help setup train compare search demo tensorboard report test test-all soak bench bench-peers bench-gpu bench-growth lint format clean
 
 help: ## List the targets and their variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,7 +47,7 @@ train: $(READY) ## Train VARIANT, test its best checkpoint, print the summary
 		$(if $(MONITORS),--monitors=$(MONITORS)) $(if $(RESUME),--resume "$(RESUME)") $(LOGS) $(ARGS)
 LOGS = $(if $(filter-out lightning_logs,$(LOGDIR)),--trainer.logger.init_args.save_dir=$(LOGDIR))
 
-demo: $(READY) ## Two short trainings on drawn garments: no data, no network, under a minute
+demo: $(READY) ## Two short trainings on synthetic images: no data, no network, under a minute
 	$(BIN)/fmnist fit --variant baseline $(DEMO) $(LOGS)
 	$(BIN)/fmnist fit --variant no_dropout $(DEMO) $(LOGS)
 DEMO := --data.dataset=synthetic --data.training_images=6000 --trainer.max_epochs=2
@@ -68,8 +68,12 @@ report: $(READY) ## Write the Training Health page of LOGDIR as report.html
 	$(BIN)/fmnist report --logdir $(LOGDIR)
 
 # A file's tests stay in one process, with their fixtures. One thread each: torch's threads do not share a core well.
-test: $(READY) ## Run all tests, in up to four processes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+test: $(READY) ## Run the quick tests, in up to four processes (about two minutes)
+	$(PYTEST) -m "not slow"
+
+test-all: $(READY) ## Run all tests: those too that train for long, fork, drive a browser or a database
+	$(PYTEST)
 
 soak: $(READY) ## Kill, tear and damage runs at full counts (about 15 minutes)
 	$(BIN)/python -m tests.soak
