@@ -21,13 +21,9 @@ class _ConfigReader(FashionCLI):
 
 
 def fit_configuration(options: list[str]) -> Any:  # noqa: ANN401
-    """Parse the options of ``fmnist fit``.
+    """Parse the options of ``fmnist fit``, ``--variant`` among them, as jsonargparse's namespace.
 
-    Args:
-        options: What would follow ``fmnist fit``, ``--variant`` among it.
-
-    Returns:
-        jsonargparse's namespace; its ``seed_everything`` is False, to be filled in.
+    Its ``seed_everything`` is False, to be filled in.
 
     Raises:
         SystemExit: With status 2 and a message on stderr, for options that ``fit`` would not take.
