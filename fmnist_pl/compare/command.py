@@ -22,30 +22,23 @@ def main(args: list[str]) -> int:
     Raises:
         UserError: For a wrong call, or if the results cannot be written.
     """
-    options, fit_options = _parser().parse_known_args(args)
-    for variant in options.variants:
+    parsed, fit_options = _parser().parse_known_args(args)
+    options = vars(parsed)  # named as the parameters of train_and_compare
+    for variant in options["variants"]:
         overlay_path(variant)  # a mistyped one is reported before the seconds that importing torch takes
-    if options.epochs is not None:
-        fit_options = [f"--trainer.max_epochs={options.epochs}", *fit_options]
-    if options.dataset is not None:
-        fit_options = [f"--data.dataset={options.dataset}", *fit_options]
-    signal.signal(signal.SIGTERM, _stop)
+    options["reference"] = options["reference"] or options["variants"][0]
+    given = {"trainer.max_epochs": options.pop("epochs"), "data.dataset": options.pop("dataset")}
+    fit_options = [f"--{name}={value}" for name, value in given.items() if value is not None] + fit_options
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores the latter
+            signal.signal(number, _stop)
     try:
         from fmnist_pl.compare.comparison import train_and_compare
 
-        comparison = train_and_compare(
-            options.variants,
-            options.seeds,
-            reference=options.reference or options.variants[0],
-            options=fit_options,
-            jobs=options.jobs,
-            logdir=options.logdir,
-            output=options.output,
-            any_code=options.any_code,
-        )
+        comparison = train_and_compare(**options, options=fit_options)
     except (KeyboardInterrupt, _Stopped) as stop:
         print(f"\nStopped. Finished runs are kept. Resume with: fmnist compare {shlex.join(args)}", file=sys.stderr)
-        return 130 if isinstance(stop, KeyboardInterrupt) else 143
+        return 130 if isinstance(stop, KeyboardInterrupt) else int(stop.code or 0)
     return 1 if any(run.failure is not None for run in comparison.runs) else 0
 
 
@@ -71,9 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _Stopped(BaseException):
-    """SIGTERM has arrived."""
+class _Stopped(SystemExit):
+    """A signal asks this process to end."""
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise _Stopped
+    raise _Stopped(128 + number)

@@ -14,25 +14,21 @@ def slot_environment(slot: int, jobs: int) -> dict[str, str]:
         jobs: How many slots there are.
     """
     environment = dict(os.environ)
-    if jobs > 1:
-        environment["OMP_NUM_THREADS"] = str(max(1, _threads() // jobs))
-        if gpus := _gpus():
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[slot::jobs] or [gpus[slot % len(gpus)]])
+    if jobs == 1:
+        return environment
+    limit = environment.get("OMP_NUM_THREADS", "")
+    threads = int(limit) if limit.isdigit() and int(limit) > 0 else _processors()
+    environment["OMP_NUM_THREADS"] = str(max(1, threads // jobs))
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        import torch  # takes seconds
+
+        visible = ",".join(map(str, range(torch.cuda.device_count())))
+    if gpus := [name for name in visible.split(",") if name]:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[slot::jobs] or [gpus[slot % len(gpus)]])
     return environment
 
 
-def _threads() -> int:
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdigit() and int(wanted) > 0:
-        return int(wanted)
+def _processors() -> int:
+    """Those that this process may use; macOS cannot tell."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _gpus() -> list[str]:
-    """By the names that CUDA_VISIBLE_DEVICES takes; empty if that hides them."""
-    import torch
-
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name for name in named.split(",") if name]
-    return [str(index) for index in range(torch.cuda.device_count())]

@@ -1,5 +1,6 @@
 """What earlier commands left in the log folder: finished runs by their identity, and interrupted ones."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -76,9 +77,12 @@ class LogFolder:
 
     def _read(self, name: str) -> list[tuple[Path, dict[str, Any]]]:
         """Each run's folder with its file of this name, without those that cannot be understood."""
-        found = self.path.glob(f"*/version_*/{name}")
-        files = sorted(found, key=lambda file: (len(str(file)), file))  # version_9 before version_10
-        return [(file.parent, content) for file in files if (content := _json_object(file))]
+        found, files = [], self.path.glob(f"*/version_*/{name}")
+        for file in sorted(files, key=lambda file: (len(str(file)), file)):  # version_9 before version_10
+            with contextlib.suppress(OSError, ValueError):
+                content = json.loads(file.read_text(encoding="utf-8"))
+                found += [(file.parent, content)] if isinstance(content, dict) else []
+        return found
 
 
 def _not_finite(summary: Mapping[str, Any]) -> str | None:
@@ -88,11 +92,3 @@ def _not_finite(summary: Mapping[str, Any]) -> str | None:
             if key in entry and entry[key] is None:  # JSON has no NaN
                 return f"{key} was not a finite number in epoch {number}"
     return None
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

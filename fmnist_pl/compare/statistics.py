@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from training_health.errors import UserError
 
@@ -27,7 +26,7 @@ class Spread:
     sd: float | None
 
 
-def spread(values: ArrayLike) -> Spread:
+def spread(values: Sequence[float]) -> Spread:
     """Mean and standard deviation of at least one value.
 
     >>> spread([1.0, 2.0, 3.0])
@@ -59,19 +58,10 @@ def paired_difference(values: Sequence[float], reference: Sequence[float]) -> Di
     Pairing by seed takes out what the seed does to both: the order of the images, and where the networks have the same
     shape the initial weights. The interval supposes differences that scatter normally.
 
-    Args:
-        values: The variant's, in the order of seeds.
-        reference: The reference variant's of the same seeds.
-
-    Raises:
-        ValueError: If the lengths differ or are zero.
-
     >>> paired_difference([0.92, 0.94, 0.93], [0.91, 0.91, 0.91]).verdict
     'noise'
     """
-    if len(values) != len(reference) or len(values) == 0:
-        raise ValueError(f"Pairs are needed, got {len(values)} and {len(reference)} values.")
-    found = spread(np.subtract(values, reference, dtype=np.float64))
+    found = spread([ours - theirs for ours, theirs in zip(values, reference, strict=True)])
     if found.sd is None:
         return Difference(found.n, found.mean, None)
     quantile = float(stats.t.ppf(0.975, found.n - 1))

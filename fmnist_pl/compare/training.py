@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from datetime import timedelta
+from itertools import repeat
 from pathlib import Path
 
 from rich.console import Console
@@ -155,10 +156,8 @@ class TrainingPool:
         with self._guard:
             self._stopping = True
             processes = list(self._processes)
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            end(process, _STOP_SECONDS)
+        with ThreadPoolExecutor() as pool:
+            pool.map(end, processes, repeat(_STOP_SECONDS))
 
     def _count_ended(self) -> str:
         """One more run has ended; how many have, and how long the others will take, in words."""
@@ -185,11 +184,7 @@ def last_words(log: Path) -> str:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """Hold a lock, whose file a child process can inherit.
-
-    Raises:
-        BlockingIOError: Another process holds it.
-    """
+    """Hold a lock, whose file a child process can inherit; BlockingIOError if another process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
