@@ -12,7 +12,7 @@ _TESTED = {"best": "the lowest validation loss", "last": "the last epoch", "none
 _SETTINGS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "number of epochs": lambda summary: summary.get("epochs"),
     "weights that were tested": lambda summary: "those of " + _TESTED[summary.get("test_checkpoint", "best")],
-    "device": lambda summary: f"{summary.get('device')} with {summary.get('threads')} threads",
+    "device": lambda summary: f"{summary.get('device')}, threads: {summary.get('threads')}",
     "versions": lambda summary: ", ".join(f"{name} {v}" for name, v in summary.get("versions", {}).items()),
     "code of this package": lambda summary: str((summary.get("identity") or {}).get("code"))[:20],
 }

@@ -165,7 +165,10 @@ class TrainingPool:
         self._progress.advance(whole.id)
         text = f"{whole.completed:.0f} of {whole.total:.0f} runs"
         if whole.remaining:
-            seconds = round((whole.elapsed or 0) / whole.completed * whole.remaining)
+            slots = min(self.jobs, whole.completed + whole.remaining)
+            running = sum(task.elapsed or 0 for task in self._progress.tasks[1:])
+            mean = ((whole.elapsed or 0) * slots - running) / whole.completed  # seconds that a run takes
+            seconds = max(0, round((mean * whole.remaining - running) / slots))
             text += f", about {timedelta(seconds=seconds)} left"
         self._progress.update(whole.id, description=text)
         return text

@@ -7,45 +7,25 @@ import pytest
 from fmnist_pl.compare.environment import slot_environment
 
 
-@pytest.fixture(autouse=True)
-def limits(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,GPU-7")
-
-
-def part(slot, jobs):
-    environment = slot_environment(slot, jobs)
-    return environment["OMP_NUM_THREADS"], environment["CUDA_VISIBLE_DEVICES"]
-
-
-def test_one_slot_keeps_the_environment():
-    assert slot_environment(0, 1) == dict(os.environ)
-
-
-def test_threads_and_gpus_are_divided():
-    assert [part(slot, 2) for slot in range(2)] == [("3", "2,GPU-7"), ("3", "5")]
-
-
-def test_with_more_slots_than_gpus_and_threads_slots_use_the_same():
-    assert [part(slot, 8) for slot in (0, 1, 2, 3, 7)] == [
-        ("1", "2"),
-        ("1", "5"),
-        ("1", "GPU-7"),
-        ("1", "2"),
-        ("1", "5"),
-    ]
-
-
-def test_hidden_gpus_stay_hidden(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-
-    assert part(1, 2) == ("3", "")
-
-
-def test_without_limits_the_machine_is_divided(monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+@pytest.mark.parametrize(
+    ("threads", "gpus", "jobs", "slots"),
+    [
+        ("7", "2,5,GPU-7", 2, [("3", "2,GPU-7"), ("3", "5")]),
+        ("2", "2,5", 3, [("1", "2"), ("1", "5"), ("1", "2")]),  # more slots than threads and GPUs
+        ("7", "", 2, [("3", ""), ("3", "")]),  # hidden GPUs stay hidden
+        (None, None, 2, [("8", "0"), ("8", "1")]),  # all of the machine
+        ("7", "0,1", 1, [("7", "0,1")]),
+    ],
+)
+def test_threads_and_gpus_are_divided(monkeypatch, threads, gpus, jobs, slots):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for name, value in (("OMP_NUM_THREADS", threads), ("CUDA_VISIBLE_DEVICES", gpus)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
 
-    assert part(1, 2) == ("8", "1")
+    environments = [slot_environment(slot, jobs) for slot in range(jobs)]
+
+    assert [(found["OMP_NUM_THREADS"], found["CUDA_VISIBLE_DEVICES"]) for found in environments] == slots
+    assert environments[0]["PATH"] == os.environ["PATH"]

@@ -57,12 +57,6 @@ def test_a_loss_that_is_not_a_number_is_a_failure_with_its_epoch(tmp_path):
     assert LogFolder(tmp_path).finished(wanted()).failure == "val/loss was not a finite number in epoch 2"
 
 
-def test_finite_losses_are_no_failure(tmp_path):
-    write_summary(tmp_path, wanted())
-
-    assert LogFolder(tmp_path).finished(wanted()).failure is None
-
-
 def test_the_newest_interrupted_run_that_can_be_resumed_is_found(tmp_path):
     for version, checkpoint in ((0, "last.ckpt"), (1, "previous.ckpt"), (2, "best.ckpt")):
         begin(tmp_path, wanted(), version, checkpoint)

@@ -40,6 +40,7 @@ def test_a_single_seed_is_no_verdict(comparison):
     one = compare([comparison.runs[0], comparison.runs[3]], "baseline", REAL)
 
     assert "no second seed to judge it" in sentences(one)[0]
+    assert "Only one seed" in markdown(one)
     assert "±" not in markdown(one)
 
 

@@ -18,10 +18,6 @@ def test_mean_and_sample_deviation():
     assert result.sd == pytest.approx((14 / 3) ** 0.5)  # squares 4 + 1 + 0 + 9 over n - 1
 
 
-def test_one_value_has_no_deviation():
-    assert spread([0.25]).sd is None
-
-
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(ACCURACY, ACCURACY), min_size=2, max_size=8).filter(lambda p: np.ptp(np.diff(p)) > 1e-3))
 def test_the_interval_is_that_of_scipys_paired_t_test(pairs):
@@ -58,6 +54,7 @@ def test_a_difference_counts_if_its_interval_leaves_zero_out(mean, half_width, v
 
 
 def test_one_pair_gives_no_interval():
+    assert spread([0.25]).sd is None
     assert paired_difference([0.9], [0.8]) == Difference(1, pytest.approx(0.1), None)
 
 

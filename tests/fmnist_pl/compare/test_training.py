@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fmnist_pl.compare.log_folder import LogFolder
-from fmnist_pl.compare.training import TrainingPool, fit_command, last_words
+from fmnist_pl.compare.training import TrainingPool, fit_command
 from tests.fmnist_pl.compare.made_runs import begin, pretend_to_train, trained, wanted, write_summary
 
 PROJECT = Path(__file__).parents[3]
@@ -93,8 +93,11 @@ def test_one_failure_does_not_keep_the_others_from_training(tmp_path, train):
     ("command", "reason"),
     [
         (["/nowhere/python"], "[Errno 2] No such file"),
+        (python("print('error: No data.'); print('more'); raise SystemExit(1)"), "No data."),
+        (python("raise OSError(28, 'No space left')"), "OSError: [Errno 28] No space left"),
+        (python("print('usage:'); print('wrong option'); raise SystemExit(2)"), "wrong option"),
+        (python("raise SystemExit(3)"), "status 3"),
         (python("import os; os.kill(os.getpid(), 9)"), "ended by SIGKILL (out of memory?)"),
-        (python("import sys; sys.exit(3)"), "status 3"),
         (python(""), "it left no summary under"),
     ],
 )
@@ -106,33 +109,12 @@ def test_a_failure_has_a_reason_and_is_tried_again_next_time(tmp_path, train, co
     assert trained(tmp_path) == ["baseline 0"]
 
 
-@pytest.mark.parametrize(
-    ("output", "words"),
-    [
-        ("usage: ...\nerror: No data.\nmore\n", "No data."),
-        ("Traceback:\n  x\nOSError: [Errno 28] No space\nbye\n", "OSError: [Errno 28] No space"),
-        ("usage:\nwrong option\n\n", "wrong option"),
-        ("", ""),
-    ],
-)
-def test_the_last_words_are_the_error_the_exception_or_the_last_line(tmp_path, output, words):
-    (tmp_path / "run.log").write_text(output)
-
-    assert last_words(tmp_path / "run.log") == words
-
-
 def test_code_that_was_edited_meanwhile_is_named(tmp_path, train):
     edited = pretend_to_train(wanted(code="edited"), tmp_path)
 
     failures, _ = train([wanted()], lambda run, interrupted: edited)
 
     assert "the code was edited" in failures[wanted().digest]
-
-
-def test_output_that_cannot_be_written_is_a_failure(tmp_path, train):
-    (tmp_path / "output").write_text("in the way")
-
-    assert "File exists" in train([wanted()])[0][wanted().digest]
 
 
 def test_runs_of_other_code_are_announced(tmp_path, train):
