@@ -14,7 +14,7 @@ _SETTINGS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "weights that were tested": lambda summary: "those of " + _TESTED[summary.get("test_checkpoint", "best")],
     "device": lambda summary: f"{summary.get('device')}, threads: {summary.get('threads')}",
     "versions": lambda summary: ", ".join(f"{name} {v}" for name, v in summary.get("versions", {}).items()),
-    "code of this package": lambda summary: str((summary.get("identity") or {}).get("code"))[:20],
+    "code of this package": lambda summary: (summary.get("identity") or {}).get("code"),
 }
 
 
