@@ -287,12 +287,12 @@ def test_tensorboards_reload_brings_the_new_epoch(tab, served):
 def test_the_theme_follows_tensorboards(tab):
     page, frame = tab
     pick_only(frame, STEADY)
-    before = drawn(frame, "gap_accuracy", "plot.layout.font.color")
+    before = drawn(frame, "gap_accuracy", "plot._fullLayout.font.color")
     page.evaluate("document.body.classList.add('dark-mode')")
     frame.locator("html[data-theme=dark]").wait_for(state="attached")
     assert frame.locator("body").evaluate("b => getComputedStyle(b).backgroundColor") == "rgb(28, 30, 34)"
     frame.locator('[data-chart="gap_accuracy"] .plot[data-drawn]').wait_for()
-    assert (before, drawn(frame, "gap_accuracy", "plot.layout.font.color")) == ("#1b2430", "#eef1f5")
+    assert (before, drawn(frame, "gap_accuracy", "plot._fullLayout.font.color")) == ("#1b2430", "#eef1f5")
     page.evaluate("document.body.classList.remove('dark-mode')")
     frame.locator("html[data-theme=light]").wait_for(state="attached")
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
 
-from training_health.health.unit_life import Counts, count_units, total_counts
+from training_health.health.unit_life import Counts, count_units
 from training_health.log_format import (
     Datum,
     NewerFormatError,
@@ -18,16 +18,9 @@ from training_health.log_format import (
     read_text,
 )
 
-ACCURACIES = (
-    "running_accuracy",
-    "train_eval_accuracy",
-    "val_accuracy",
-    "accuracy_gap",
-    "accuracy_gap_se",
-    "mode_effect",
-)
+ACCURACIES = ("running_accuracy", "train_eval_accuracy", "val_accuracy", "accuracy_gap", "accuracy_gap_se")
 LOSSES = ("running_loss", "train_eval_loss", "val_loss", "loss_gap", "loss_gap_se")
-GAP_COLUMNS = ACCURACIES + LOSSES
+GAP_COLUMNS = (*ACCURACIES, "mode_effect", *LOSSES)
 MOST_UNITS = 10_000_000  # of one site: beyond any layer, and still an array that fits
 RARE_BELOW = 0.01  # activity under which a unit that fires counts as rare, where a log doesn't say
 
@@ -110,8 +103,17 @@ class HealthRun:
 
     @cached_property
     def counts(self) -> Counts:
-        """Counts over all sites, at the epochs that every site has."""
-        return total_counts([site.counts for site in self.sites])
+        """Counts over all sites, at the epochs that every site has.
+
+        A run that is writing, or was killed while it wrote, has an epoch for some sites only: that epoch is left out.
+        """
+        if not self.sites:
+            return count_units(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 0)), RARE_BELOW)
+        epochs = reduce(np.intersect1d, [site.epochs for site in self.sites])
+        rows = [np.isin(site.epochs, epochs) for site in self.sites]
+        activity = [site.activity[kept] for site, kept in zip(self.sites, rows, strict=True)]
+        rare_below = np.repeat([site.rare_below for site in self.sites], [site.units for site in self.sites])
+        return count_units(epochs, self.sites[0].n[rows[0]], np.hstack(activity), rare_below)
 
     @property
     def last_epoch(self) -> int | None:

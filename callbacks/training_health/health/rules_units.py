@@ -46,14 +46,16 @@ def many_dead_units(run: HealthRun) -> Iterator[Finding]:
     dying = [site for site in run.sites if site.dead_now]
     partly = [site for site in dying if site.dead_now < site.units]
     over = [site for site in partly if site.dead_now >= MANY_DEAD_SITE * site.units]
-    # without a partly dead layer only whole layers are dead: the rule above says so
-    if not len(network.epochs) or not partly or (network.dead_fraction[-1] < MANY_DEAD_NETWORK and not over):
+    if not len(network.epochs) or not partly:  # where whole layers are dead and no other unit, the rule above says so
         return
-    dead, since_start = int(network.dead[-1]), sum(int((dead_since(site.activity) == 0).sum()) for site in dying)
+    dead = int(network.dead[-1])
+    if dead < MANY_DEAD_NETWORK * network.units and not over:
+        return
+    since_start = sum(int((dead_since(site.activity) == 0).sum()) for site in dying)
     born_dead = since_start >= dead / 2
     where = ", ".join(f"{site.name} {site.dead_now} of {site.units}" for site in dying)
     evidence = (
-        f"{dead} of {network.units} units ({network.dead_fraction[-1]:.1%}) fired on none of the {_n(network)} at "
+        f"{dead} of {network.units} units ({dead / network.units:.1%}) fired on none of the {_n(network)} at "
         f"epoch {network.epochs[-1] + 1}: {where}. {since_start} of them were dead at the first record already and "
         "never came back."
     )
@@ -102,13 +104,13 @@ def mass_death(run: HealthRun) -> Iterator[Finding]:
 def many_rare_units(run: HealthRun) -> Iterator[Finding]:
     """Many units fire on less than 1% of inputs: alive, but close to useless."""
     network = run.counts
-    if not len(network.epochs) or network.rare_fraction[-1] < MANY_RARE:
+    if not len(network.epochs) or network.rare[-1] < MANY_RARE * network.units:
         return
     yield Finding(
         rule="many_rare_units",
         severity="notice",
         title="Many rare units",
-        evidence=f"{network.rare[-1]} of {network.units} units ({network.rare_fraction[-1]:.1%}) fire, but on less "
+        evidence=f"{network.rare[-1]} of {network.units} units ({network.rare[-1] / network.units:.1%}) fire, but on less "
         f"than 1% of the inputs ({_n(network)}, epoch {network.epochs[-1] + 1}). They are alive and learn, slowly.",
         threshold=f"Notice when {MANY_RARE:.0%} of the network's units are rare: activity above 0 and below 1%.",
         source="the 1% limit: Dohare et al. 2024, Loss of plasticity in deep continual learning, Nature 632",

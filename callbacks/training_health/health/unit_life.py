@@ -4,9 +4,7 @@ Dead: activity exactly 0 over the window. Rare: above 0 and below ``rare_below``
 so neither.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 
@@ -28,16 +26,6 @@ class Counts:
     deaths: np.ndarray
     revivals: np.ndarray
 
-    @property
-    def dead_fraction(self) -> np.ndarray:
-        """(E,) dead units / units."""
-        return self.dead / max(self.units, 1)
-
-    @property
-    def rare_fraction(self) -> np.ndarray:
-        """(E,) rare units / units."""
-        return self.rare / max(self.units, 1)
-
 
 def transitions(activity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Deaths and revivals, two (E, U) bool arrays; the first row is False, for nothing is known before it."""
@@ -50,27 +38,11 @@ def transitions(activity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return deaths, revivals
 
 
-def count_units(epochs: np.ndarray, n: np.ndarray, activity: np.ndarray, rare_below: float) -> Counts:
-    """Counts of one site."""
+def count_units(epochs: np.ndarray, n: np.ndarray, activity: np.ndarray, rare_below: np.ndarray | float) -> Counts:
+    """Counts the columns of ``activity`` per state; ``rare_below`` is one limit, or one for each unit."""
     rare = (activity > 0) & (activity < rare_below)
     states = [(activity == 0), rare, *transitions(activity)]
     return Counts(epochs, n, activity.shape[1], *(state.sum(axis=1) for state in states))
-
-
-def total_counts(sites: Sequence[Counts]) -> Counts:
-    """Counts over all sites, at the epochs that every site has.
-
-    A run that is writing, or was killed while it wrote, has an epoch for some sites only: that epoch is left out.
-    """
-    epochs = reduce(np.intersect1d, [site.epochs for site in sites]) if sites else np.empty(0, np.int64)
-    rows = [np.searchsorted(site.epochs, epochs) for site in sites]
-
-    def total(field: str) -> np.ndarray:
-        return sum((getattr(s, field)[r] for s, r in zip(sites, rows, strict=True)), np.zeros(len(epochs), np.int64))
-
-    n = sites[0].n[rows[0]] if sites else epochs
-    states = [total(field) for field in ("dead", "rare", "deaths", "revivals")]
-    return Counts(epochs, n, sum(site.units for site in sites), *states)
 
 
 def dead_since(activity: np.ndarray) -> np.ndarray:

@@ -44,7 +44,7 @@ def overview_row(run: HealthRun, found: list[Finding], revision: str, scalars: d
         "units": counts.units,
         "n": int(counts.n[-1]) if known else None,
         "dead": int(counts.dead[-1]) if known else None,
-        "dead_fraction": float(counts.dead_fraction[-1]) if known else None,
+        "dead_fraction": float(counts.dead[-1] / counts.units) if known else None,
         "gap": _number(gap["accuracy_gap"]),
         "gap_se": _number(gap["accuracy_gap_se"]),
         "val_accuracy": _number(gap["val_accuracy"], scalars.get("val/accuracy")),
@@ -71,7 +71,7 @@ def run_payload(run: HealthRun) -> dict[str, Any]:
 
 
 def units_payload(run: HealthRun, site: Site) -> dict[str, Any]:
-    """The unit x epoch map of one site: ``activity`` has a row per entry of ``units`` and a column per epoch.
+    """The unit x epoch map of one site: ``activity`` has a row per entry of ``order`` and a column per epoch.
 
     A map above ``MOST_CELLS`` is thinned, in epochs first and then in units; ``note`` then says so.
     """

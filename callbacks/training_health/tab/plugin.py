@@ -23,8 +23,8 @@ ONE_DAY = 86_400  # seconds that a browser may keep a file
 class TrainingHealthPlugin(base_plugin.TBPlugin):
     """Serves the page and its data: ``/overview``, ``/run?run=``, ``/units?run=&site=`` and ``/static/<file>``.
 
-    Every answer goes through ``http_util.Respond`` (``nosniff``, gzip). Only GET and HEAD are answered; an unknown run,
-    site or parameter is answered in words with 400 or 404.
+    Every answer goes through ``http_util.Respond`` (``nosniff``, gzip). Only GET and HEAD are answered. An unknown run
+    or site and a missing parameter raise one of TensorBoard's errors, which it answers with 404 or 400 in words.
 
     Args:
         context: TensorBoard's; only its data provider is used.
@@ -82,11 +82,12 @@ def _json_app(answer: Callable[..., dict[str, Any]], *parameters: str) -> WSGIAp
     """Answers with ``answer(context, experiment, *values of the parameters)`` as JSON."""
 
     def respond(request: wrappers.Request) -> wrappers.Response:
-        try:
-            values = _query(request, parameters)
-            content = answer(plugin_util.context(request.environ), plugin_util.experiment_id(request.environ), *values)
-        except errors.PublicError as error:
-            return http_util.Respond(request, str(error), "text/plain", code=error.http_code)
+        values = [request.args.get(name, "") for name in parameters]
+        if "" in values:
+            raise errors.InvalidArgumentError(
+                f"Expected the parameter {parameters[values.index('')]!r} in the address."
+            )
+        content = answer(plugin_util.context(request.environ), plugin_util.experiment_id(request.environ), *values)
         # dumped here: Respond would walk every number in Python, and turn NaN into the string "NaN"
         text = json.dumps(content, allow_nan=False, separators=(",", ":"))
         return http_util.Respond(request, text, "application/json")
@@ -98,10 +99,3 @@ def _file_app(path: Path) -> WSGIApplication:
     media_type = "text/css" if path.suffix == ".css" else "text/javascript"
     expires = ONE_DAY if path.name == PLOTLY else 0  # its version is in its address
     return _app(lambda request: http_util.Respond(request, path.read_bytes(), media_type, expires=expires))
-
-
-def _query(request: wrappers.Request, parameters: tuple[str, ...]) -> list[str]:
-    missing = [name for name in parameters if not request.args.get(name)]
-    if missing:
-        raise errors.InvalidArgumentError(f"The address lacks the parameter {missing[0]!r}.")
-    return [request.args[name] for name in parameters]

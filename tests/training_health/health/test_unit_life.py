@@ -26,7 +26,6 @@ def test_dead_rare_deaths_and_revivals_are_counted_per_epoch():
     assert counts.rare.tolist() == [1, 1, 1]
     assert counts.deaths.tolist() == [0, 2, 0]
     assert counts.revivals.tolist() == [0, 0, 1]
-    assert counts.dead_fraction.tolist() == [1 / 6, 3 / 6, 2 / 6]
 
 
 def test_activity_of_exactly_the_limit_is_not_rare():

@@ -57,7 +57,7 @@ def records(draw, kind: str) -> list[SimpleNamespace]:
     ]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(st.data())
 def test_made_up_logs_become_pages(data):
     tags = data.draw(st.dictionaries(st.sampled_from("abcdef"), st.sampled_from(list(KINDS))))

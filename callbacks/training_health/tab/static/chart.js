@@ -2,7 +2,7 @@
 
 import { loadPlotly } from "./api.js";
 import { NONE, h, plotlyText } from "./dom.js";
-import { baseLayout, token } from "./theme.js";
+import { baseTemplate, token } from "./theme.js";
 
 const MOST_TABLE_ROWS = 500;
 const CONFIG = {
@@ -89,7 +89,7 @@ async function draw(plot) {
     const spec = specs.get(plot);
     if (!spec || !plot.isConnected) return;
     const { data, layout } = spec.build(false);
-    await Plotly.react(plot, data, merge(baseLayout(), { height: spec.height, autosize: true }, layout), CONFIG);
+    await Plotly.react(plot, data, { ...layout, template: baseTemplate(), height: spec.height, autosize: true }, CONFIG);
     plot.dataset.drawn = "true";
   } catch (error) {
     plot.replaceChildren(h("p", { class: "failure", role: "alert" }, `This chart could not be drawn: ${error.message}`));
@@ -100,14 +100,16 @@ async function savePng(plot, file) {
   const Plotly = await loadPlotly(plotlyVersion);
   const { build, title, subtitle } = specs.get(plot);
   const { data, layout } = build(true);
-  const full = merge(baseLayout(), layout, {
+  const full = {
+    ...layout,
+    template: baseTemplate(),
     paper_bgcolor: token("surface"),
     plot_bgcolor: layout.plot_bgcolor ?? token("surface"),
     title: { text: plotlyText(title), font: { size: 16 }, subtitle: { text: plotlyText(subtitle), font: { size: 12 } }, x: 0.02, xanchor: "left" },
     legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
     showlegend: data.some((trace) => trace.type === "scatter" && trace.showlegend !== false),
-    margin: { t: 104 },
-  });
+    margin: { ...layout.margin, t: 104 },
+  };
   const size = { width: Math.max(plot.clientWidth, 700), height: Math.max(plot.clientHeight, 320) + 90 };
   save(await Plotly.toImage({ data, layout: full }, { format: "png", scale: 2, ...size }), `${safeName(file)}.png`);
 }
@@ -143,18 +145,6 @@ function htmlTable(caption, { columns, rows }) {
     h("table", {}, head, body),
     rows.length > MOST_TABLE_ROWS && h("p", { class: "muted" }, `The first ${MOST_TABLE_ROWS} of ${rows.length} rows; the CSV has them all.`),
   );
-}
-
-/** Deep merge of plain objects, later ones win. */
-function merge(...objects) {
-  const result = {};
-  for (const object of objects) {
-    for (const [key, value] of Object.entries(object ?? {})) {
-      const plain = value !== null && typeof value === "object" && !Array.isArray(value);
-      result[key] = plain ? merge(result[key], value) : value;
-    }
-  }
-  return result;
 }
 
 /** A line over epochs; the points show while they are few. */

@@ -125,14 +125,14 @@ function matches(row, filter) {
   return !wanted || [row.run, row.variant, row.dataset, row.verdict.words].some((text) => text.toLowerCase().includes(wanted));
 }
 
-/** Rows by the chosen column; rows without a value come last either way, equal ones keep their natural order. */
+/** Rows by the chosen column; rows without a value come last either way, equal ones keep their natural order (a sort is stable). */
 function sorted(rows, state) {
   const column = COLUMNS.find((c) => c.key === state.sort) ?? COLUMNS[0];
   const known = (row) => row.state === "ok" && column.value(row) !== null && column.value(row) !== "";
   const sign = state.descending ? -1 : 1;
   return [...rows].sort((a, b) => {
-    if (!known(a) || !known(b)) return Number(known(b)) - Number(known(a)) || a.rank - b.rank;
+    if (!known(a) || !known(b)) return Number(known(b)) - Number(known(a));
     const [x, y] = [column.value(a), column.value(b)];
-    return sign * (x < y ? -1 : x > y ? 1 : 0) || a.rank - b.rank;
+    return sign * (x < y ? -1 : x > y ? 1 : 0);
   });
 }

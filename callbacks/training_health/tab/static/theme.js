@@ -53,8 +53,8 @@ export function faded(colour, opacity) {
   return `rgba(${r},${g},${b},${opacity})`;
 }
 
-/** Layout that every chart shares. */
-export function baseLayout() {
+/** What every chart looks like where its own layout says nothing. */
+export function baseTemplate() {
   const [text, muted, grid, zero] = ["text", "muted", "line", "zero"].map(token);
   const axis = {
     gridcolor: grid,
@@ -64,8 +64,9 @@ export function baseLayout() {
     tickfont: { color: muted, size: 11 },
     title: { font: { color: muted, size: 12 }, standoff: 6 },
     automargin: true,
+    zeroline: false,
   };
-  return {
+  const layout = {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: 'Roboto, "Helvetica Neue", Arial, sans-serif', size: 12, color: text },
@@ -73,8 +74,8 @@ export function baseLayout() {
     showlegend: false,
     hovermode: "x unified",
     hoverlabel: { bgcolor: token("raised"), bordercolor: grid, font: { color: text, size: 12 }, namelength: 40 },
-    xaxis: { ...axis, showgrid: false, zeroline: false, ticks: "outside", ticklen: 4 },
-    yaxis: { ...axis, zeroline: false },
-    dragmode: "zoom",
+    xaxis: { ...axis, showgrid: false, ticks: "outside", ticklen: 4 },
+    yaxis: axis,
   };
+  return { layout };
 }
