@@ -106,9 +106,9 @@ async function savePng(plot, file) {
     paper_bgcolor: token("surface"),
     plot_bgcolor: layout.plot_bgcolor ?? token("surface"),
     title: { text: plotlyText(title), font: { size: 16 }, subtitle: { text: plotlyText(subtitle), font: { size: 12 } }, x: 0.02, xanchor: "left" },
-    legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
+    legend: { orientation: "h", x: 0, yref: "container", y: 0, yanchor: "bottom" },
     showlegend: data.some((trace) => trace.type === "scatter" && trace.showlegend !== false),
-    margin: { ...layout.margin, t: 104 },
+    margin: { ...layout.margin, t: 76 },
   };
   const size = { width: Math.max(plot.clientWidth, 700), height: Math.max(plot.clientHeight, 320) + 90 };
   save(await Plotly.toImage({ data, layout: full }, { format: "png", scale: 2, ...size }), `${safeName(file)}.png`);
