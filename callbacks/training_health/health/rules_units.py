@@ -110,8 +110,8 @@ def many_rare_units(run: HealthRun) -> Iterator[Finding]:
         rule="many_rare_units",
         severity="notice",
         title="Many rare units",
-        evidence=f"{network.rare[-1]} of {network.units} units ({network.rare[-1] / network.units:.1%}) fire, but on less "
-        f"than 1% of the inputs ({_n(network)}, epoch {network.epochs[-1] + 1}). They are alive and learn, slowly.",
+        evidence=f"{network.rare[-1]} of {network.units} units ({network.rare[-1] / network.units:.1%}) fire, but on "
+        f"less than 1% of the inputs ({_n(network)}, epoch {network.epochs[-1] + 1}). They live and learn, slowly.",
         threshold=f"Notice when {MANY_RARE:.0%} of the network's units are rare: activity above 0 and below 1%.",
         source="the 1% limit: Dohare et al. 2024, Loss of plasticity in deep continual learning, Nature 632",
         advice=("A narrower layer may do as well.", LEAKY),
