@@ -38,7 +38,7 @@ class NewerFormatError(Exception):
     def __init__(self, version: int) -> None:
         super().__init__(
             f"Written by a newer version of the monitors: log format {version}, this tab reads up to {FORMAT_VERSION}. "
-            "Start TensorBoard from an environment with an up-to-date fmnist_pl to see this run."
+            "Start TensorBoard where training_health is up to date to see this run."
         )
 
 
@@ -54,18 +54,14 @@ class Series:
     """All numeric records of one tag, one row per epoch, steps and epochs strictly increasing.
 
     Attributes:
-        content: The tag's metadata.
         epochs: (E,) int64, Lightning's 0-based epochs.
-        n: (E,) int64, images or steps that a row was measured on.
+        n: (E,) int64, examples or steps that a row was measured on.
         values: (E, k) float64; NaN where unknown.
-        last_step: TensorBoard step of the last row, -1 without rows.
     """
 
-    content: dict[str, Any]
     epochs: np.ndarray
     n: np.ndarray
     values: np.ndarray
-    last_step: int
 
 
 def parse_content(raw: bytes) -> dict[str, Any]:
@@ -75,19 +71,24 @@ def parse_content(raw: bytes) -> dict[str, Any]:
         NewerFormatError: if its version is later than this reader's.
         UnreadableError: if it is not a JSON object with a version and a kind.
     """
-    try:
-        content = json.loads(raw.decode("utf-8"))
-    except ValueError as error:  # includes UnicodeDecodeError and JSONDecodeError
-        raise UnreadableError("its metadata is not JSON") from error
-    except RecursionError as error:
-        raise UnreadableError("its metadata is nested too deeply") from error
-    if not isinstance(content, dict) or type(content.get("version")) is not int:
+    content = _parse_object(raw, "metadata")
+    if type(content.get("version")) is not int:
         raise UnreadableError("its metadata names no format version")
     if content["version"] > FORMAT_VERSION:
         raise NewerFormatError(content["version"])
     if not isinstance(content.get("kind"), str):
         raise UnreadableError("its metadata names no kind of record")
     return content
+
+
+def _parse_object(raw: bytes, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(raw.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, or a number that is too long
+        raise UnreadableError(f"its {what} is not JSON") from error
+    if not isinstance(value, dict):
+        raise UnreadableError(f"its {what} is not a JSON object")
+    return value
 
 
 def drop_superseded(records: Sequence[T], key: Callable[[T], int]) -> list[T]:
@@ -103,12 +104,11 @@ def drop_superseded(records: Sequence[T], key: Callable[[T], int]) -> list[T]:
     return kept
 
 
-def read_series(content: dict[str, Any], data: Sequence[Datum], width: int) -> Series:
+def read_series(data: Sequence[Datum], width: int) -> Series:
     """Stacks a tag's numeric records.
 
     Args:
-        content: The tag's metadata.
-        data: Its records, in the order in which they were written.
+        data: The records, in the order in which they were written.
         width: Values per record; further ones are ignored.
 
     Raises:
@@ -119,22 +119,11 @@ def read_series(content: dict[str, Any], data: Sequence[Datum], width: int) -> S
         vector = datum.numpy
         if vector.dtype.kind not in "fiu" or vector.ndim != 1 or len(vector) < 2 + width:
             raise UnreadableError(f"a record at step {datum.step} is not a vector of {2 + width} numbers")
-    table = np.empty((len(records), 2 + width))
-    for row, datum in enumerate(records):
-        table[row] = datum.numpy[: 2 + width]
-    head = table[:, :2]
-    unusable = ~(np.isfinite(head) & (head >= 0) & (head < [MOST_EPOCHS, MOST_SAMPLES])).all(axis=1)
-    if unusable.any():
-        step = records[int(np.argmax(unusable))].step
-        raise UnreadableError(f"a record at step {step} has no usable epoch and sample count")
-    rows = drop_superseded(range(len(records)), lambda row: int(table[row, 0]))
-    return Series(
-        content=content,
-        epochs=table[rows, 0].astype(np.int64),
-        n=table[rows, 1].astype(np.int64),
-        values=table[rows, 2:],
-        last_step=records[-1].step if rows else -1,
-    )
+        if not all(0 <= number < most for number, most in zip(vector, (MOST_EPOCHS, MOST_SAMPLES), strict=False)):
+            raise UnreadableError(f"a record at step {datum.step} has no usable epoch and sample count")
+    rows = drop_superseded([datum.numpy[: 2 + width] for datum in records], lambda vector: int(vector[0]))
+    table = np.array(rows, dtype=np.float64).reshape(len(rows), 2 + width)
+    return Series(epochs=table[:, 0].astype(np.int64), n=table[:, 1].astype(np.int64), values=table[:, 2:])
 
 
 def read_text(data: Sequence[Datum]) -> dict[str, Any]:
@@ -145,21 +134,14 @@ def read_text(data: Sequence[Datum]) -> dict[str, Any]:
     """
     if not data:
         return {}
-    raw = data[-1].numpy
-    if raw.ndim != 0:
+    value = data[-1].numpy.item() if data[-1].numpy.ndim == 0 else None
+    if not isinstance(value, bytes):
         raise UnreadableError("its record is not one string")
-    value = raw.item()
-    try:
-        parsed = json.loads(value.decode("utf-8") if isinstance(value, bytes) else str(value))
-    except (ValueError, RecursionError) as error:
-        raise UnreadableError("its record is not JSON") from error
-    if not isinstance(parsed, dict):
-        raise UnreadableError("its record is not a JSON object")
-    return parsed
+    return _parse_object(value, "record")
 
 
 def tensor_record(tag: str, kind: str, vector: Sequence[float], **content: object) -> "Summary":
-    """Build one numeric record.
+    """Builds one numeric record.
 
     Args:
         tag: What follows ``training_health/`` in TensorBoard.
@@ -175,7 +157,7 @@ def tensor_record(tag: str, kind: str, vector: Sequence[float], **content: objec
 
 
 def text_record(kind: str, value: dict[str, Any]) -> "Summary":
-    """Build the text record ``training_health/<kind>``; ``value`` must be JSON without NaN."""
+    """Builds the text record ``training_health/<kind>``; ``value`` must be JSON without NaN."""
     return _summary(kind, kind, json.dumps(value, allow_nan=False).encode(), {})
 
 

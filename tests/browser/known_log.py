@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from tensorboard.compat.proto import tensor_pb2
-
 from tests.training_health.tab.health_log_writer import HealthLogWriter
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -25,45 +23,23 @@ def write_known_logs(root: Path) -> None:
         log.text("run", {"variant": "no_dropout", "dataset": "synthetic", "seed": 4, "max_epochs": 9})
         for epoch in range(3):
             write_epoch(log, epoch, DYING_FC1[epoch])
-    cut_last_record(root / DYING)
+    (path,) = (root / DYING).iterdir()
+    path.write_bytes(path.read_bytes()[:-40])  # killed in the middle of a write: its last gap is half there
     with HealthLogWriter(root / HOSTILE) as log:
         log.activity(0, "<b>bold</b>", 0, [0.0, 0.5])
         log.parameters("update_ratio", 0, {"<i>weight</i>": 1e-3})
     with HealthLogWriter(root / "foreign") as log:
         log.scalar("val/accuracy", 9, 0.625)
     with HealthLogWriter(root / "future") as log:
-        log.tensor(
-            "training_health/gap", b'{"version": 2, "kind": "gap"}', 1, tensor_pb2.TensorProto(dtype=1, float_val=[1.0])
-        )
+        log.newer_format()
 
 
 def write_epoch(log: HealthLogWriter, epoch: int, fc1: list[float]) -> None:
+    """Everything that the monitors log of an epoch; the gap last."""
     log.activity(epoch, "conv1", 0, [0.25, 0.75], positions=784)
     log.activity(epoch, "fc1", 1, fc1)
     log.parameters("update_ratio", epoch, {"conv1.weight": 1e-3, "fc1.weight": 1e-4 if epoch else 0.0})
     log.parameters("nonfinite", epoch, {"conv1.weight": 0, "fc1.weight": 0})
-    write_gap(log, epoch)
-
-
-def write_gap(log: HealthLogWriter, epoch: int) -> None:
-    log.gap(
-        epoch,
-        running_accuracy=0.70,
-        train_eval_accuracy=0.80 + epoch / 100,
-        val_accuracy=0.75,
-        accuracy_gap=0.05 + epoch / 100,
-        accuracy_gap_se=0.008,
-        mode_effect=0.10 + epoch / 100,
-        running_loss=0.9,
-        train_eval_loss=0.6,
-        val_loss=0.7,
-        loss_gap=0.1,
-        loss_gap_se=0.01,
-    )
-
-
-def cut_last_record(run: Path) -> None:
-    """As after a kill in the middle of a write: the gap of the last epoch is half there."""
-    (path,) = run.iterdir()
-    with path.open("r+b") as file:
-        file.truncate(path.stat().st_size - 40)
+    accuracy = {"running_accuracy": 0.70, "train_eval_accuracy": 0.80 + epoch / 100, "val_accuracy": 0.75}
+    loss = {"running_loss": 0.9, "train_eval_loss": 0.6, "val_loss": 0.7, "loss_gap": 0.1, "loss_gap_se": 0.01}
+    log.gap(epoch, **accuracy, **loss, accuracy_gap=0.05 + epoch / 100, accuracy_gap_se=0.008)

@@ -1,74 +1,83 @@
-"""The tab in a real browser, under both of TensorBoard's loaders."""
+"""The tab in a real browser."""
 
 import time
 
 import pytest
 
-from tests.browser.known_log import DYING, HOSTILE, STEADY, write_epoch, write_gap, write_known_logs
+from tests.browser.known_log import DYING, HOSTILE, STEADY, write_epoch, write_known_logs
 from tests.browser.tensorboard_process import serve
 from tests.training_health.tab.health_log_writer import HealthLogWriter
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 FRAME = "iframe[src*='plugin_entry.html?name=training_health']"
+DYING_MAP = f"unit_map_{DYING}_fc1"
 
 
-@pytest.fixture(scope="module", params=["true", "false"], ids=["rust_loader", "python_loader"])
-def served(request, browser, tmp_path_factory):
+@pytest.fixture(scope="module")
+def served(browser, tmp_path_factory):
     """Address and folder of a TensorBoard on the known logs."""
     logdir = tmp_path_factory.mktemp("logs")
     write_known_logs(logdir)
-    for address in serve(logdir, request.param):
+    for address in serve(logdir, "true"):
         yield address, logdir
 
 
 @pytest.fixture(scope="module")
 def tab(served, open_page):
     """The tab, opened and filled: TensorBoard's page and the tab's frame. The tests share it, each picks its runs."""
-    address, _ = served
-    return open_tab(open_page, address)
+    return open_tab(open_page, served[0])
 
 
 def open_tab(open_page, address: str, hash_: str = "#training_health", least_rows: int = 5):
     page = open_page(address).page
     frame = page.frame_locator(FRAME)
-    deadline = time.monotonic() + 20
-    while True:  # TensorBoard answers before it has read the logs
+
+    def rows_are_there() -> bool:
+        page.goto("about:blank")
         page.goto(address + hash_)
-        try:
-            frame.locator("#runs tbody tr").nth(least_rows - 1).wait_for(timeout=4000)
-            break
-        except Exception:
-            assert time.monotonic() < deadline, "the tab never showed its runs"
-            page.goto("about:blank")
+        page.wait_for_timeout(1000)
+        return frame.locator("#runs tbody tr").count() >= least_rows
+
+    wait_until(rows_are_there)  # TensorBoard answers before it has read the logs
     frame.locator("body[data-ready]").wait_for()
     return page, frame
+
+
+def wait_until(seen, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not seen():
+        assert time.monotonic() < deadline, "what was waited for never came"
 
 
 def cells(frame, run: str) -> list[str]:
     return frame.locator(f'#runs tr[data-run="{run}"] td').all_inner_texts()
 
 
-def table_of(frame, chart: str) -> list[list[str]]:
+def table_of(frame, chart: str) -> list[dict[str, str]]:
     """The rows of a chart's table, as shown to people who can't or won't see the chart."""
     card = frame.locator(f'[data-chart="{chart}"]')
     card.get_by_role("button", name="as a table").click()
-    rows = card.locator(".table-alternative tbody tr")
-    rows.first.wait_for()
-    return [row.locator("td").all_inner_texts() for row in rows.all()]
+    names = card.locator("th").all_inner_texts()
+    rows = card.locator(".table-alternative tbody tr").all()
+    return [dict(zip(names, row.locator("td").all_inner_texts(), strict=True)) for row in rows]
 
 
 def drawn(frame, chart: str, expression: str):
     """Evaluates an expression on the chart's Plotly element, once it is drawn.
 
-    One call scrolls, looks and evaluates: the page may put another element in this one's place between two calls.
+    One call scrolls, looks and evaluates: the page may put another element in this one's stead between two calls.
     """
     plot = frame.locator(f'[data-chart="{chart}"] .plot')
     script = f"plot => {{ plot.scrollIntoView(); return plot.dataset.drawn ? [{expression}] : null }}"
-    deadline = time.monotonic() + 30
-    while (found := plot.evaluate(script)) is None:
-        assert time.monotonic() < deadline, f"the chart {chart} was never drawn"
+    found = []
+
+    def seen() -> bool:
         plot.page.wait_for_timeout(20)
+        found[:] = plot.evaluate(script) or []
+        return bool(found)
+
+    wait_until(seen)
     return found[0]
 
 
@@ -84,91 +93,99 @@ def show_map(frame) -> None:
     pick_only(frame, DYING)
     frame.get_by_role("button", name="fc1", exact=True).click()
     frame.get_by_role("button", name="Sorted by death").click()
-    frame.locator('[data-chart="unit_map_dying/version_0_fc1"]').wait_for()
-
-
-def test_the_tab_is_in_tensorboards_bar(tab):
-    page, _ = tab
-    assert page.locator("[role=tab]:visible", has_text="Training Health").count() == 1
+    frame.locator(f'[data-chart="{DYING_MAP}"]').wait_for()
 
 
 def test_the_table_shows_each_run_with_its_numbers(tab):
-    _, frame = tab
+    page, frame = tab
+    assert page.locator("[role=tab]:visible", has_text="Training Health").count() == 1
     steady = cells(frame, STEADY)
     assert steady[1:6] == [STEADY, "baseline", "synthetic", "3", "3 / 3"]
     assert steady[6:10] == ["0.0%", "+7.0 ± 0.8", "75.00%", "87.50%"]
     assert steady[10].endswith("Healthy")
-    assert cells(frame, DYING)[5] == "3 / 9 ◔"
-    assert cells(frame, DYING)[6] == "33.3%"
+    assert cells(frame, DYING)[5:7] == ["3 / 9 ◔", "33.3%"]
     assert "No monitors" in cells(frame, "foreign")[2]
     assert "62.50%" in cells(frame, "foreign")[2]
-    assert "Written by a newer version of the monitors" in cells(frame, "future")[2]
+    assert "newer version" in cells(frame, "future")[2]
     assert not frame.locator('[data-pick="future"]').is_enabled()
 
 
-def test_sorting_by_a_header_button(tab):
+def test_sorting_and_filtering(tab):
     _, frame = tab
     frame.get_by_role("button", name="Dead units", exact=True).click()
     order = [row.get_attribute("data-run") for row in frame.locator("#runs tbody tr").all()]
     assert order[:3] == [HOSTILE, DYING, STEADY]
     assert frame.locator("th[aria-sort=descending]").inner_text().startswith("Dead units")
+    frame.locator("#filter").press_sequentially("baseline")
+    assert [row.get_attribute("data-run") for row in frame.locator("#runs tbody tr").all()] == [STEADY]
+    frame.locator("#filter").fill("")
 
 
-def test_dead_and_rare_shares(tab):
+def test_dead_and_rare_fractions(tab):
     _, frame = tab
     pick_only(frame, STEADY, DYING)
-    total = table_of(frame, "dead_units_total")
-    columns = ["run", "site", "epoch", "n", "units", "dead", "dead_share", "rare", "rare_share", "deaths", "revivals"]
-    assert [dict(zip(columns, row, strict=True))["dead"] for row in total] == ["1", "2", "2", "0", "0", "0"]
-    fc1 = [dict(zip(columns, row, strict=True)) for row in table_of(frame, "dead_units_fc1")][:3]
-    assert [row["dead_share"] for row in fc1] == ["0.25", "0.5", "0.5"]
-    assert [row["rare"] for row in fc1] == ["0", "1", "0"]
-    assert [row["deaths"] for row in fc1] == ["0", "1", "1"]
-    assert [row["revivals"] for row in fc1] == ["0", "0", "1"]
-    dead = drawn(
-        frame, "dead_units_total", "plot.data.find(t => t.name.includes('dying') && t.name.endsWith('dead')).y"
-    )
-    assert dead == pytest.approx([1 / 6, 2 / 6, 2 / 6])
+    assert [row["dead"] for row in table_of(frame, "dead_units_total")] == ["1", "2", "2", "0", "0", "0"]
+    fc1 = table_of(frame, "dead_units_fc1")[:3]
+    assert [row["dead_fraction"] for row in fc1] == ["0.25", "0.5", "0.5"]
+    assert [(row["rare"], row["deaths"], row["revivals"]) for row in fc1] == [
+        ("0", "0", "0"),
+        ("1", "1", "0"),
+        ("0", "1", "1"),
+    ]
+    of_dying = "plot.data.find(t => t.name.includes('dying') && t.name.endsWith('dead')).y"
+    assert drawn(frame, "dead_units_total", of_dying) == pytest.approx([1 / 6, 2 / 6, 2 / 6])
 
 
 def test_the_map_gives_dead_cells_a_colour_of_their_own(tab):
     _, frame = tab
     show_map(frame)
-    chart = "unit_map_dying/version_0_fc1"
-    alive, zero = drawn(frame, chart, "plot.data.slice(0, 2).map(t => t.z.map(row => [...row]))")
+    alive, zero = drawn(frame, DYING_MAP, "plot.data.slice(0, 2).map(t => t.z.map(row => [...row]))")
     # rows: dead first by when they died: units 3, 1; then the living from quiet to busy: 2, 0
-    assert drawn(frame, chart, "plot.data[0].y") == ["3", "1", "2", "0"]
+    assert drawn(frame, DYING_MAP, "plot.data[0].y") == ["3", "1", "2", "0"]
     assert zero == [[1, 1, 1], [None, None, 1], [None, 1, None], [None, None, None]]
     assert alive[1] == pytest.approx([-0.39794, -2.30103, None], nan_ok=True)
-    assert drawn(frame, chart, "[[...plot.data[2].y], [...plot.data[2].x]]") == [["2", "1"], [2, 3]]
-    assert drawn(frame, chart, "[[...plot.data[3].y], [...plot.data[3].x]]") == [["2"], [3]]
-    assert drawn(frame, chart, "plot.data[1].customdata[0][0]") == [5000, 0.0006]
+    assert drawn(frame, DYING_MAP, "plot.data.slice(2).map(t => [[...t.y], [...t.x]])") == [
+        [["2", "1"], [2, 3]],  # died
+        [["2"], [3]],  # came back
+    ]
     frame.get_by_role("button", name="By index").click()
-    frame.locator(f'[data-chart="{chart}"] .plot[data-drawn]').wait_for()
-    assert drawn(frame, chart, "plot.data[0].y") == ["0", "1", "2", "3"]
+    frame.locator(f'[data-chart="{DYING_MAP}"] .plot[data-drawn]').wait_for()
+    assert drawn(frame, DYING_MAP, "plot.data[0].y") == ["0", "1", "2", "3"]
 
 
 def test_hovering_a_dead_cell_says_what_dead_means(tab):
     page, frame = tab
     show_map(frame)
-    chart = "unit_map_dying/version_0_fc1"
-    drawn(frame, chart, "true")
-    box = frame.locator(f'[data-chart="{chart}"] .plot .nsewdrag').bounding_box()
+    drawn(frame, DYING_MAP, "true")
+    box = frame.locator(f'[data-chart="{DYING_MAP}"] .plot .nsewdrag').bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 8)
-    hover = frame.locator(f'[data-chart="{chart}"] .hoverlayer')
+    hover = frame.locator(f'[data-chart="{DYING_MAP}"] .hoverlayer')
     hover.locator("text").first.wait_for()
     text = hover.text_content()
     assert "unit 3, epoch 2" in text
-    assert "dead: fired on none of 5000 images" in text
+    assert "none of 5000 examples" in text
     assert "at most 0.06% of all (95%, 3/n)" in text
+
+
+def test_the_charts_buttons_are_those_that_stay_on_this_machine(tab):
+    _, frame = tab
+    pick_only(frame, DYING)
+    drawn(frame, "gap_accuracy", "true")
+    titles = "[...plot.querySelectorAll('.modebar-btn')].map(b => b.dataset.title)"
+    for chart in ("gap_accuracy", "dead_units_fc1", DYING_MAP):
+        assert drawn(frame, chart, titles) == ["Zoom", "Pan", "Reset axes"]
+        assert drawn(frame, chart, "plot._context.plotlyServerURL") == ""
 
 
 def test_the_gap_with_its_band(tab):
     _, frame = tab
     pick_only(frame, STEADY)
     rows = table_of(frame, "gap_accuracy")
-    assert [row[5] for row in rows] == ["0.05", "0.06", "0.07"]
-    assert [row[6] for row in rows] == ["0.008"] * 3
+    assert [(row["accuracy_gap"], row["accuracy_gap_se"]) for row in rows] == [
+        ("0.05", "0.008"),
+        ("0.06", "0.008"),
+        ("0.07", "0.008"),
+    ]
     low, high, line = drawn(frame, "gap_accuracy", "plot.data.map(t => [...t.y])")
     assert line == pytest.approx([5.0, 6.0, 7.0], abs=1e-4)
     assert low == pytest.approx([3.4, 4.4, 5.4], abs=1e-4)
@@ -176,6 +193,7 @@ def test_the_gap_with_its_band(tab):
     assert drawn(frame, "mode_effect_accuracy", "[...plot.data[0].y]") == pytest.approx([10, 11, 12], abs=1e-4)
     frame.get_by_role("button", name="Loss", exact=True).click()
     assert drawn(frame, "gap_loss", "[...plot.data[2].y]") == pytest.approx([0.1] * 3, abs=1e-6)
+    assert drawn(frame, "mode_effect_loss", "[...plot.data[0].y]") == pytest.approx([0.3] * 3, abs=1e-6)
     frame.get_by_role("button", name="Accuracy", exact=True).click()
     frame.locator('[data-chart="gap_accuracy"]').wait_for()
 
@@ -183,13 +201,11 @@ def test_the_gap_with_its_band(tab):
 def test_the_update_ratios_around_their_reference(tab):
     _, frame = tab
     pick_only(frame, STEADY)
-    ratio, still = drawn(
-        frame, "update_ratio_steady/version_0", "plot.data.slice(0, 2).map(t => t.z.map(row => [...row]))"
-    )
+    layers = "plot.data.slice(0, 2).map(t => t.z.map(row => [...row]))"
+    ratio, still = drawn(frame, f"update_ratio_{STEADY}", layers)
     assert ratio[0] == pytest.approx([-3, -3, -3], abs=1e-5)
     assert ratio[1][1:] == pytest.approx([-4, -4], abs=1e-5)
     assert still == [[None] * 3, [1, None, None]]
-    assert frame.locator("#weights .key").inner_text().count("1e-3 healthy") == 1
 
 
 def test_findings_name_their_rule_and_source(tab):
@@ -197,10 +213,10 @@ def test_findings_name_their_rule_and_source(tab):
     pick_only(frame, DYING)
     finding = frame.locator('[data-rule="dead_from_the_start"]')
     text = finding.inner_text()
-    assert "2 of 6 units (33.3%) fired on none of the 5,000 images at epoch 3: fc1 2 of 4." in text
-    assert "Rule Warning when 30% of the network or 50% of a layer is dead" in text
+    assert "2 of 6 units (33.3%)" in text
+    assert "Rule Warning when 30% of the network" in text
     assert "SageMaker" in text
-    assert finding.locator("code", has_text="--model.initialization he").count() == 1
+    assert finding.locator("code", has_text="kaiming_normal_").count() == 1
 
 
 def test_a_hostile_run_name_is_text_everywhere(tab):
@@ -241,50 +257,47 @@ def test_colours_of_a_run_match_between_charts(tab):
     _, frame = tab
     pick_only(frame, STEADY, DYING)
     chip = frame.locator(f'#chips .chip[title="{DYING}"] .swatch').evaluate("e => getComputedStyle(e).backgroundColor")
-    dead = drawn(frame, "dead_units_total", "plot.data.find(t => t.name.includes('dying')).line.color")
-    gap = drawn(frame, "gap_accuracy", "plot.data.find(t => t.name.includes('dying')).line.color")
+    of_dying = "plot.data.find(t => t.name.includes('dying')).line.color"
+    dead, gap = drawn(frame, "dead_units_total", of_dying), drawn(frame, "gap_accuracy", of_dying)
     assert dead == gap
     assert chip == "rgb({}, {}, {})".format(*(int(dead[i : i + 2], 16) for i in (1, 3, 5)))
 
 
 def test_tensorboards_reload_brings_the_new_epoch(tab, served):
     page, frame = tab
-    _, logdir = served
-    fresh = logdir / "growing"
-    with HealthLogWriter(fresh) as log:
+
+    def reloaded_until(seen) -> None:
+        def attempt() -> bool:
+            page.locator("app-header-reload button").click()
+            page.wait_for_timeout(500)
+            return seen()
+
+        wait_until(attempt)
+
+    with HealthLogWriter(served[1] / "growing") as log:
         write_epoch(log, 0, [0.5, 0.5, 0.5, 0.5])
         log.flush()
-        reload_until(page, lambda: frame.locator('#runs tr[data-run="growing"]').count() == 1)
+        reloaded_until(lambda: frame.locator('#runs tr[data-run="growing"]').count() == 1)
         assert cells(frame, "growing")[5] == "1"
         write_epoch(log, 1, [0.0, 0.5, 0.5, 0.5])
         log.flush()
-        reload_until(page, lambda: cells(frame, "growing")[5] == "2")
-        assert cells(frame, "growing")[6] == "16.7%"
-
-
-def reload_until(page, seen) -> None:
-    deadline = time.monotonic() + 20
-    while not seen():
-        assert time.monotonic() < deadline, "the new record never arrived"
-        page.locator("app-header-reload button").click()
-        page.wait_for_timeout(500)
+        reloaded_until(lambda: cells(frame, "growing")[5:7] == ["2", "16.7%"])
 
 
 def test_the_theme_follows_tensorboards(tab):
     page, frame = tab
     pick_only(frame, STEADY)
-    before = drawn(frame, "gap_accuracy", "plot.layout.font.color")
+    before = drawn(frame, "gap_accuracy", "plot._fullLayout.font.color")
     page.evaluate("document.body.classList.add('dark-mode')")
     frame.locator("html[data-theme=dark]").wait_for(state="attached")
-    frame.locator("#bar").wait_for()
     assert frame.locator("body").evaluate("b => getComputedStyle(b).backgroundColor") == "rgb(28, 30, 34)"
     frame.locator('[data-chart="gap_accuracy"] .plot[data-drawn]').wait_for()
-    assert (before, drawn(frame, "gap_accuracy", "plot.layout.font.color")) == ("#1b2430", "#eef1f5")
+    assert (before, drawn(frame, "gap_accuracy", "plot._fullLayout.font.color")) == ("#1b2430", "#eef1f5")
     page.evaluate("document.body.classList.remove('dark-mode')")
     frame.locator("html[data-theme=light]").wait_for(state="attached")
 
 
-def test_charts_can_be_downloaded(tab, tmp_path):
+def test_charts_can_be_downloaded(tab):
     page, frame = tab
     pick_only(frame, DYING)
     card = frame.locator('[data-chart="dead_units_fc1"]')
@@ -292,14 +305,15 @@ def test_charts_can_be_downloaded(tab, tmp_path):
         card.get_by_role("button", name="as CSV").click()
     lines = csv.value.path().read_text().splitlines()
     assert csv.value.suggested_filename == "dead_units_fc1.csv"
-    assert lines[0] == "run,site,epoch,n,units,dead,dead_share,rare,rare_share,deaths,revivals"
+    assert lines[0] == "run,site,epoch,n,units,dead,dead_fraction,rare,rare_fraction,deaths,revivals"
     assert lines[1] == "dying/version_0,fc1,1,5000,4,1,0.25,0,0,0,0"
     with page.expect_download() as png:
         card.get_by_role("button", name="as PNG").click()
+    assert png.value.suggested_filename == "dead_units_fc1.png"
     assert png.value.path().read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
-def test_the_table_and_the_controls_work_from_the_keyboard(tab):
+def test_the_controls_work_from_the_keyboard_and_keep_the_focus(tab):
     page, frame = tab
     frame.get_by_role("button", name="Pick none").focus()
     page.keyboard.press("Enter")
@@ -313,7 +327,7 @@ def test_the_table_and_the_controls_work_from_the_keyboard(tab):
     assert frame.locator("th[aria-sort=ascending]").inner_text().startswith("Verdict")
 
 
-@pytest.mark.parametrize("width", [700, 2500])
+@pytest.mark.parametrize("width", [390, 700, 2500])
 def test_nothing_sticks_out_sideways(tab, width):
     page, frame = tab
     frame.get_by_role("button", name="Pick all shown").click()
@@ -322,24 +336,14 @@ def test_nothing_sticks_out_sideways(tab, width):
     assert frame.locator("html").evaluate("e => e.scrollWidth <= e.clientWidth")
 
 
-@pytest.fixture(scope="module")
-def twenty_runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("twenty")
-    for run in range(20):
-        with HealthLogWriter(folder / f"run_{run}") as log:
-            for epoch in range(100):
-                log.activity(epoch, "conv1", 0, [0.5] * 64)
-                log.activity(epoch, "fc1", 1, [0.5] * 256)
-                write_gap(log, epoch)
-                log.parameters("update_ratio", epoch, dict.fromkeys("abcdefgh", 1e-3))
-    return folder
-
-
 @pytest.mark.parametrize("load_fast", ["true", "false"], ids=["rust_loader", "python_loader"])
-def test_twenty_runs_of_a_hundred_epochs_are_painted_quickly(load_fast, twenty_runs, open_page):
-    for address in serve(twenty_runs, load_fast):
+def test_twenty_runs_of_a_hundred_epochs_are_painted_quickly(load_fast, tmp_path, open_page):
+    for run in range(20):
+        with HealthLogWriter(tmp_path / f"run_{run}") as log:
+            for epoch in range(100):
+                write_epoch(log, epoch, [0.5] * 256)
+    for address in serve(tmp_path, load_fast):
         _, frame = open_tab(open_page, address, least_rows=20)
         mark = "performance.getEntriesByName('training-health-table')[0].startTime"
-        first_paint = frame.locator("body").evaluate(f"() => {mark}")
-        print(f"first paint after {first_paint:.0f} ms")
-        assert first_paint < 3000  # under 1 s on a quiet machine; the rest is for busy ones
+        assert {text for text in frame.locator("#runs td.epochs").all_inner_texts()} == {"100"}
+        assert frame.locator("body").evaluate(f"() => {mark}") < 3000  # under 1 s on a quiet machine

@@ -6,8 +6,8 @@ misread. Healthy runs get no alarm: every threshold is set above what healthy tr
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from training_health.health.health_run import HealthRun
 
@@ -24,7 +24,7 @@ class Finding:
         rule: Stable name of the rule.
         severity: How bad it is.
         title: A few words, used as the run's verdict too.
-        evidence: What was seen: place, epochs, number, n.
+        evidence: What was seen: where, epochs, number, n.
         threshold: The rule in words, with its threshold.
         source: Where the threshold comes from.
         advice: What to try, most promising first; `code` in back-ticks.
@@ -42,14 +42,8 @@ class Finding:
     section: Literal["units", "gap", "weights"] = "units"
     site: str = ""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
-
 
 Rule = Callable[[HealthRun], Iterable[Finding]]
 
-
-def epochs_in_words(first: int, last: int) -> str:
-    """``epoch 3`` or ``epochs 3 to 7``, 1-based as people count."""
-    return f"epoch {first + 1}" if first == last else f"epochs {first + 1} to {last + 1}"
+LOWER_RATE = "A learning rate 3 to 10 times lower"
+CLIPPING = "Gradient clipping (`Trainer(gradient_clip_val=1.0)`)"

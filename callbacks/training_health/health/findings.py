@@ -15,7 +15,7 @@ def find_all(run: HealthRun) -> list[Finding]:
 
 def verdict(run: HealthRun, found: list[Finding]) -> tuple[str, str]:
     """Level and words of the overview's verdict: a severity, "healthy" or "unknown"."""
-    if run.refused:
+    if run.newer_format:
         return "unknown", "Newer log format"
     if run.last_epoch is None:
         return "unknown", "No epoch yet"

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
 
+from training_health.health.unit_life import Counts, count_units
 from training_health.log_format import (
     Datum,
     NewerFormatError,
@@ -16,19 +18,9 @@ from training_health.log_format import (
     read_text,
 )
 
-GAP_COLUMNS = (
-    "running_accuracy",
-    "train_eval_accuracy",
-    "val_accuracy",
-    "accuracy_gap",
-    "accuracy_gap_se",
-    "mode_effect",
-    "running_loss",
-    "train_eval_loss",
-    "val_loss",
-    "loss_gap",
-    "loss_gap_se",
-)
+ACCURACIES = ("running_accuracy", "train_eval_accuracy", "val_accuracy", "accuracy_gap", "accuracy_gap_se")
+LOSSES = ("running_loss", "train_eval_loss", "val_loss", "loss_gap", "loss_gap_se")
+GAP_COLUMNS = (*ACCURACIES, "mode_effect", *LOSSES)
 MOST_UNITS = 10_000_000  # of one site: beyond any layer, and still an array that fits
 RARE_BELOW = 0.01  # activity under which a unit that fires counts as rare, where a log doesn't say
 
@@ -38,69 +30,97 @@ class Site:
     """One ReLU call and the activity of its units.
 
     Attributes:
-        activity: (E, U) share of (image, position) pairs with output > 0; exactly 0 is dead; NaN is unknown.
+        activity: (E, U) fraction of (example, position) pairs with output > 0; exactly 0 is dead; NaN is unknown.
+        epochs: (E,), 0-based.
+        n: (E,), the examples that each epoch's activity was measured on.
     """
 
     name: str
-    index: int
-    units: int
-    positions: int
-    window: str
-    activation: str
-    first_layer: bool
-    rare_below: float
+    activity: np.ndarray
     epochs: np.ndarray
     n: np.ndarray
-    activity: np.ndarray
+    index: int = 0
+    positions: int = 1
+    window: str = "unknown"
+    activation: str = "relu"
+    first_layer: bool = False
+    rare_below: float = RARE_BELOW
+
+    @cached_property
+    def counts(self) -> Counts:
+        """Dead and rare units, deaths and revivals per epoch."""
+        return count_units(self.epochs, self.n, self.activity, self.rare_below)
+
+    @property
+    def units(self) -> int:
+        """Number of units."""
+        return self.activity.shape[1]
+
+    @property
+    def dead_now(self) -> int:
+        """Units that are dead at the last record; 0 without records."""
+        return int(self.counts.dead[-1]) if len(self.epochs) else 0
 
 
 @dataclass(frozen=True)
-class Gap:
-    """Columns over epochs, each (E,) and NaN where unknown; every name in ``GAP_COLUMNS`` is there."""
+class Columns:
+    """Named numbers over epochs: each column is (E,), as ``epochs`` is; NaN where unknown."""
 
-    epochs: np.ndarray
-    columns: dict[str, np.ndarray]
-    n_train: int | None
-    n_val: int | None
-    se_method: str
+    epochs: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    columns: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Parameters:
-    """One number per parameter tensor and epoch: ``values`` is (E, P)."""
+class Gap(Columns):
+    """Both sides' accuracy and loss, and how many examples they were measured on; all ``GAP_COLUMNS`` are there."""
 
-    names: list[str]
-    epochs: np.ndarray
-    values: np.ndarray
+    columns: dict[str, np.ndarray] = field(default_factory=lambda: dict.fromkeys(GAP_COLUMNS, np.empty(0)))
+    n_train: int | None = None
+    n_val: int | None = None
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The last record; NaN without one."""
+        return {name: float(column[-1]) if len(column) else np.nan for name, column in self.columns.items()}
 
 
 @dataclass
 class HealthRun:
-    """Everything the tab knows about one run; parts that were not logged are empty or None."""
+    """Everything the tab knows about one run; parts that were not logged are empty."""
 
     name: str
     sites: list[Site] = field(default_factory=list)
-    gap: Gap | None = None
-    update_ratio: Parameters | None = None
-    nonfinite: Parameters | None = None
-    nonfinite_gradients: Parameters | None = None
+    gap: Gap = field(default_factory=Gap)
+    update_ratio: Columns = field(default_factory=Columns)
+    nonfinite: Columns = field(default_factory=Columns)
+    nonfinite_gradients: Columns = field(default_factory=Columns)
     cannot_die: list[dict[str, str]] = field(default_factory=list)
     unwatched: list[dict[str, str]] = field(default_factory=list)
     info: dict[str, Any] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
-    last_step: int = -1
-    refused: str = ""
+    newer_format: str = ""
     problems: list[str] = field(default_factory=list)
+
+    @cached_property
+    def counts(self) -> Counts:
+        """Counts over all sites, at the epochs that every site has.
+
+        A run that is writing, or was killed while it wrote, has an epoch for some sites only: that epoch is left out.
+        """
+        if not self.sites:
+            return count_units(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 0)), RARE_BELOW)
+        epochs = reduce(np.intersect1d, [site.epochs for site in self.sites])
+        rows = [np.isin(site.epochs, epochs) for site in self.sites]
+        activity = [site.activity[kept] for site, kept in zip(self.sites, rows, strict=True)]
+        rare_below = np.repeat([site.rare_below for site in self.sites], [site.units for site in self.sites])
+        return count_units(epochs, self.sites[0].n[rows[0]], np.hstack(activity), rare_below)
 
     @property
     def last_epoch(self) -> int | None:
         """Latest epoch of any record, 0-based."""
-        lasts = [int(part.epochs[-1]) for part in self._parts() if len(part.epochs)]
-        return max(lasts, default=None)
-
-    def _parts(self) -> list[Site | Gap | Parameters]:
-        optional = [self.gap, self.update_ratio, self.nonfinite, self.nonfinite_gradients]
-        return [*self.sites, *(part for part in optional if part is not None)]
+        parts: list[Site | Columns] = [*self.sites, self.gap, self.update_ratio, self.nonfinite]
+        parts.append(self.nonfinite_gradients)
+        return max((int(part.epochs[-1]) for part in parts if len(part.epochs)), default=None)
 
 
 def read_run(name: str, contents: Mapping[str, bytes], data: Mapping[str, Sequence[Datum]]) -> HealthRun:
@@ -112,16 +132,15 @@ def read_run(name: str, contents: Mapping[str, bytes], data: Mapping[str, Sequen
         data: Records per tag; a tag may be missing.
 
     Returns:
-        The run. If any tag is of a newer format, nothing but ``refused`` is set. Tags that can't be read are named in
-        ``problems``; kinds that this version doesn't know are ignored.
+        The run. If any tag is of a newer format, nothing but ``newer_format`` is set. Tags that can't be read are named
+        in ``problems``; kinds that this version doesn't know are ignored.
     """
     run = HealthRun(name)
     for tag in sorted(contents):
         try:
-            content = parse_content(contents[tag])
-            _read_tag(run, content, data.get(tag, ()))
+            _read_tag(run, parse_content(contents[tag]), data.get(tag, ()))
         except NewerFormatError as error:
-            return HealthRun(name, refused=str(error))
+            return HealthRun(name, newer_format=str(error))
         except UnreadableError as error:
             run.problems.append(f"{tag} can't be shown: {error}.")
     # loaders hand out tags in any order; forward order is in the metadata
@@ -132,19 +151,15 @@ def read_run(name: str, contents: Mapping[str, bytes], data: Mapping[str, Sequen
 def _read_tag(run: HealthRun, content: dict[str, Any], data: Sequence[Datum]) -> None:
     match content["kind"]:
         case "activity":
-            series = read_series(content, data, _integer(content, "units", most=MOST_UNITS))
-            run.sites.append(_site(series))
-            run.last_step = max(run.last_step, series.last_step)
+            run.sites.append(_site(content, read_series(data, _whole(content, "units", most=MOST_UNITS))))
         case "gap":
-            columns = _names(content, "columns")
-            series = read_series(content, data, len(columns))
-            run.gap = _gap(series, columns)
-            run.last_step = max(run.last_step, series.last_step)
+            gap = _columns(content, "columns", data)
+            unknown = np.full(len(gap.epochs), np.nan)
+            columns = {name: gap.columns.get(name, unknown) for name in GAP_COLUMNS}
+            sizes = [_whole(content, side, 0) or None for side in ("n_train", "n_val")]
+            run.gap = Gap(gap.epochs, columns, *sizes)
         case "update_ratio" | "nonfinite" | "nonfinite_gradients" as kind:
-            names = _names(content, "parameters")
-            series = read_series(content, data, len(names))
-            setattr(run, kind, Parameters(names, series.epochs, series.values))
-            run.last_step = max(run.last_step, series.last_step)
+            setattr(run, kind, _columns(content, "parameters", data))
         case "cannot_die":
             run.cannot_die = _dicts_of_text(content.get("sites"))
             run.unwatched = _dicts_of_text(content.get("unwatched"))
@@ -154,56 +169,37 @@ def _read_tag(run: HealthRun, content: dict[str, Any], data: Sequence[Datum]) ->
             run.result = read_text(data)
 
 
-def _site(series: Series) -> Site:
-    content = series.content
-    rare_below = content.get("rare_below", RARE_BELOW)
-    if not series.values.shape[1]:
-        raise UnreadableError("its site has no units")
+def _site(content: dict[str, Any], series: Series) -> Site:
+    name, rare_below = content.get("site"), content.get("rare_below")
+    if not isinstance(name, str) or not name or not series.values.shape[1]:
+        raise UnreadableError("its site has no name or no units")
     return Site(
-        name=_text(content, "site"),
-        index=_integer(content, "index"),
-        units=series.values.shape[1],
-        positions=_integer(content, "positions", 1),
+        name=name,
+        activity=np.where((series.values >= 0) & (series.values <= 1), series.values, np.nan),
+        epochs=series.epochs,
+        n=series.n,
+        index=_whole(content, "index"),
+        positions=_whole(content, "positions", 1),
         window=str(content.get("window", "unknown")),
         activation=str(content.get("activation", "relu")),
         first_layer=content.get("first_layer") is True,
-        rare_below=float(rare_below) if isinstance(rare_below, float) and 0 <= rare_below <= 1 else RARE_BELOW,
-        epochs=series.epochs,
-        n=series.n,
-        activity=np.where((series.values >= 0) & (series.values <= 1), series.values, np.nan),
+        rare_below=rare_below if isinstance(rare_below, float) and 0 <= rare_below <= 1 else RARE_BELOW,
     )
 
 
-def _gap(series: Series, columns: list[str]) -> Gap:
-    unknown = np.full(len(series.epochs), np.nan)
-    return Gap(
-        epochs=series.epochs,
-        columns={c: series.values[:, columns.index(c)] if c in columns else unknown for c in GAP_COLUMNS},
-        n_train=_integer(series.content, "n_train", 0) or None,
-        n_val=_integer(series.content, "n_val", 0) or None,
-        se_method=str(series.content.get("se_method", "")),
-    )
-
-
-def _integer(content: dict[str, Any], key: str, default: int | None = None, most: int = 2**53) -> int:
+def _whole(content: dict[str, Any], key: str, default: int | None = None, most: int = 2**53) -> int:
     value = content.get(key, default)
     if type(value) is not int or not 0 <= value <= most:
         raise UnreadableError(f"{key!r} in its metadata is not a whole number")
     return value
 
 
-def _text(content: dict[str, Any], key: str) -> str:
-    value = content.get(key)
-    if not isinstance(value, str) or not value:
-        raise UnreadableError(f"{key!r} in its metadata is not a name")
-    return value
-
-
-def _names(content: dict[str, Any], key: str) -> list[str]:
-    value = content.get(key)
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+def _columns(content: dict[str, Any], key: str, data: Sequence[Datum]) -> Columns:
+    names = content.get(key)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UnreadableError(f"{key!r} in its metadata is not a list of names")
-    return value
+    series = read_series(data, len(names))
+    return Columns(series.epochs, dict(zip(names, series.values.T, strict=True)))
 
 
 def _dicts_of_text(value: object) -> list[dict[str, str]]:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training_health.health.health_run import HealthRun, Site
-
 
 @dataclass(frozen=True)
 class Counts:
@@ -28,16 +26,6 @@ class Counts:
     deaths: np.ndarray
     revivals: np.ndarray
 
-    @property
-    def dead_share(self) -> np.ndarray:
-        """(E,) dead units / units."""
-        return self.dead / max(self.units, 1)
-
-    @property
-    def rare_share(self) -> np.ndarray:
-        """(E,) rare units / units."""
-        return self.rare / max(self.units, 1)
-
 
 def transitions(activity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Deaths and revivals, two (E, U) bool arrays; the first row is False, for nothing is known before it."""
@@ -50,62 +38,25 @@ def transitions(activity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return deaths, revivals
 
 
-def site_counts(site: Site) -> Counts:
-    """Counts of one site."""
-    deaths, revivals = transitions(site.activity)
-    return Counts(
-        epochs=site.epochs,
-        n=site.n,
-        units=site.units,
-        dead=(site.activity == 0).sum(axis=1),
-        rare=((site.activity > 0) & (site.activity < site.rare_below)).sum(axis=1),
-        deaths=deaths.sum(axis=1),
-        revivals=revivals.sum(axis=1),
-    )
-
-
-def network_counts(run: HealthRun) -> Counts | None:
-    """Counts over all sites, at the epochs that every site has; None without sites.
-
-    A run that is writing, or was killed while it wrote, has an epoch for some sites only: that epoch is left out.
-    """
-    if not run.sites:
-        return None
-    per_site = [site_counts(site) for site in run.sites]
-    epochs = per_site[0].epochs
-    for counts in per_site[1:]:
-        epochs = np.intersect1d(epochs, counts.epochs)
-    rows = [np.searchsorted(counts.epochs, epochs) for counts in per_site]
-
-    def total(field: str) -> np.ndarray:
-        return sum((getattr(c, field)[r] for c, r in zip(per_site, rows, strict=True)), np.zeros(len(epochs), np.int64))
-
-    return Counts(
-        epochs=epochs,
-        n=per_site[0].n[rows[0]],
-        units=sum(site.units for site in run.sites),
-        dead=total("dead"),
-        rare=total("rare"),
-        deaths=total("deaths"),
-        revivals=total("revivals"),
-    )
+def count_units(epochs: np.ndarray, n: np.ndarray, activity: np.ndarray, rare_below: np.ndarray | float) -> Counts:
+    """Counts the columns of ``activity`` per state; ``rare_below`` is one limit, or one for each unit."""
+    rare = (activity > 0) & (activity < rare_below)
+    states = [(activity == 0), rare, *transitions(activity)]
+    return Counts(epochs, n, activity.shape[1], *(state.sum(axis=1) for state in states))
 
 
 def dead_since(activity: np.ndarray) -> np.ndarray:
-    """For each unit the row at which its present death began, -1 if it is not dead at the last row. (U,) int64."""
+    """For each unit the row at which its present death began; E if it is not dead at the last row. (U,) int64."""
     rows, units = activity.shape
-    since = np.full(units, -1)
-    still_dead = np.ones(units, dtype=bool)
-    for row in range(rows - 1, -1, -1):
-        still_dead &= activity[row] == 0
-        since[still_dead] = row
-    return since
+    if not rows:
+        return np.zeros(units, np.int64)
+    not_dead = activity != 0  # NaN too
+    return np.where(not_dead.any(axis=0), rows - np.argmax(not_dead[::-1], axis=0), 0)
 
 
 def order_by_death(activity: np.ndarray) -> np.ndarray:
     """Units for the map, top to bottom: dead ones by when they died, then the living from most to least quiet. (U,)."""
     if not len(activity):
         return np.arange(activity.shape[1])
-    since = dead_since(activity)
-    death_row = np.where(since >= 0, since, len(activity))
-    return np.lexsort((np.arange(activity.shape[1]), np.nan_to_num(activity[-1], nan=2.0), death_row))
+    # lexsort is stable, so equal units keep their order
+    return np.lexsort((np.nan_to_num(activity[-1], nan=2.0), dead_since(activity)))

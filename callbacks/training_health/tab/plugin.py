@@ -1,8 +1,8 @@
 """The tab's web application: read-only routes under ``/data/plugin/training_health``."""
 
-import functools
 import json
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -15,16 +15,16 @@ from werkzeug import wrappers
 from training_health.log_format import PLUGIN_NAME
 from training_health.tab.health_data import HealthData
 from training_health.tab.payloads import run_payload, units_payload
-from training_health.tab.static_files import StaticFile, plotly_version, static_files
+from training_health.tab.static_files import PLOTLY, plotly_version, static_files
 
-Answer = Callable[[RequestContext, str, dict[str, str]], dict[str, Any]]
+ONE_DAY = 86_400  # seconds that a browser may keep a file
 
 
 class TrainingHealthPlugin(base_plugin.TBPlugin):
     """Serves the page and its data: ``/overview``, ``/run?run=``, ``/units?run=&site=`` and ``/static/<file>``.
 
-    Every answer goes through ``http_util.Respond`` (``nosniff``, gzip). Only GET and HEAD are answered; an unknown run,
-    site or parameter is refused in words with 400 or 404.
+    Every answer goes through ``http_util.Respond`` (``nosniff``, gzip). Only GET and HEAD are answered. An unknown run
+    or site and a missing parameter raise one of TensorBoard's errors, which it answers with 404 or 400 in words.
 
     Args:
         context: TensorBoard's; only its data provider is used.
@@ -37,13 +37,8 @@ class TrainingHealthPlugin(base_plugin.TBPlugin):
 
     def get_plugin_apps(self) -> dict[str, WSGIApplication]:
         """Routes, each exact, so no path is ever made of what a browser sends."""
-        apps = {
-            "/overview": _json_app(
-                (), lambda ctx, eid, _: self._data.overview(ctx, eid) | {"plotly": plotly_version()}
-            ),
-            "/run": _json_app(("run",), lambda ctx, eid, q: run_payload(self._data.run(ctx, eid, q["run"]))),
-            "/units": _json_app(("run", "site"), self._units),
-        }
+        apps = {"/overview": _json_app(self._overview), "/run": _json_app(self._run, "run")}
+        apps["/units"] = _json_app(self._units, "run", "site")
         return apps | {f"/static/{name}": _file_app(file) for name, file in static_files().items()}
 
     def is_active(self) -> bool:
@@ -54,68 +49,53 @@ class TrainingHealthPlugin(base_plugin.TBPlugin):
         """Where the page's module is and what the tab is called."""
         return base_plugin.FrontendMetadata(es_module_path="/static/index.js", tab_name="Training Health")
 
-    def _units(self, ctx: RequestContext, experiment_id: str, query: dict[str, str]) -> dict[str, Any]:
-        run = self._data.run(ctx, experiment_id, query["run"])
-        for site in run.sites:
-            if site.name == query["site"]:
-                return units_payload(run, site)
-        raise errors.NotFoundError(f"Run {run.name[:200]!r} has no site {query['site'][:200]!r}.")
+    def _overview(self, ctx: RequestContext, experiment_id: str) -> dict[str, Any]:
+        return self._data.overview(ctx, experiment_id) | {"plotly": plotly_version()}
+
+    def _run(self, ctx: RequestContext, experiment_id: str, run: str) -> dict[str, Any]:
+        return run_payload(self._data.run(ctx, experiment_id, run))
+
+    def _units(self, ctx: RequestContext, experiment_id: str, run: str, site: str) -> dict[str, Any]:
+        found = self._data.run(ctx, experiment_id, run)
+        for candidate in found.sites:
+            if candidate.name == site:
+                return units_payload(found, candidate)
+        raise errors.NotFoundError(f"Run {run[:200]!r} has no site {site[:200]!r}.")
 
 
-def _get_only(
-    handler: Callable[[wrappers.Request], wrappers.Response],
-) -> Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]:
-    """A WSGI application that refuses every method but GET and HEAD, for TensorBoard lets all of them through."""
+def _app(answer: Callable[[wrappers.Request], wrappers.Response]) -> WSGIApplication:
+    """A WSGI application that answers GET and HEAD only, for TensorBoard lets every method through."""
 
-    @functools.wraps(handler)
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = wrappers.Request(environ)
-        try:
-            response = handler(request) if request.method in ("GET", "HEAD") else _not_allowed(request)
-        except errors.PublicError as error:
-            response = http_util.Respond(request, str(error), "text/plain", code=error.http_code)
+        if request.method in ("GET", "HEAD"):
+            response = answer(request)
+        else:
+            text, allow = "Only GET is answered here.", [("Allow", "GET, HEAD")]
+            response = http_util.Respond(request, text, "text/plain", code=405, headers=allow)
         return response(environ, start_response)
 
     return app
 
 
-def _not_allowed(request: wrappers.Request) -> wrappers.Response:
-    return http_util.Respond(
-        request, "Only GET is answered here.", "text/plain", code=405, headers=[("Allow", "GET, HEAD")]
-    )
+def _json_app(answer: Callable[..., dict[str, Any]], *parameters: str) -> WSGIApplication:
+    """Answers with ``answer(context, experiment, *values of the parameters)`` as JSON."""
 
-
-def _json_app(parameters: tuple[str, ...], answer: Answer) -> WSGIApplication:
-    def handle(request: wrappers.Request) -> wrappers.Response:
-        query = _query(request, parameters)
-        content = answer(plugin_util.context(request.environ), plugin_util.experiment_id(request.environ), query)
+    def respond(request: wrappers.Request) -> wrappers.Response:
+        values = [request.args.get(name, "") for name in parameters]
+        if "" in values:
+            raise errors.InvalidArgumentError(
+                f"Expected the parameter {parameters[values.index('')]!r} in the address."
+            )
+        content = answer(plugin_util.context(request.environ), plugin_util.experiment_id(request.environ), *values)
         # dumped here: Respond would walk every number in Python, and turn NaN into the string "NaN"
         text = json.dumps(content, allow_nan=False, separators=(",", ":"))
         return http_util.Respond(request, text, "application/json")
 
-    return _get_only(handle)
+    return _app(respond)
 
 
-def _file_app(file: StaticFile) -> WSGIApplication:
-    def handle(request: wrappers.Request) -> wrappers.Response:
-        return http_util.Respond(request, file.path.read_bytes(), file.media_type, expires=file.expires)
-
-    return _get_only(handle)
-
-
-def _query(request: wrappers.Request, parameters: tuple[str, ...]) -> dict[str, str]:
-    """Each of ``parameters`` exactly once, and nothing else.
-
-    Raises:
-        errors.InvalidArgumentError: otherwise.
-    """
-    unknown = sorted(set(request.args) - set(parameters))
-    if unknown:
-        raise errors.InvalidArgumentError(f"Unknown parameter {unknown[0][:200]!r}; expected {list(parameters)}.")
-    query = {}
-    for name in parameters:
-        values = request.args.getlist(name)
-        if len(values) != 1 or not values[0]:
-            raise errors.InvalidArgumentError(f"Expected the parameter {name!r} once, got it {len(values)} times.")
-        query[name] = values[0]
-    return query
+def _file_app(path: Path) -> WSGIApplication:
+    media_type = "text/css" if path.suffix == ".css" else "text/javascript"
+    expires = ONE_DAY if path.name == PLOTLY else 0  # its version is in its address
+    return _app(lambda request: http_util.Respond(request, path.read_bytes(), media_type, expires=expires))

@@ -1,8 +1,6 @@
-"""``fmnist report``: the Training Health page with its data inside, one HTML file that needs no server, no network."""
+"""The Training Health page with its data inside: one HTML file that needs no server, no network."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,13 +9,14 @@ from tensorboard.backend.event_processing.data_provider import MultiplexerDataPr
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.context import RequestContext
 
+from training_health.durable_file import replace_durably
 from training_health.errors import UserError
 from training_health.log_format import PLUGIN_NAME
 from training_health.tab.health_data import HealthData
 from training_health.tab.loader import KEEP_ALL
 from training_health.tab.payloads import run_payload, units_payload
 from training_health.tab.self_contained_page import inline_script, page
-from training_health.tab.static_files import MODULES, PLOTLY, STYLE, plotly_version, static_files
+from training_health.tab.static_files import PLOTLY, STYLE, plotly_version, static_files
 
 _HEAD = '<script type="importmap">{import_map}</script>\n'
 _BODY = """<script type="application/json" id="training-health-data">{data}</script>
@@ -42,18 +41,26 @@ def write_report(logdir: Path, output: Path) -> None:
     Raises:
         UserError: if there is no such folder, nothing in it was logged with the monitors, or the file can't be written.
     """
+    if output.is_dir():
+        raise UserError(f"{output} is a folder. Give a file name, for example {output / 'report.html'}.")
+    if not output.absolute().parent.is_dir():
+        raise UserError(f"There is no folder {output.absolute().parent} to write {output.name} into. Make it first.")
     data = _collect(logdir)
-    files = static_files()
+    files = {name: path.read_text(encoding="utf-8") for name, path in static_files().items()}
     if PLOTLY not in files:
         raise UserError("The charts' library is missing: install the Python package plotly, then try again.")
-    plotly = files[PLOTLY].path.read_text(encoding="utf-8")
+    plotly = files.pop(PLOTLY)
     content = page(
         title=f"Training Health: {logdir.resolve().name}",
-        style=files[STYLE].path.read_text(encoding="utf-8"),
-        head=_HEAD.format(import_map=_script_json({"imports": _modules()})),
+        style=files.pop(STYLE),
+        head=_HEAD.format(import_map=_script_json({"imports": _modules(files)})),
         body=_BODY.format(data=_script_json(data), plotly=inline_script(plotly)),
     )
-    _write_atomically(output, content)
+    try:
+        replace_durably(output, content.encode())
+        output.chmod(0o644)  # for the people it is for, whatever the umask
+    except OSError as error:
+        raise UserError(f"{output} can't be written: {error.strerror}. Choose another with --output.") from error
 
 
 def _collect(logdir: Path) -> dict[str, Any]:
@@ -68,9 +75,7 @@ def _collect(logdir: Path) -> dict[str, Any]:
     source, context = HealthData(MultiplexerDataProvider(multiplexer, str(logdir))), RequestContext()
     overview = source.overview(context, "")
     if not overview["runs"]:
-        raise UserError(
-            f"There are no TensorBoard event files below {logdir}. Train first (fmnist fit), or give another."
-        )
+        raise UserError(f"There are no TensorBoard event files below {logdir}. Train first, or give another folder.")
     runs, units = {}, {}
     for row in overview["runs"]:
         if row["state"] == "ok":
@@ -78,47 +83,23 @@ def _collect(logdir: Path) -> dict[str, Any]:
             runs[run.name] = run_payload(run)
             units[run.name] = {site.name: units_payload(run, site) for site in run.sites}
     if not runs:
-        reasons = sorted({row["message"] for row in overview["runs"] if row["message"]})
+        reasons = " ".join(sorted({row["message"] for row in overview["runs"] if row["message"]}))
+        callbacks = "Train with the callbacks DeadReLUMonitor, TrainValGapMonitor and WeightHistogramMonitor."
         raise UserError(
             f"None of the {len(overview['runs'])} runs below {logdir} has training-health records. "
-            + (
-                " ".join(reasons)
-                or "Train with the callbacks DeadReLUMonitor, TrainValGapMonitor and WeightHistogramMonitor."
-            )
+            + (reasons or callbacks)
         )
     return {"overview": overview | {"plotly": plotly_version()}, "runs": runs, "units": units}
 
 
-def _modules() -> dict[str, str]:
+def _modules(files: dict[str, str]) -> dict[str, str]:
     """The front end's modules as data: addresses; such a module can't import a relative one, so names replace paths."""
-    addresses = {}
-    for name, file in static_files().items():
-        if name in MODULES:
-            code = file.path.read_text(encoding="utf-8").replace('from "./', 'from "training-health/')
-            addresses[f"training-health/{name}"] = "data:text/javascript;charset=utf-8," + quote(code)
-    return addresses
+    code = {name: text.replace('from "./', 'from "training-health/') for name, text in files.items()}
+    return {
+        f"training-health/{name}": "data:text/javascript;charset=utf-8," + quote(text) for name, text in code.items()
+    }
 
 
 def _script_json(value: object) -> str:
     """JSON that may stand in a script element: ASCII, and without a ``<`` that could end it."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _write_atomically(output: Path, text: str) -> None:
-    if output.is_dir():
-        raise UserError(f"{output} is a folder. Give a file name, for example {output / 'report.html'}.")
-    if not output.absolute().parent.is_dir():
-        raise UserError(f"There is no folder {output.absolute().parent} to write {output.name} into. Make it first.")
-    temporary = None
-    try:
-        descriptor, temporary = tempfile.mkstemp(dir=output.absolute().parent, prefix=f".{output.name}.")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide a report from the people it is for
-        os.replace(temporary, output)
-    except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise UserError(f"{output} can't be written: {error.strerror}. Choose another place with --output.") from error

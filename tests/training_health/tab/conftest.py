@@ -1,4 +1,4 @@
-"""A TensorBoard application on logs with known content, and small runs to judge."""
+"""A TensorBoard application on logs with known content."""
 
 import warnings
 from collections.abc import Callable
@@ -51,9 +51,9 @@ class Tab:
 
 
 @pytest.fixture
-def open_tab(tmp_path: Path) -> Callable[[], Tab]:
-    """Opens the tab on what the test has written below ``tmp_path``."""
-    return lambda: Tab(tmp_path)
+def open_tab(tmp_path: Path) -> Callable[..., Tab]:
+    """Opens the tab on a folder, by default on what the test has written below ``tmp_path``."""
+    return lambda logdir=tmp_path: Tab(logdir)
 
 
 @pytest.fixture

@@ -1,61 +1,69 @@
-"""Logs made up by a seeded generator: whatever they hold, a page comes of it, in valid JSON."""
+"""Logs made up by hypothesis: whatever they hold, a page comes of it, in valid JSON."""
 
 import json
-import random
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from training_health.health.findings import find_all
 from training_health.health.health_run import GAP_COLUMNS, read_run
 from training_health.tab.payloads import overview_row, run_payload, units_payload
 
-NASTY = [None, True, -1, 0, 1, 2, 3, 10**18, 1.5, float("nan"), float("inf"), "", "x", "\ud800", "<b>", [], ["w"], {}]
-NUMBERS = [0.0, -0.0, 1.0, 0.5, 1e-12, 1e-45, 3e38, -1.0, np.nan, np.inf, -np.inf]
+PARAMETERS = ["a.weight", "a.bias", "b.weight"]
 KINDS = {
     "activity": {"site": "fc1", "index": 0, "units": 3, "positions": 1, "window": "validation", "rare_below": 0.01},
     "gap": {"columns": list(GAP_COLUMNS), "n_train": 5, "n_val": 5},
-    "update_ratio": {"parameters": ["a.weight", "a.bias", "b.weight"]},
-    "nonfinite": {"parameters": ["a.weight", "a.bias", "b.weight"]},
-    "nonfinite_gradients": {"parameters": ["a.weight", "a.bias", "b.weight"]},
+    "update_ratio": {"parameters": PARAMETERS},
+    "nonfinite": {"parameters": PARAMETERS},
+    "nonfinite_gradients": {"parameters": PARAMETERS},
     "cannot_die": {"sites": [{"site": "s", "activation": "gelu"}], "unwatched": []},
     "run": {},
     "result": {},
     "of the future": {},
 }
+INFO = ["variant", "seed", "max_epochs", "learning_rate", "test_accuracy", "status"]
+nasty = st.sampled_from(
+    [None, True, -1, 0, 2, 10**18, 10**400, 1.5, float("nan"), float("inf"), "", "\ud800", "<b>", [], ["w"], {}]
+)
 
 
-def made_up_content(rng: random.Random, kind: str) -> bytes:
+@st.composite
+def contents(draw, kind: str) -> bytes:
     content = {"version": 1, "kind": kind} | KINDS[kind]
-    if rng.random() < 0.5:
-        content[rng.choice(list(content))] = rng.choice(NASTY)
-    return json.dumps(content).encode() if rng.random() < 0.97 else rng.randbytes(9)
+    if draw(st.booleans()):
+        content[draw(st.sampled_from(sorted(content)))] = draw(nasty)
+    return draw(st.just(json.dumps(content).encode()) | st.binary(max_size=9))
 
 
-def made_up_records(rng: random.Random, kind: str) -> list[SimpleNamespace]:
-    records = []
-    for epoch in range(rng.randrange(6)):
-        step = epoch * 10 if rng.random() < 0.9 else rng.randrange(-5, 60)
-        if kind in ("run", "result") or rng.random() < 0.03:
-            value = {"variant": rng.choice(NASTY), "seed": rng.choice(NASTY), "max_epochs": rng.choice(NASTY)}
-            array = np.array(json.dumps(rng.choice([value, rng.choice(NASTY)])).encode(), dtype=object)
-        else:
-            width = {"gap": 11, "cannot_die": 0}.get(kind, 3) + (rng.random() < 0.05)
-            head = [epoch, 5] if rng.random() < 0.95 else [rng.choice(NUMBERS), rng.choice(NUMBERS)]
-            array = np.array([*head, *(rng.choice(NUMBERS) for _ in range(width))], dtype=np.float32)
-        records.append(SimpleNamespace(step=step, numpy=array))
-    return records
+@st.composite
+def records(draw, kind: str) -> list[SimpleNamespace]:
+    if kind in ("run", "result"):
+        values = st.dictionaries(st.sampled_from(INFO), nasty) | nasty
+        return [SimpleNamespace(step=0, numpy=np.array(json.dumps(draw(values)).encode(), dtype=object))]
+    width = len(GAP_COLUMNS) if kind == "gap" else 3
+    rows = draw(
+        st.lists(arrays(np.float32, width, elements=st.floats(0, 1, width=32) | st.floats(width=32)), max_size=5)
+    )
+    heads = [
+        draw(st.just([epoch, 5]) | st.tuples(st.floats(width=32), st.floats(width=32))) for epoch in range(len(rows))
+    ]
+    steps = [draw(st.just(10 * epoch) | st.integers(-5, 60)) for epoch in range(len(rows))]
+    return [
+        SimpleNamespace(step=step, numpy=np.array([*head, *row], dtype=np.float32))
+        for step, head, row in zip(steps, heads, rows, strict=True)
+    ]
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_a_hundred_made_up_logs_become_pages(seed):
-    rng = random.Random(seed)
-    for _ in range(100):
-        tags = {f"{rng.choice('abc')}/{kind}": kind for kind in rng.choices(list(KINDS), k=rng.randrange(1, 8))}
-        contents = {tag: made_up_content(rng, kind) for tag, kind in tags.items()}
-        data = {tag: made_up_records(rng, kind) for tag, kind in tags.items() if rng.random() < 0.95}
-        run = read_run("a", contents, data)
-        pages = [overview_row(run, find_all(run), "", {}), run_payload(run)]
-        pages += [units_payload(run, site) for site in run.sites]
-        json.dumps(pages, allow_nan=False)
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_made_up_logs_become_pages(data):
+    tags = data.draw(st.dictionaries(st.sampled_from("abcdef"), st.sampled_from(list(KINDS))))
+    metadata = {tag: data.draw(contents(kind)) for tag, kind in tags.items()}
+    logged = {tag: data.draw(records(kind)) for tag, kind in tags.items()}
+    run = read_run("a", metadata, logged)
+    pages = [overview_row(run, find_all(run), "", {}), run_payload(run)]
+    pages += [units_payload(run, site) for site in run.sites]
+    json.dumps(pages, allow_nan=False)

@@ -2,85 +2,68 @@ import json
 
 import numpy as np
 import pytest
-from tensorboard.compat.proto import tensor_pb2
 
 from tests.training_health.tab.health_log_writer import HealthLogWriter
 from training_health.tab import payloads
 from training_health.tab.static_files import static_files
-
-ROUTES = ["/overview", "/run", "/units", "/static/index.js"]
-
-
-def gap_of(epoch: int) -> dict[str, float]:
-    return {
-        "train_eval_accuracy": 0.9,
-        "val_accuracy": 0.8 + epoch / 100,
-        "accuracy_gap": 0.1 - epoch / 100,
-        "accuracy_gap_se": 0.02,
-    }
 
 
 def test_the_overview_shows_what_was_logged(writer, open_tab):
     writer.text("run", {"variant": "baseline", "dataset": "synthetic", "seed": 7, "max_epochs": 5})
     for epoch in range(2):
         writer.activity(epoch, "conv1", 0, [0.5, 0.0, 0.004, 0.3])
-        writer.gap(epoch, **gap_of(epoch))
+        writer.gap(epoch, val_accuracy=0.8 + epoch / 100, accuracy_gap=0.1 - epoch / 100, accuracy_gap_se=0.02)
     writer.text("result", {"status": "finished", "test_accuracy": 0.75})
     writer.flush()
     row = open_tab().row("a")
     assert row["state"] == "ok"
     assert (row["variant"], row["dataset"], row["seed"]) == ("baseline", "synthetic", 7)
-    assert (row["epochs"], row["max_epochs"], row["finished"], row["last_step"]) == (2, 5, True, 199)
-    assert (row["dead"], row["units"], row["n"], row["dead_share"], row["rare_share"]) == (1, 4, 5000, 0.25, 0.25)
-    assert row["gap"] == pytest.approx(0.09)
-    assert row["gap_se"] == pytest.approx(0.02)
-    assert row["val_accuracy"] == pytest.approx(0.81)
+    assert (row["epochs"], row["max_epochs"], row["finished"]) == (2, 5, True)
+    assert (row["dead"], row["units"], row["n"], row["dead_fraction"]) == (1, 4, 5000, 0.25)
+    assert [row["gap"], row["gap_se"], row["val_accuracy"]] == pytest.approx([0.09, 0.02, 0.81])
     assert row["test_accuracy"] == 0.75
 
 
-def test_a_run_answers_its_series(writer, open_tab):
-    writer.activity(0, "fc1", 1, [1.0, 0.0], positions=1)
-    writer.activity(0, "conv1", 0, [0.5, 0.25, 0.0, 0.0], positions=784)
-    writer.activity(1, "fc1", 1, [1.0, 0.5])
-    writer.activity(1, "conv1", 0, [0.5, 0.0, 0.0, 0.0], positions=784)
+def test_a_run_answers_its_series_with_sites_in_forward_order(writer, open_tab):
+    writer.activity(0, "layer10", 1, [1.0, 0.0])
+    writer.activity(0, "layer2", 0, [0.5, 0.25, 0.0, 0.0])
+    writer.activity(1, "layer10", 1, [1.0, 0.5])
+    writer.activity(1, "layer2", 0, [0.5, 0.0, 0.0, 0.0])
     writer.parameters("update_ratio", 0, {"w": 1e-3, "b": float("nan")})
     writer.parameters("nonfinite", 0, {"w": 0, "b": 3})
     writer.flush()
     run = open_tab().json("/run", run="a")
-    assert [site["site"] for site in run["sites"]] == ["conv1", "fc1"]
+    assert [site["site"] for site in run["sites"]] == ["layer2", "layer10"]
     assert run["sites"][0]["dead"] == [2, 3]
-    assert run["sites"][0]["sparsity"] == [0.8125, 0.875]
-    assert run["total"]["dead"] == [3, 3]
-    assert run["total"]["deaths"] == [0, 1]
-    assert run["total"]["revivals"] == [0, 1]
-    assert run["update_ratio"] == {"parameters": ["w", "b"], "epochs": [0], "values": [[0.001], [None]]}
-    assert run["nonfinite"]["values"] == [[0.0], [3.0]]
-    assert run["nonfinite_gradients"] is None
-
-
-def test_sites_come_in_forward_order(writer, open_tab):
-    for index, name in enumerate(["stem", "layer2", "layer10", "head"]):
-        writer.activity(0, name, index, [1.0])
-    writer.flush()
-    assert [s["site"] for s in open_tab().json("/run", run="a")["sites"]] == ["stem", "layer2", "layer10", "head"]
+    assert {name: run["total"][name] for name in ("dead", "deaths", "revivals")} == {
+        "dead": [3, 3],
+        "deaths": [0, 1],
+        "revivals": [0, 1],
+    }
+    assert run["update_ratio"] == {"epochs": [0], "columns": {"w": [0.001], "b": [None]}}
+    assert run["nonfinite"]["columns"] == {"w": [0.0], "b": [3.0]}
+    assert run["nonfinite_gradients"]["epochs"] == []
 
 
 def test_the_map_has_a_row_per_unit_dead_ones_first(writer, open_tab):
-    for epoch, shares in enumerate([[0.5, 0.1, 0.0], [0.5, 0.0, 0.2]]):
-        writer.activity(epoch, "fc1", 0, shares)
+    for epoch, activity in enumerate([[0.5, 0.1, 0.0], [0.5, 0.0, 0.2]]):
+        writer.activity(epoch, "fc1", 0, activity)
     writer.flush()
     units = open_tab().json("/units", run="a", site="fc1")
     assert units["order"] == [1, 2, 0]
-    np.testing.assert_allclose(units["activity"], [[0.1, 0.0], [0.0, 0.2], [0.5, 0.5]], atol=1e-7)
+    assert units["activity"] == [[0.1, 0.0], [0.0, 0.2], [0.5, 0.5]]
     assert units["deaths"] == [[1, 1]]
     assert units["revivals"] == [[2, 1]]
     assert units["n"] == [5000, 5000]
 
 
-def test_a_unit_that_fired_once_is_never_sent_as_dead(writer, open_tab):
-    writer.activity(0, "fc1", 0, [1e-12, 0.0])
+@pytest.mark.parametrize("activity", [1e-12, 1e-45, 1e-9])
+def test_a_unit_that_fired_once_is_never_sent_as_dead(writer, open_tab, activity):
+    writer.activity(0, "fc1", 0, [activity, 0.0])
     writer.flush()
-    assert open_tab().json("/units", run="a", site="fc1")["activity"] == [[0.0], [1e-9]]
+    dead, (alive,) = open_tab().json("/units", run="a", site="fc1")["activity"]
+    assert dead == [0.0]
+    assert alive == pytest.approx(np.float32(activity), rel=1e-5)
 
 
 def test_a_large_map_is_thinned_and_says_so(writer, open_tab, monkeypatch):
@@ -92,7 +75,8 @@ def test_a_large_map_is_thinned_and_says_so(writer, open_tab, monkeypatch):
     assert len(units["epochs"]) == 50
     assert units["epochs"][-1] == 59
     assert units["order"] == [0, 2, 3, 4, 5, 6]
-    assert units["note"] == "50 of 60 epochs are drawn, 6 of 8 units are drawn, the dead and the quietest"
+    assert "50 of 60 epochs" in units["note"]
+    assert "6 of 8 units" in units["note"]
 
 
 def test_a_resumed_run_shows_each_step_once(tmp_path, open_tab):
@@ -120,49 +104,36 @@ def test_a_growing_log_is_read_again(writer, open_tab):
     assert first["revision"] != second["revision"]
 
 
-def test_a_newer_format_is_refused_in_words_and_not_half_drawn(writer, open_tab):
+def test_a_newer_format_is_named_and_not_half_drawn(writer, open_tab):
     writer.activity(0, "fc1", 0, [1.0])
-    writer.tensor(
-        "training_health/gap", b'{"version": 2, "kind": "gap"}', 99, tensor_pb2.TensorProto(dtype=1, float_val=[1.0])
-    )
+    writer.newer_format()
     writer.flush()
     tab = open_tab()
-    row = tab.row("a")
-    assert row["state"] == "refused"
-    assert row["message"].startswith(
-        "Written by a newer version of the monitors: log format 2, this tab reads up to 1."
-    )
+    assert tab.row("a")["state"] == "newer_format"
+    assert "log format 2" in tab.row("a")["message"]
     assert tab.json("/run", run="a")["sites"] == []
 
 
 def test_unknown_kinds_and_columns_are_ignored(writer, open_tab):
     writer.activity(0, "fc1", 0, [1.0], colour="blue")
-    writer.numeric("training_health/new", {"kind": "temperature"}, 0, 1, [1.0])
-    content = {"kind": "gap", "columns": ["val_accuracy", "invented"], "n_train": 1, "n_val": 1}
-    writer.numeric("training_health/gap", content, 0, 1, [0.5, 7.0])
+    writer.numeric("new", "temperature", 0, [1, 1.0])
+    writer.numeric("gap", "gap", 0, [1, 0.5, 7.0], columns=["val_accuracy", "invented"], n_train=1, n_val=1)
     writer.flush()
     tab = open_tab()
     assert tab.row("a")["message"] == ""
     columns = tab.json("/run", run="a")["gap"]["columns"]
-    assert columns["val_accuracy"] == [0.5]
-    assert columns["accuracy_gap"] == [None]
-    assert "invented" not in columns
+    assert (columns["val_accuracy"], columns["accuracy_gap"], "invented" in columns) == ([0.5], [None], False)
 
 
 def test_a_damaged_tag_is_named_and_the_rest_shown(writer, open_tab):
     writer.activity(0, "fc1", 0, [0.0, 1.0])
-    writer.numeric("training_health/gap", {"kind": "gap", "columns": "none"}, 0, 1, [])
-    writer.numeric(
-        "training_health/activity/odd", {"kind": "activity", "units": 3, "site": "odd", "index": 1}, 0, 1, [1.0]
-    )
+    writer.numeric("gap", "gap", 0, [1], columns="none")
+    writer.numeric("activity/odd", "activity", 0, [1, 1.0], units=3, site="odd", index=1)
     writer.flush()
     row = open_tab().row("a")
     assert row["dead"] == 1
-    assert "training_health/gap can't be shown: 'columns' in its metadata is not a list of names." in row["message"]
-    assert (
-        "training_health/activity/odd can't be shown: a record at step 99 is not a vector of 5 numbers."
-        in row["message"]
-    )
+    assert "training_health/gap can't be shown: 'columns'" in row["message"]
+    assert "training_health/activity/odd can't be shown: a record at step 99" in row["message"]
 
 
 def test_a_run_without_monitors_is_listed_with_its_accuracy(writer, open_tab):
@@ -170,9 +141,7 @@ def test_a_run_without_monitors_is_listed_with_its_accuracy(writer, open_tab):
     writer.scalar("val/accuracy", 19, 0.625)
     writer.flush()
     row = open_tab().row("a")
-    assert row["state"] == "no_monitors"
-    assert row["val_accuracy"] == 0.625
-    assert row["findings"] == []
+    assert (row["state"], row["val_accuracy"], row["findings"]) == ("no_monitors", 0.625, [])
 
 
 def test_runs_are_sorted_as_people_count(tmp_path, open_tab):
@@ -195,57 +164,43 @@ def test_nan_and_infinity_are_null_in_json(writer, open_tab):
 @pytest.mark.parametrize(
     ("route", "query", "code", "words"),
     [
-        ("/run", {}, 400, "Expected the parameter 'run' once, got it 0 times."),
-        ("/run", {"run": ["a", "a"]}, 400, "got it 2 times."),
-        ("/run", {"run": "b"}, 404, "No run named 'b' has records of the training-health monitors."),
-        ("/run", {"run": "a", "tag": "x"}, 400, "Unknown parameter 'tag'"),
-        ("/units", {"run": "a"}, 400, "Expected the parameter 'site' once"),
-        ("/units", {"run": "a", "site": "x"}, 404, "Run 'a' has no site 'x'."),
-        ("/overview", {"run": "a"}, 400, "Unknown parameter 'run'"),
+        ("/run", {}, 400, "'run'"),
+        ("/run", {"run": "b"}, 404, "No run named 'b'"),
+        ("/units", {"run": "a"}, 400, "'site'"),
+        ("/units", {"run": "a", "site": "x"}, 404, "Run 'a' has no site 'x'"),
     ],
 )
 def test_wrong_questions_are_answered_in_words(writer, open_tab, route, query, code, words):
     writer.activity(0, "fc1", 0, [1.0])
     writer.flush()
     response = open_tab().get(route, **query)
-    assert response.status_code == code
+    assert (response.status_code, response.mimetype) == (code, "text/plain")
     assert words in response.text
-    assert response.headers["X-Content-Type-Options"] == "nosniff"
-    assert response.mimetype == "text/plain"
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
-@pytest.mark.parametrize("route", ROUTES)
-def test_only_get_is_answered(open_tab, method, route):
-    response = open_tab().client.open("/data/plugin/training_health" + route, method=method)
-    assert response.status_code == 405
-    assert response.headers["Allow"] == "GET, HEAD"
-    assert response.headers["X-Content-Type-Options"] == "nosniff"
+@pytest.mark.parametrize("route", ["/overview", "/run", "/units", "/static/index.js"])
+def test_only_get_and_head_are_answered(open_tab, route):
+    client = open_tab().client
+    for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+        response = client.open("/data/plugin/training_health" + route, method=method)
+        assert (response.status_code, response.headers["Allow"]) == (405, "GET, HEAD")
+    assert client.head("/data/plugin/training_health/overview").data == b""
 
 
-def test_head_has_the_headers_and_no_body(open_tab):
-    response = open_tab().client.head("/data/plugin/training_health/overview")
-    assert response.status_code == 200
-    assert response.data == b""
+def test_each_static_file_is_served_as_what_it_is(open_tab):
+    tab = open_tab()
+    for name, path in static_files().items():
+        response = tab.get(f"/static/{name}")
+        assert response.status_code == 200
+        assert response.mimetype == ("text/css" if name.endswith(".css") else "text/javascript")
+        assert response.data == path.read_bytes()
 
 
-@pytest.mark.parametrize("name", sorted(static_files()))
-def test_each_static_file_is_served_as_what_it_is(open_tab, name):
-    response = open_tab().get(f"/static/{name}")
-    assert response.status_code == 200
-    assert response.mimetype == ("text/css" if name.endswith(".css") else "text/javascript")
-    assert response.data == static_files()[name].path.read_bytes()
-
-
-def test_tensorboard_lists_the_tab_as_active_when_there_is_data(writer, open_tab):
-    writer.activity(0, "fc1", 0, [1.0])
-    writer.flush()
-    listed = open_tab().client.get("/data/plugins_listing").json["training_health"]
-    assert listed["enabled"] is True
-    assert listed["tab_name"] == "Training Health"
-
-
-def test_an_empty_log_folder_is_answered_with_no_runs(open_tab):
+def test_tensorboard_lists_the_tab_as_active_when_there_is_data(tmp_path, open_tab):
     tab = open_tab()
     assert tab.json("/overview")["runs"] == []
     assert tab.client.get("/data/plugins_listing").json["training_health"]["enabled"] is False
+    with HealthLogWriter(tmp_path / "a") as log:
+        log.activity(0, "fc1", 0, [1.0])
+    listed = open_tab().client.get("/data/plugins_listing").json["training_health"]
+    assert (listed["enabled"], listed["tab_name"]) == (True, "Training Health")

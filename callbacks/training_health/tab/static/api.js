@@ -5,57 +5,40 @@ const embedded = document.getElementById("training-health-data");
 /** True in a report: there is no server, no host page and no reload. */
 export const isReport = embedded !== null;
 
-class ServerSource {
-  #runs = new Map(); // "run" -> {revision, promise}
-  #units = new Map(); // "run\nsite" -> {revision, promise}
+const answers = new Map(); // address -> {revision, promise}: kept until the run's revision changes
 
-  overview() {
-    return get("overview", {});
-  }
-
-  run(row) {
-    return cached(this.#runs, row.run, row.revision, () => get("run", { run: row.run }));
-  }
-
-  units(row, site) {
-    return cached(this.#units, `${row.run}\n${site}`, row.revision, () => get("units", { run: row.run, site }));
-  }
-}
-
-class ReportSource {
-  #data = JSON.parse(embedded.textContent);
-
-  async overview() {
-    return this.#data.overview;
-  }
-
-  async run(row) {
-    return this.#data.runs[row.run];
-  }
-
-  async units(row, site) {
-    return this.#data.units[row.run]?.[site];
-  }
-}
-
-/** Answers are kept until the run's revision changes; a failed one is asked for again. */
-function cached(cache, key, revision, fetchIt) {
-  const kept = cache.get(key);
-  if (kept && kept.revision === revision) return kept.promise;
-  const promise = fetchIt();
-  cache.set(key, { revision, promise });
-  promise.catch(() => cache.delete(key));
+function kept(route, parameters, revision) {
+  const address = `${route}?${new URLSearchParams(parameters)}`;
+  const last = answers.get(address);
+  if (last?.revision === revision) return last.promise;
+  const promise = get(address);
+  answers.set(address, { revision, promise });
+  promise.catch(() => answers.delete(address)); // a failed one is asked for again
   return promise;
 }
 
-async function get(route, parameters) {
-  const query = new URLSearchParams(parameters).toString();
-  const response = await fetch(`./${route}${query ? `?${query}` : ""}`);
+async function get(address) {
+  const response = await fetch(`./${address}`);
   if (!response.ok) throw new Error((await response.text()).slice(0, 300) || `the server answered ${response.status}`);
   return response.json();
 }
 
-export const source = isReport ? new ReportSource() : new ServerSource();
+const server = {
+  overview: () => get("overview"),
+  run: (row) => kept("run", { run: row.run }, row.revision),
+  units: (row, site) => kept("units", { run: row.run, site }, row.revision),
+};
+
+function report() {
+  const data = JSON.parse(embedded.textContent);
+  return {
+    overview: async () => data.overview,
+    run: async (row) => data.runs[row.run],
+    units: async (row, site) => data.units[row.run]?.[site],
+  };
+}
+
+export const source = isReport ? report() : server;
 
 let plotly;
 

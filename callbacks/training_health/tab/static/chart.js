@@ -1,14 +1,17 @@
 // A chart on the page: a card with its title, its numbers as a table, and its downloads. Drawn when scrolled into view.
 
 import { loadPlotly } from "./api.js";
-import { h, plotlyText } from "./dom.js";
-import { baseLayout, surface } from "./theme.js";
+import { NONE, h, plotlyText } from "./dom.js";
+import { baseTemplate, token } from "./theme.js";
 
 const MOST_TABLE_ROWS = 500;
 const CONFIG = {
   displaylogo: false,
   displayModeBar: "hover",
-  modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+  // what may be there, for plotly.js gains buttons: one of version 4 uploads the chart
+  modeBarButtons: [["zoom2d", "pan2d", "resetScale2d"]],
+  plotlyServerURL: "",
+  showSendToCloud: false,
   doubleClick: "reset",
 };
 
@@ -60,7 +63,7 @@ export function chartCard({ title, subtitle = "", swatch, height, file, label, b
         "div",
         { class: "tools" },
         toggle,
-        tool("CSV", `Download ${title} as CSV`, () => save(csvBlob(table()), `${safeName(file)}.csv`)),
+        tool("CSV", `Download ${title} as CSV`, () => saveCsv(table(), file)),
         tool("PNG", `Download ${title} as PNG`, () => savePng(plot, file)),
       ),
       subtitle && h("p", { class: "card-subtitle" }, subtitle),
@@ -86,7 +89,7 @@ async function draw(plot) {
     const spec = specs.get(plot);
     if (!spec || !plot.isConnected) return;
     const { data, layout } = spec.build(false);
-    await Plotly.react(plot, data, merge(baseLayout(), { height: spec.height, autosize: true }, layout), CONFIG);
+    await Plotly.react(plot, data, { ...layout, template: baseTemplate(), height: spec.height, autosize: true }, CONFIG);
     plot.dataset.drawn = "true";
   } catch (error) {
     plot.replaceChildren(h("p", { class: "failure", role: "alert" }, `This chart could not be drawn: ${error.message}`));
@@ -95,89 +98,75 @@ async function draw(plot) {
 
 async function savePng(plot, file) {
   const Plotly = await loadPlotly(plotlyVersion);
-  const spec = specs.get(plot);
-  const { data, layout } = spec.build(true);
-  const full = merge(baseLayout(), layout, {
-    paper_bgcolor: surface().paper,
-    plot_bgcolor: layout.plot_bgcolor ?? surface().paper,
-    title: { text: plotlyText(spec.title), font: { size: 16 }, subtitle: { text: plotlyText(spec.subtitle), font: { size: 12 } }, x: 0.02, xanchor: "left" },
-    legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
+  const { build, title, subtitle } = specs.get(plot);
+  const { data, layout } = build(true);
+  const full = {
+    ...layout,
+    template: baseTemplate(),
+    paper_bgcolor: token("surface"),
+    plot_bgcolor: layout.plot_bgcolor ?? token("surface"),
+    title: { text: plotlyText(title), font: { size: 16 }, subtitle: { text: plotlyText(subtitle), font: { size: 12 } }, x: 0.02, xanchor: "left" },
+    legend: { orientation: "h", x: 0, yref: "container", y: 0, yanchor: "bottom" },
     showlegend: data.some((trace) => trace.type === "scatter" && trace.showlegend !== false),
-    margin: { t: 104 },
-  });
+    margin: { ...layout.margin, t: 76 },
+  };
   const size = { width: Math.max(plot.clientWidth, 700), height: Math.max(plot.clientHeight, 320) + 90 };
-  const url = await Plotly.toImage({ data, layout: full }, { format: "png", scale: 2, ...size });
-  save(await (await blobOf(url)), `${safeName(file)}.png`);
+  save(await Plotly.toImage({ data, layout: full }, { format: "png", scale: 2, ...size }), `${safeName(file)}.png`);
 }
 
-function blobOf(dataUrl) {
-  // fetch("data:") is forbidden by TensorBoard's content security policy
-  const bytes = Uint8Array.from(atob(dataUrl.split(",")[1]), (c) => c.charCodeAt(0));
-  return new Blob([bytes], { type: "image/png" });
-}
-
-export function csvBlob({ columns, rows }) {
+function saveCsv({ columns, rows }, file) {
   const cell = (value) => {
-    if (value === null || value === undefined) return "";
-    let text = String(value);
+    let text = String(value ?? "");
     // a spreadsheet would run a run's name that begins like a formula
     if (typeof value === "string" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
     return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
-  const lines = [columns, ...rows].map((row) => row.map(cell).join(","));
-  return new Blob([`${lines.join("\r\n")}\r\n`], { type: "text/csv;charset=utf-8" });
+  const lines = [columns, ...rows].map((row) => `${row.map(cell).join(",")}\r\n`);
+  const address = URL.createObjectURL(new Blob(lines, { type: "text/csv;charset=utf-8" }));
+  save(address, `${safeName(file)}.csv`);
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
 }
 
-export function save(blob, name) {
-  const link = h("a", { href: URL.createObjectURL(blob), download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-}
+const save = (address, name) => h("a", { href: address, download: name }).click();
 
-function safeName(text) {
-  return text.replace(/[^A-Za-z0-9._-]+/g, "_").slice(0, 120);
-}
+const safeName = (text) => text.replace(/[^A-Za-z0-9._-]+/g, "_").slice(0, 120);
 
 function tool(text, description, onclick) {
   return h("button", { type: "button", class: "tool", title: description, "aria-label": description, onclick }, text);
 }
 
 function htmlTable(caption, { columns, rows }) {
-  const format = (value) => (value === null || value === undefined ? "–" : typeof value === "number" ? String(Number(value.toPrecision(5))) : value);
+  const cell = (value) => (typeof value === "number" ? h("td", { class: "number" }, String(Number(value.toPrecision(5)))) : h("td", {}, value ?? NONE));
+  const head = h("thead", {}, h("tr", {}, columns.map((column) => h("th", { scope: "col" }, column))));
+  const body = h("tbody", {}, rows.slice(0, MOST_TABLE_ROWS).map((row) => h("tr", {}, row.map(cell))));
   return h(
     "div",
     { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    h(
-      "table",
-      {},
-      h("thead", {}, h("tr", {}, columns.map((column) => h("th", { scope: "col" }, column)))),
-      h(
-        "tbody",
-        {},
-        rows.slice(0, MOST_TABLE_ROWS).map((row) => h("tr", {}, row.map((value) => h("td", { class: typeof value === "number" ? "number" : "" }, format(value))))),
-      ),
-    ),
+    h("table", {}, head, body),
     rows.length > MOST_TABLE_ROWS && h("p", { class: "muted" }, `The first ${MOST_TABLE_ROWS} of ${rows.length} rows; the CSV has them all.`),
   );
 }
 
-/** Deep merge of plain objects, later ones win. */
-export function merge(...objects) {
-  const result = {};
-  for (const object of objects) {
-    for (const [key, value] of Object.entries(object ?? {})) {
-      const plain = value !== null && typeof value === "object" && !Array.isArray(value);
-      result[key] = plain ? merge(result[key], value) : value;
-    }
-  }
-  return result;
+/** A line over epochs; the points show while they are few. */
+export function lineOf(epochs, y, look, hover, more = {}) {
+  return {
+    type: "scatter",
+    mode: epochs.length > 40 ? "lines" : "lines+markers",
+    x: shown(epochs),
+    y,
+    hovertemplate: hover,
+    line: { color: look.colour, width: 2.5 },
+    marker: { color: look.colour, size: 6, symbol: look.symbol },
+    ...more,
+  };
 }
 
 /** The x axis of every chart: how often the training set has been seen. Lightning counts from 0, the page from 1. */
 export function epochAxis(epochSets) {
-  const last = Math.max(1, ...epochSets.map((epochs) => (epochs.length ? epochs[epochs.length - 1] + 1 : 1)));
-  const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].find((s) => last / s <= 12) ?? undefined;
-  return { title: { text: "epoch" }, tickmode: "linear", tick0: step === 1 ? 1 : 0, dtick: step, tickformat: "d", range: [last > 1 ? 1 - 0.02 * last : 0.5, last * 1.02 + (last > 1 ? 0 : 0.5)] };
+  const last = Math.max(1, ...epochSets.map((epochs) => (epochs.at(-1) ?? 0) + 1));
+  const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].find((s) => last / s <= 12);
+  const range = last > 1 ? [1 - 0.02 * last, 1.02 * last] : [0.5, 1.5];
+  return { title: { text: "epoch" }, tickmode: "linear", tick0: step === 1 ? 1 : 0, dtick: step, tickformat: "d", range };
 }
 
 /** The same axis for maps, whose cells are an epoch wide; shared, so that runs of different length stay comparable. */

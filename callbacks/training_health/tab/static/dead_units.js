@@ -1,101 +1,88 @@
-// Which neurons are dead: the share of dead and of rare units over epochs, in total and per site, runs side by side.
+// Which neurons are dead: the fraction of dead and of rare units over epochs, in total and per site, runs side by side.
 
-import { chartCard, epochAxis, shown } from "./chart.js";
-import { h, percent, plotlyText, segmented, whole } from "./dom.js";
+import { chartCard, epochAxis, lineOf } from "./chart.js";
+import { h, percent, plotlyText, whole } from "./dom.js";
+import { key, keyLine } from "./key.js";
 
 const MOST_SITES = 11;
 
 /** `runs`: [{row, data, look}] of the picked runs. */
 export function deadUnitsCharts(runs) {
-  const total = runs.filter(({ data }) => data.total);
-  if (!total.length) return [h("p", { class: "muted" }, "None of the picked runs recorded the activity of its units (DeadReLUMonitor).")];
+  const having = runs.filter(({ data }) => data.total);
+  if (!having.length) return [h("p", { class: "muted" }, "None of the picked runs recorded the activity of its units (DeadReLUMonitor).")];
   const names = siteNames(runs);
-  const drawn = mostDead(runs, names).slice(0, MOST_SITES);
-  const kept = names.filter((name) => drawn.includes(name));
-  const most = Math.max(0.05, ...total.flatMap(({ data }) => [...data.sites, data.total].flatMap((c) => [...c.dead, ...c.rare].map((d) => d / c.units))));
-  const totalChart = shareChart("All units", total, (data) => data.total, most, true);
-  const charts = [];
-  for (const name of kept) {
-    const having = total.filter(({ data }) => siteOf(data, name));
-    charts.push(shareChart(name, having, (data) => siteOf(data, name), most, false));
-  }
+  const worst = new Map(names.map((name) => [name, Math.max(...countsOf(having, name).map(({ counts }) => (counts.dead.at(-1) ?? 0) / counts.units))]));
+  const drawn = new Set([...names].sort((a, b) => worst.get(b) - worst.get(a)).slice(0, MOST_SITES));
+  const all = having.flatMap(({ data }) => [...data.sites, data.total]);
+  const most = Math.max(0.05, ...all.flatMap((counts) => [...counts.dead, ...counts.rare].map((count) => count / counts.units)));
   return [
-    h("div", { class: "key" }, line("solid", "dead"), line("dot", "rare"), h("span", { class: "muted" }, "colours: the runs above")),
-    totalChart,
-    h("div", { class: "grid" }, charts),
-    names.length > kept.length && h("p", { class: "muted" }, `${kept.length} of ${names.length} sites are drawn, those with most dead units.`),
+    key(keyLine("solid", "dead"), keyLine("dot", "rare"), h("span", { class: "muted" }, "colours: the runs above")),
+    fractionChart("", countsOf(having, ""), most),
+    h("div", { class: "grid" }, names.filter((name) => drawn.has(name)).map((name) => fractionChart(name, countsOf(having, name), most))),
+    names.length > drawn.size && h("p", { class: "muted" }, `${drawn.size} of ${names.length} sites are drawn, those with most dead units.`),
     ...coverage(runs),
   ];
 }
 
 /** Names of all sites of the runs, in forward order. */
 export function siteNames(runs) {
-  const places = new Map();
-  for (const { data } of runs) for (const site of data.sites) if (!places.has(site.site)) places.set(site.site, site.index);
-  return [...places.keys()].sort((a, b) => places.get(a) - places.get(b));
+  const index = new Map();
+  for (const { data } of runs) for (const site of data.sites) if (!index.has(site.site)) index.set(site.site, site.index);
+  return [...index.keys()].sort((a, b) => index.get(a) - index.get(b));
 }
 
 export function siteOf(data, name) {
   return data.sites.find((site) => site.site === name);
 }
 
-function mostDead(runs, names) {
-  const worst = (name) => Math.max(...runs.map(({ data }) => siteOf(data, name)).map((site) => (site ? (site.dead.at(-1) ?? 0) / site.units : 0)));
-  return [...names].sort((a, b) => worst(b) - worst(a));
+/** The runs that have the site, each with its counts; "" is the whole network. */
+function countsOf(runs, name) {
+  return runs.map((run) => ({ ...run, counts: name ? siteOf(run.data, name) : run.data.total })).filter(({ counts }) => counts);
 }
 
-function shareChart(title, runs, pick, most, isTotal) {
-  const latest = runs.map(({ row, data }) => {
-    const c = pick(data);
-    return c.dead.length ? `${row.run}: ${percent(c.dead.at(-1) / c.units)}` : "";
-  });
-  const first = pick(runs[0].data);
-  const units = new Set(runs.map(({ data }) => pick(data).units));
-  const subtitle = `${[...units].map(whole).join(" or ")} units${isTotal ? ` in all sites of a run` : describeSite(first)}`;
+function fractionChart(name, runs, most) {
+  const title = name || "All units";
+  const latest = runs.map(({ row, counts }) => (counts.dead.length ? `${row.run}: ${percent(counts.dead.at(-1) / counts.units)}` : ""));
+  const units = [...new Set(runs.map(({ counts }) => whole(counts.units)))].join(" or ");
   return chartCard({
     title,
-    subtitle,
-    height: isTotal ? 300 : 220,
-    wide: isTotal,
-    file: isTotal ? "dead_units_total" : `dead_units_${title}`,
-    label: `Share of dead and rare units over epochs, ${title}. Dead at the last epoch: ${latest.join(", ")}.`,
+    subtitle: `${units} units${name ? describeSite(runs[0].counts) : " in all sites of a run"}`,
+    height: name ? 220 : 300,
+    wide: !name,
+    file: `dead_units_${name || "total"}`,
+    label: `Fraction of dead and rare units over epochs, ${title}. Dead at the last epoch: ${latest.join(", ")}.`,
     build: () => ({
-      data: runs.flatMap(({ row, data, look }) => shareTraces(row.run, pick(data), look)),
+      data: runs.flatMap(traces),
       layout: {
-        xaxis: epochAxis(runs.map(({ data }) => pick(data).epochs)),
-        yaxis: { tickformat: ".0%", range: [-0.02 * most, Math.min(1.03, 1.12 * most)], title: { text: "share of units" } },
+        xaxis: epochAxis(runs.map(({ counts }) => counts.epochs)),
+        yaxis: { tickformat: ".0%", range: [-0.02 * most, Math.min(1.03, 1.12 * most)], title: { text: "fraction of units" } },
       },
     }),
     table: () => ({
-      columns: ["run", "site", "epoch", "n", "units", "dead", "dead_share", "rare", "rare_share", "deaths", "revivals"],
-      rows: runs.flatMap(({ row, data }) => {
-        const c = pick(data);
-        return c.epochs.map((epoch, i) => [row.run, isTotal ? "all" : title, epoch + 1, c.n[i], c.units, c.dead[i], c.dead[i] / c.units, c.rare[i], c.rare[i] / c.units, c.deaths[i], c.revivals[i]]);
-      }),
+      columns: ["run", "site", "epoch", "n", "units", "dead", "dead_fraction", "rare", "rare_fraction", "deaths", "revivals"],
+      rows: runs.flatMap(({ row, counts: c }) =>
+        c.epochs.map((epoch, i) => [row.run, name || "all", epoch + 1, c.n[i], c.units, c.dead[i], c.dead[i] / c.units, c.rare[i], c.rare[i] / c.units, c.deaths[i], c.revivals[i]]),
+      ),
     }),
   });
 }
 
 function describeSite(site) {
   const where = site.positions > 1 ? `, ${whole(site.positions)} positions each` : "";
-  const window = site.window === "validation" ? "" : `, measured on ${site.window} images`;
+  const window = site.window === "validation" ? "" : `, measured on ${site.window} examples`;
   return `${where}, ${site.activation}${window}${site.first_layer ? ", first layer: its dead can't come back" : ""}`;
 }
 
-function shareTraces(run, c, look) {
-  const trace = (counts, words, dash, width, opacity) => ({
-    type: "scatter",
-    mode: c.epochs.length > 40 ? "lines" : "lines+markers",
-    name: `${plotlyText(run)}, ${words}`,
-    x: shown(c.epochs),
-    y: counts.map((count) => count / c.units),
-    customdata: counts.map((count, i) => [count, c.units, c.n[i]]),
-    hovertemplate: "%{y:.1%} (%{customdata[0]} of %{customdata[1]}, n = %{customdata[2]})",
-    line: { color: look.colour, width, dash },
-    marker: { color: look.colour, size: words === "dead" ? 6 : 4, symbol: look.symbol },
-    opacity,
-  });
-  return [trace(c.rare, "rare", "dot", 1.5, 0.75), trace(c.dead, "dead", "solid", 2.5, 1)];
+function traces({ row, counts: c, look }) {
+  const trace = (words, dash, width, size, opacity) =>
+    lineOf(c.epochs, c[words].map((count) => count / c.units), look, "%{y:.1%} (%{customdata[0]} of %{customdata[1]}, n = %{customdata[2]})", {
+      name: `${plotlyText(row.run)}, ${words}`,
+      customdata: c[words].map((count, i) => [count, c.units, c.n[i]]),
+      line: { color: look.colour, width, dash },
+      marker: { color: look.colour, size, symbol: look.symbol },
+      opacity,
+    });
+  return [trace("rare", "dot", 1.5, 4, 0.75), trace("dead", "solid", 2.5, 6, 1)];
 }
 
 /** What is not in the charts, so that nothing is silently missed. */
@@ -104,13 +91,4 @@ function coverage(runs) {
   const missed = new Set(runs.flatMap(({ data }) => data.unwatched.map((entry) => `${entry.name} (${entry.reason})`)));
   const sentence = (words, entries) => entries.size > 0 && h("p", { class: "muted" }, words, [...entries].join(", "), ".");
   return [sentence("Can't die, so not counted: ", safe), sentence("Not watched: ", missed)];
-}
-
-function line(dash, words) {
-  return h("span", { class: "key-entry" }, h("span", { class: `key-line ${dash}` }), words);
-}
-
-/** The pills that choose the site of the map. */
-export function sitePicker(names, chosen, choose) {
-  return segmented("Site of the map", names.map((name) => [name, name]), chosen, choose);
 }

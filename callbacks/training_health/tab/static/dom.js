@@ -26,11 +26,11 @@ export function plotlyText(text) {
 
 export const NONE = "–";
 
-export function percent(share, digits = 1) {
-  return isNumber(share) ? `${(100 * share).toFixed(digits)}%` : NONE;
+export function percent(fraction, digits = 1) {
+  return isNumber(fraction) ? `${(100 * fraction).toFixed(digits)}%` : NONE;
 }
 
-/** A difference of shares in percentage points, signed. */
+/** A difference of fractions in percentage points, signed. */
 export function points(difference, digits = 1) {
   if (!isNumber(difference)) return NONE;
   const text = (100 * difference).toFixed(digits);
@@ -51,7 +51,7 @@ export function segmented(label, options, chosen, choose) {
     "div",
     { class: "segmented", role: "group", "aria-label": label },
     options.map(([value, text]) =>
-      h("button", { type: "button", "aria-pressed": String(value === chosen), data: { value }, onclick: () => choose(value) }, text),
+      h("button", { type: "button", id: `${label} ${value}`, "aria-pressed": String(value === chosen), onclick: () => choose(value) }, text),
     ),
   );
 }

@@ -29,7 +29,7 @@ export function emptyState(rows) {
     h(
       "ul",
       {},
-      h("li", {}, h("strong", {}, "Dead units: "), "which neurons fired on none of the validation images, and since when."),
+      h("li", {}, h("strong", {}, "Dead units: "), "which neurons fired on none of the validation examples, and since when."),
       h("li", {}, h("strong", {}, "An honest gap: "), "training and validation accuracy, both in eval mode with the same weights, with an error bar."),
       h("li", {}, h("strong", {}, "Weights in motion: "), "how far one step moves each parameter, and whether any number is no number."),
     ),

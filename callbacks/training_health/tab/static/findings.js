@@ -44,7 +44,7 @@ function findingCard(finding, goTo) {
 
 function alarmsElsewhere(rows, picked, update) {
   const names = new Set(picked.map((row) => row.run));
-  const others = rows.filter((row) => row.state === "ok" && !names.has(row.run) && row.counts.critical + row.counts.warning > 0);
+  const others = rows.filter((row) => row.state === "ok" && !names.has(row.run) && row.alarms > 0);
   if (!others.length) return null;
   const add = () => update({ runs: rows.filter((row) => names.has(row.run) || others.includes(row)).map((row) => row.run) });
   return h(

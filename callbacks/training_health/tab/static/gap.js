@@ -1,100 +1,62 @@
 // Is the gap real: eval-mode training against validation, with the error bar, and the effect of the mode by itself.
 
-import { chartCard, epochAxis, shown } from "./chart.js";
-import { h, isNumber, plotlyText, points } from "./dom.js";
-import { faded, surface } from "./theme.js";
+import { chartCard, epochAxis, lineOf, shown } from "./chart.js";
+import { h, isNumber, plotlyText, points, whole } from "./dom.js";
+import { key, keyBox, keyLine } from "./key.js";
+import { faded, token } from "./theme.js";
 
+// `sign` turns running minus eval-mode into the effect that is drawn
 const METRICS = {
-  accuracy: { running: "running_accuracy", train: "train_eval_accuracy", val: "val_accuracy", gap: "accuracy_gap", se: "accuracy_gap_se", unit: "points", scale: 100, curves: ".0%", hover: ".2%", effect: "mode_effect" },
-  loss: { running: "running_loss", train: "train_eval_loss", val: "val_loss", gap: "loss_gap", se: "loss_gap_se", unit: "loss", scale: 1, curves: "", hover: ".4f", effect: null },
+  accuracy: { gap: "Gap: training minus validation accuracy", effect: "Eval-mode minus running training accuracy", sign: -1, unit: "percentage points", scale: 100, curves: ".0%", hover: ".2%", y: "+.2f", suffix: " points" },
+  loss: { gap: "Gap: validation minus training loss", effect: "Running minus eval-mode training loss", sign: 1, unit: "loss", scale: 1, curves: "", hover: ".4f", y: "+.4f", suffix: "" },
 };
 
 export function gapCharts(runs, metric) {
-  const having = runs.filter(({ data }) => data.gap && data.gap.epochs.length);
+  const having = runs.filter(({ data }) => data.gap.epochs.length).map((run) => ({ ...run, epochs: run.data.gap.epochs, columns: run.data.gap.columns }));
   if (!having.length) return [h("p", { class: "muted" }, "None of the picked runs recorded its gap (TrainValGapMonitor).")];
-  const m = METRICS[metric];
-  const span = range(having.flatMap(({ data }) => [m.running, m.train, m.val].flatMap((name) => data.gap.columns[name])));
+  const sides = [`running_${metric}`, `train_eval_${metric}`, `val_${metric}`];
+  const span = range(having.flatMap(({ columns }) => sides.flatMap((side) => columns[side])));
   return [
-    h("div", { class: "grid halves" }, gapChart(having, metric, m), effectChart(having, metric, m)),
-    h("div", { class: "key" }, key("solid", "training, eval mode"), key("dash", "validation"), key("dot", "training as it ran: dropout on, averaged over the epoch"), h("span", { class: "key-entry" }, h("span", { class: "key-box band" }), "the gap")),
-    h("div", { class: "grid" }, having.map((run) => curvesChart(run, metric, m, span, having.map(({ data }) => data.gap.epochs)))),
+    h("div", { class: "grid halves" }, gapChart(having, metric), effectChart(having, metric)),
+    key(keyLine("solid", "training, eval mode"), keyLine("dash", "validation"), keyLine("dot", "training as it ran: dropout on, averaged over the epoch"), keyBox("color-mix(in srgb, currentcolor 16%, transparent)", "the gap")),
+    h("div", { class: "grid" }, having.map((run) => curvesChart(run, metric, span, having))),
   ];
 }
 
-function gapChart(runs, metric, m) {
-  const last = runs.map(({ row, data }) => `${row.run}: ${points(data.gap.columns.accuracy_gap.at(-1))} points`);
-  return chartCard({
-    title: metric === "accuracy" ? "Gap: training minus validation accuracy" : "Gap: validation minus training loss",
-    subtitle: `Both in eval mode with the same weights; band: ± 2 standard errors (${samples(runs)})`,
-    height: 320,
-    file: `gap_${metric}`,
-    label: `Gap over epochs with its band of two standard errors. Accuracy gap at the last epoch: ${last.join(", ")}.`,
-    build: () => ({
-      data: runs.flatMap(({ row, data, look }) => gapTraces(row.run, data.gap, look, m)),
-      layout: { xaxis: epochAxis(runs.map(({ data }) => data.gap.epochs)), yaxis: { title: { text: m.unit === "points" ? "percentage points" : "loss" }, zeroline: true, zerolinewidth: 1.5 } },
-    }),
-    table: () => gapTable(runs),
+/** What both differences share: an axis around zero, all runs, one table. */
+function differenceChart(runs, metric, more, tracesOf) {
+  const yaxis = { title: { text: METRICS[metric].unit }, zeroline: true, zerolinewidth: 1.5 };
+  const build = () => ({ data: runs.flatMap(tracesOf), layout: { xaxis: axis(runs), yaxis } });
+  return chartCard({ ...more, height: 320, build, table: () => gapTable(runs) });
+}
+
+function gapChart(runs, metric) {
+  const { gap: title, scale, y, suffix } = METRICS[metric];
+  const last = runs.map(({ row, columns }) => `${row.run}: ${points(columns.accuracy_gap.at(-1))} points`);
+  const subtitle = `Both in eval mode with the same weights; band: ± 2 standard errors (${samples(runs)})`;
+  const label = `Gap over epochs with its band of two standard errors. Accuracy gap at the last epoch: ${last.join(", ")}.`;
+  return differenceChart(runs, metric, { title, subtitle, file: `gap_${metric}`, label }, ({ row, epochs, columns, look }) => {
+    const gap = columns[`${metric}_gap`].map((g) => times(scale, g));
+    const noise = columns[`${metric}_gap_se`].map((se) => times(2 * scale, se));
+    const edge = (sign) => ({ type: "scatter", mode: "lines", x: shown(epochs), y: gap.map((g, i) => plus(g, times(sign, noise[i]))), line: { width: 0 }, hoverinfo: "skip", showlegend: false, name: "" });
+    const hover = `%{y:${y}} ± %{customdata:${y.slice(1)}}${suffix}`;
+    return [edge(-1), { ...edge(1), fill: "tonexty", fillcolor: faded(look.colour, 0.16) }, lineOf(epochs, gap, look, hover, { name: plotlyText(row.run), customdata: noise })];
   });
 }
 
-function gapTraces(run, gap, look, m) {
-  const x = shown(gap.epochs);
-  const at = (sign) => gap.columns[m.gap].map((g, i) => (isNumber(g) && isNumber(gap.columns[m.se][i]) ? m.scale * (g + sign * 2 * gap.columns[m.se][i]) : null));
-  const edge = { type: "scatter", mode: "lines", x, line: { width: 0 }, hoverinfo: "skip", showlegend: false, name: "" };
-  return [
-    { ...edge, y: at(-1) },
-    { ...edge, y: at(+1), fill: "tonexty", fillcolor: faded(look.colour, 0.16) },
-    {
-      type: "scatter",
-      mode: x.length > 40 ? "lines" : "lines+markers",
-      name: plotlyText(run),
-      x,
-      y: gap.columns[m.gap].map((g) => (isNumber(g) ? m.scale * g : null)),
-      customdata: gap.columns[m.se].map((se) => (isNumber(se) ? 2 * m.scale * se : null)),
-      hovertemplate: m.unit === "points" ? "%{y:+.2f} ± %{customdata:.2f} points" : "%{y:+.4f} ± %{customdata:.4f}",
-      line: { color: look.colour, width: 2.5 },
-      marker: { color: look.colour, size: 6, symbol: look.symbol },
-    },
-  ];
-}
-
-function effectChart(runs, metric, m) {
-  const effect = ({ gap }) => (m.effect ? gap.columns[m.effect] : gap.columns[m.running].map((r, i) => (isNumber(r) && isNumber(gap.columns[m.train][i]) ? r - gap.columns[m.train][i] : null)));
-  return chartCard({
-    title: "Mode effect: what the running curve hides",
-    subtitle: metric === "accuracy" ? "Eval-mode minus running training accuracy: dropout, augmentation, averaging over the epoch. Not overfitting" : "Running minus eval-mode training loss: dropout, augmentation, averaging over the epoch. Not overfitting",
-    height: 320,
-    file: `mode_effect_${metric}`,
-    build: () => ({
-      data: runs.map(({ row, data, look }) => ({
-        type: "scatter",
-        mode: data.gap.epochs.length > 40 ? "lines" : "lines+markers",
-        name: plotlyText(row.run),
-        x: shown(data.gap.epochs),
-        y: effect(data).map((e) => (isNumber(e) ? m.scale * e : null)),
-        hovertemplate: m.unit === "points" ? "%{y:+.2f} points" : "%{y:+.4f}",
-        line: { color: look.colour, width: 2.5 },
-        marker: { color: look.colour, size: 6, symbol: look.symbol },
-      })),
-      layout: { xaxis: epochAxis(runs.map(({ data }) => data.gap.epochs)), yaxis: { title: { text: m.unit === "points" ? "percentage points" : "loss" }, zeroline: true, zerolinewidth: 1.5 } },
-    }),
-    table: () => gapTable(runs),
+function effectChart(runs, metric) {
+  const { effect, sign, scale, y, suffix } = METRICS[metric];
+  const subtitle = `${effect}: dropout, augmentation, averaging over the epoch. Not overfitting`;
+  return differenceChart(runs, metric, { title: "Mode effect: what the running curve hides", subtitle, file: `mode_effect_${metric}` }, ({ row, epochs, columns, look }) => {
+    const difference = columns[`running_${metric}`].map((running, i) => times(sign * scale, plus(running, times(-1, columns[`train_eval_${metric}`][i]))));
+    return [lineOf(epochs, difference, look, `%{y:${y}}${suffix}`, { name: plotlyText(row.run) })];
   });
 }
 
-function curvesChart({ row, data, look }, metric, m, span, epochSets) {
-  const { epochs, columns } = data.gap;
-  const x = shown(epochs);
-  const trace = (name, words, dash, width, more = {}) => ({
-    type: "scatter",
-    mode: "lines",
-    name: words,
-    x,
-    y: columns[name],
-    hovertemplate: `%{y:${m.hover}}`,
-    line: { color: look.colour, width, dash },
-    ...more,
-  });
+function curvesChart(run, metric, span, runs) {
+  const { row, epochs, columns, look } = run;
+  const { curves, hover } = METRICS[metric];
+  const trace = (side, name, line, more = {}) => lineOf(epochs, columns[`${side}_${metric}`], look, `%{y:${hover}}`, { mode: "lines", name, line: { color: look.colour, ...line }, ...more });
   return chartCard({
     title: row.run,
     subtitle: metric === "accuracy" ? "Accuracy" : "Loss",
@@ -104,28 +66,34 @@ function curvesChart({ row, data, look }, metric, m, span, epochSets) {
     label: `${metric} of ${row.run} over epochs: training in eval mode, validation, and running training ${metric}.`,
     build: () => ({
       data: [
-        trace(m.val, "validation", "dash", 2),
-        trace(m.train, "training, eval mode", "solid", 2.5, { fill: "tonexty", fillcolor: faded(look.colour, 0.13) }),
-        trace(m.running, "training, running", "dot", 2, { line: { color: surface().muted, width: 2, dash: "dot" } }),
+        trace("val", "validation", { width: 2, dash: "dash" }),
+        trace("train_eval", "training, eval mode", { width: 2.5 }, { fill: "tonexty", fillcolor: faded(look.colour, 0.13) }),
+        trace("running", "training, running", { color: token("muted"), width: 2, dash: "dot" }),
       ],
-      layout: { xaxis: epochAxis(epochSets), yaxis: { tickformat: m.curves, range: span } },
+      layout: { xaxis: axis(runs), yaxis: { tickformat: curves, range: span } },
     }),
-    table: () => gapTable([{ row, data }]),
+    table: () => gapTable([run]),
   });
 }
 
 function gapTable(runs) {
-  const names = Object.keys(runs[0].data.gap.columns);
+  const names = Object.keys(runs[0].columns);
   return {
     columns: ["run", "epoch", ...names],
-    rows: runs.flatMap(({ row, data }) => data.gap.epochs.map((epoch, i) => [row.run, epoch + 1, ...names.map((name) => data.gap.columns[name][i])])),
+    rows: runs.flatMap(({ row, epochs, columns }) => epochs.map((epoch, i) => [row.run, epoch + 1, ...names.map((name) => columns[name][i])])),
   };
 }
 
 function samples(runs) {
-  const texts = new Set(runs.map(({ data: { gap } }) => (gap.n_train && gap.n_val ? `${gap.n_train.toLocaleString("en-US")} training and ${gap.n_val.toLocaleString("en-US")} validation images` : "n unknown")));
-  return [...texts].join("; ");
+  const texts = runs.map(({ data: { gap } }) => (gap.n_train && gap.n_val ? `${whole(gap.n_train)} training and ${whole(gap.n_val)} validation examples` : "n unknown"));
+  return [...new Set(texts)].join("; ");
 }
+
+const axis = (runs) => epochAxis(runs.map(({ epochs }) => epochs));
+
+// null, which is unknown, stays null
+const times = (factor, value) => (isNumber(value) ? factor * value : null);
+const plus = (a, b) => (isNumber(a) && isNumber(b) ? a + b : null);
 
 /** A range shared by all panels, with a little air; undefined lets Plotly choose. */
 function range(values) {
@@ -134,8 +102,4 @@ function range(values) {
   const [low, high] = [Math.min(...known), Math.max(...known)];
   const air = Math.max(0.04 * (high - low), 1e-4);
   return [low - air, high + air];
-}
-
-function key(dash, words) {
-  return h("span", { class: "key-entry" }, h("span", { class: `key-line ${dash}` }), words);
 }

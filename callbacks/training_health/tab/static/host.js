@@ -14,6 +14,7 @@ function hostWindow() {
 }
 
 const host = hostWindow();
+const outer = host ?? window; // whose address bar the reader sees
 
 /** Calls back whenever TensorBoard has read its logs again: by its reload button or by itself. */
 export function onReload(refetch) {
@@ -25,7 +26,7 @@ export function onReload(refetch) {
     channel.port1.postMessage(JSON.stringify({ type: message.type, id: message.id, payload: null, error: null, isReply: true }));
     if (message.type === "experimental.DataReloaded") refetch();
   };
-  window.parent.postMessage("experimental.bootstrap", window.location.origin, [channel.port2]);
+  host.postMessage("experimental.bootstrap", window.location.origin, [channel.port2]);
 }
 
 /** Calls back with true for dark, now and at each change. */
@@ -43,44 +44,31 @@ export function onTheme(apply) {
 }
 
 // TensorBoard's address is #<tab>&key=value...; ours is #view=...
-const key = host ? `p.${PLUGIN}.view` : "view";
+const KEY = host ? `p.${PLUGIN}.view` : "view";
 
-/** The state in the address bar, so that a link brings back what its sender saw; null if there is none. */
+/** What the address bar says after #; null while another of TensorBoard's tabs is shown. */
+function parameters() {
+  const hash = outer.location.hash.slice(1);
+  if (!host) return new URLSearchParams(hash);
+  return hash === PLUGIN || hash.startsWith(`${PLUGIN}&`) ? new URLSearchParams(hash.slice(PLUGIN.length)) : null;
+}
+
+/** The state in the address bar as JSON, so that a link brings back what its sender saw; null if there is none. */
 export function readAddress() {
-  const hash = (host ?? window).location.hash.slice(1);
-  if (host && !isOurs(hash)) return null;
-  const text = new URLSearchParams(host ? hash.slice(PLUGIN.length) : hash).get(key);
-  return parse(text);
+  return parameters()?.get(KEY) ?? null;
 }
 
 /** Puts the state into the address bar without a navigation, if our tab is the one that is shown. */
 export function writeAddress(state) {
-  const target = host ?? window;
-  const hash = target.location.hash.slice(1);
-  if (host && !isOurs(hash)) return;
-  const parameters = new URLSearchParams(host ? hash.slice(PLUGIN.length) : hash);
-  parameters.set(key, JSON.stringify(state));
-  const url = new URL(target.location.href);
-  url.hash = host ? `${PLUGIN}&${parameters}` : String(parameters);
-  target.history.replaceState(target.history.state, "", url);
+  const all = parameters();
+  if (!all) return;
+  all.set(KEY, state);
+  const url = new URL(outer.location.href);
+  url.hash = host ? `${PLUGIN}&${all}` : String(all);
+  outer.history.replaceState(outer.history.state, "", url);
 }
 
 /** Calls back when someone pastes or walks back to another address of our tab. */
 export function onAddress(changed) {
-  const target = host ?? window;
-  target.addEventListener("hashchange", () => {
-    if (!host || isOurs(target.location.hash.slice(1))) changed();
-  });
-}
-
-function isOurs(hash) {
-  return hash === PLUGIN || hash.startsWith(`${PLUGIN}&`);
-}
-
-function parse(text) {
-  try {
-    return text ? JSON.parse(text) : null;
-  } catch {
-    return null;
-  }
+  outer.addEventListener("hashchange", () => parameters() && changed());
 }

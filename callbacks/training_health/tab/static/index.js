@@ -2,7 +2,7 @@
 
 import { isReport, source } from "./api.js";
 import { dispose, setPlotlyVersion } from "./chart.js";
-import { deadUnitsCharts, siteNames, siteOf, sitePicker } from "./dead_units.js";
+import { deadUnitsCharts, siteNames, siteOf } from "./dead_units.js";
 import { h, segmented } from "./dom.js";
 import { emptyState } from "./empty.js";
 import { findingsSection } from "./findings.js";
@@ -10,7 +10,7 @@ import { gapCharts } from "./gap.js";
 import { onAddress, onReload, onTheme } from "./host.js";
 import { overviewTable } from "./overview.js";
 import { loadState, pickedRows, saveState } from "./state.js";
-import { runLooks, theme } from "./theme.js";
+import { isDark, runLooks, setDark } from "./theme.js";
 import { mapKey, unitMap } from "./unit_map.js";
 import { weightCharts } from "./weights.js";
 
@@ -20,8 +20,8 @@ const FIRST_PAINT = "training-health-table"; // a mark in the browser's timeline
 const SECTIONS = [
   ["glance", "Runs at a glance", "One row per run. Tick the runs to compare; their colours are the same in every chart, and the address in your browser is a link to what you see."],
   ["findings", "Findings", "What the numbers say, checked against published rules. An alarm names its evidence, its rule and what to try."],
-  ["units", "Which neurons are dead", "A unit is one channel of a convolution or one feature of a dense layer. Dead: it fired on none of the n images of the window, at any position. Rare: it fired, but on less than 1%. That many outputs are zero (sparsity) is normal for a ReLU and is neither."],
-  ["gap", "Is the gap real", "Training accuracy as it is usually shown is measured with dropout on, while the weights still change. Here both sides are measured in eval mode with the same weights, on as many training as validation images. A gap inside its band is noise."],
+  ["units", "Which neurons are dead", "A unit is one channel of a convolution or one feature of a dense layer. Dead: it fired on none of the n examples of the window, at any position. Rare: it fired, but on less than 1%. That many outputs are zero (sparsity) is normal for a ReLU and is neither."],
+  ["gap", "Is the gap real", "Training accuracy as it is usually shown is measured with dropout on, while the weights still change. Here both sides are measured in eval mode with the same weights, on as many training as validation examples. A gap inside its band is noise."],
   ["weights", "How the weights move", "Update ratio: the norm of one optimiser step's change over the norm of the weights, for the last step of each epoch. Around 1e-3 is healthy; far above, the weights are thrown about; far below, they hardly learn."],
 ];
 
@@ -33,13 +33,9 @@ let round = 0; // of rendering: an older one that is still waiting for data give
 /** Entry point: TensorBoard calls it, a report calls it at its end. */
 export async function render() {
   document.documentElement.lang = "en";
-  if (!isReport) document.head.append(h("link", { rel: "stylesheet", href: "./static/style.css" }));
+  if (!isReport) await stylesheet();
   document.body.replaceChildren(...skeleton());
-  onTheme((dark) => {
-    theme.dark = dark;
-    document.documentElement.dataset.theme = dark ? "dark" : "light";
-    if (overview) renderAll();
-  });
+  onTheme(showTheme);
   onReload(refetch);
   onAddress(() => {
     state = loadState();
@@ -48,13 +44,23 @@ export async function render() {
   await refetch();
 }
 
+/** Waits for it: the charts take their colours from there. */
+function stylesheet() {
+  return new Promise((done) => document.head.append(h("link", { rel: "stylesheet", href: "./static/style.css", onload: done, onerror: done })));
+}
+
+function showTheme(dark) {
+  setDark(dark);
+  if (overview) renderAll();
+}
+
 async function refetch() {
   try {
     const fetched = await source.overview();
     const answer = JSON.stringify(fetched);
     notify("");
-    if (answer === shown) return; // charts keep their zoom, the page its place
-    fetched.runs.forEach((row, place) => (row.place = place));
+    if (answer === shown) return; // charts keep their zoom, the page its scroll position
+    fetched.runs.forEach((row, rank) => (row.rank = rank));
     setPlotlyVersion(fetched.plotly);
     [overview, shown] = [fetched, answer];
     await renderAll();
@@ -79,12 +85,11 @@ function context() {
 async function renderAll() {
   const mine = ++round;
   const view = context();
-  const watched = view.rows.some((row) => row.state === "ok" || row.state === "refused");
-  document.getElementById("main").hidden = !watched;
+  const watched = view.rows.some((row) => row.state === "ok" || row.state === "newer_format");
   const blank = document.getElementById("blank");
+  for (const id of ["main", "bar"]) document.getElementById(id).hidden = !watched;
   blank.hidden = watched;
   blank.replaceChildren(...(watched ? [] : [emptyState(view.rows)]));
-  document.getElementById("bar").hidden = !watched;
   if (watched) {
     renderTable(view);
     renderChips(view);
@@ -95,32 +100,24 @@ async function renderAll() {
 }
 
 function renderTable(view) {
-  const focused = document.activeElement;
-  const again = focused?.dataset.pick ? `[data-pick="${CSS.escape(focused.dataset.pick)}"]` : focused?.dataset.sort ? `[data-sort="${focused.dataset.sort}"]` : focused?.id ? `#${CSS.escape(focused.id)}` : "";
   const scrolled = document.querySelector(".overview")?.scrollTop ?? 0;
   fill("glance", [overviewTable(view)]);
-  if (!performance.getEntriesByName(FIRST_PAINT).length) performance.mark(FIRST_PAINT);
   document.querySelector(".overview").scrollTop = scrolled;
-  if (again && !focused.isConnected) {
-    const target = document.querySelector(`#glance ${again}`);
-    target?.focus({ preventScroll: true });
-    if (target?.type === "search") target.setSelectionRange(target.value.length, target.value.length);
-  }
+  if (!performance.getEntriesByName(FIRST_PAINT).length) performance.mark(FIRST_PAINT);
 }
 
 function renderChips({ picked, looks }) {
   const without = (run) => picked.map((row) => row.run).filter((name) => name !== run);
-  document.getElementById("chips").replaceChildren(
-    ...picked.map((row) =>
-      h(
-        "span",
-        { class: "chip", title: row.run },
-        h("span", { class: "swatch", style: { background: looks.get(row.run).colour } }),
-        h("span", { class: "chip-name" }, row.run),
-        h("button", { type: "button", "aria-label": `Stop comparing ${row.run}`, onclick: () => update({ runs: without(row.run) }) }, "×"),
-      ),
+  const chips = picked.map(({ run }) =>
+    h(
+      "span",
+      { class: "chip", title: run },
+      h("span", { class: "swatch", style: { background: looks.get(run).colour } }),
+      h("span", { class: "chip-name" }, run),
+      h("button", { type: "button", "aria-label": `Stop comparing ${run}`, onclick: () => update({ runs: without(run) }) }, "×"),
     ),
   );
+  document.getElementById("chips").replaceChildren(...chips);
 }
 
 async function renderCharts(view, mine) {
@@ -150,11 +147,11 @@ function mapHeader(names, site) {
     "div",
     { class: "map-header" },
     h("h3", {}, "Every unit, every epoch"),
-    h("p", { class: "lede" }, "One row per unit, one column per epoch. A unit that fired on none of n images fires, with 95% confidence, on at most 3/n of all images: dead is a statement about the window."),
+    h("p", { class: "lede" }, "One row per unit, one column per epoch. A unit that fired on none of n examples fires, with 95% confidence, on at most 3/n of all examples: dead is a statement about the window."),
     h(
       "div",
       { class: "controls" },
-      sitePicker(names, site, (chosen) => update({ site: chosen })),
+      segmented("Site of the map", names.map((name) => [name, name]), site, (chosen) => update({ site: chosen })),
       segmented("Order of the units", [["death", "Sorted by death"], ["index", "By index"]], state.order, (order) => update({ order })),
     ),
     mapKey(),
@@ -182,7 +179,7 @@ function goTo(section, site = "") {
 
 function skeleton() {
   const nav = SECTIONS.map(([id, title]) => h("button", { type: "button", class: "nav", onclick: () => goTo(id) }, title));
-  const toggle = isReport && h("button", { type: "button", class: "quiet", onclick: toggleTheme }, "Light / dark");
+  const toggle = isReport && h("button", { type: "button", class: "quiet", onclick: () => showTheme(!isDark()) }, "Light / dark");
   return [
     h("div", { id: "bar", hidden: true }, h("div", { class: "bar-row" }, h("h1", {}, "Training Health"), h("nav", { "aria-label": "Sections" }, nav), toggle), h("div", { id: "chips", "aria-label": "Picked runs" })),
     h("div", { id: "notice", role: "alert", hidden: true }),
@@ -191,16 +188,16 @@ function skeleton() {
   ];
 }
 
-function toggleTheme() {
-  theme.dark = !theme.dark;
-  document.documentElement.dataset.theme = theme.dark ? "dark" : "light";
-  renderAll();
-}
-
+/** Puts new children into a section; the control that had the focus, known by its id, has it again. */
 function fill(id, children) {
   const content = document.querySelector(`#${id} > .content`);
+  const focused = content.contains(document.activeElement) ? document.activeElement.id : "";
   dispose(content);
   content.replaceChildren(...children.flat(Infinity).filter(Boolean));
+  const target = focused && document.getElementById(focused);
+  if (!target) return;
+  target.focus({ preventScroll: true });
+  if (target.type === "search") target.setSelectionRange(target.value.length, target.value.length);
 }
 
 function notify(message) {

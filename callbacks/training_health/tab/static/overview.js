@@ -7,30 +7,26 @@ const VERDICT_MARKS = { critical: "✕", warning: "!", notice: "i", healthy: "�
 const SEVERITY_ORDER = ["critical", "warning", "notice", "healthy", "unknown"];
 
 const COLUMNS = [
-  { key: "run", title: "Run", value: (row) => row.place, cell: runCell },
+  { key: "run", title: "Run", value: (row) => row.rank, cell: runCell },
   { key: "variant", title: "Variant", value: (row) => row.variant, cell: variantCell },
   { key: "dataset", title: "Dataset", value: (row) => row.dataset, cell: (row) => row.dataset || NONE },
   { key: "seed", title: "Seed", number: true, value: (row) => row.seed, cell: (row) => (isNumber(row.seed) ? String(row.seed) : NONE) },
   { key: "epochs", title: "Epochs", number: true, value: (row) => row.epochs, cell: epochsCell, help: "Epochs done, of those planned" },
-  { key: "dead", title: "Dead units", number: true, value: (row) => row.dead_share, cell: deadCell, help: "Units that fired on none of the n images of the last epoch's window" },
+  { key: "dead", title: "Dead units", number: true, value: (row) => row.dead_fraction, cell: deadCell, help: "Units that fired on none of the n examples of the last epoch's window" },
   { key: "gap", title: "Gap ± SE", number: true, value: (row) => row.gap, cell: gapCell, help: "Training minus validation accuracy in eval mode, percentage points ± standard error" },
   { key: "val", title: "Val. accuracy", number: true, value: (row) => row.val_accuracy, cell: (row) => percent(row.val_accuracy, 2), help: "At the last epoch" },
   { key: "test", title: "Test accuracy", number: true, value: (row) => row.test_accuracy, cell: (row) => percent(row.test_accuracy, 2), help: "Of the best checkpoint, measured once at the end" },
   { key: "verdict", title: "Verdict", value: (row) => SEVERITY_ORDER.indexOf(row.verdict.level), cell: (row) => verdictPill(row) },
 ];
 
-/** `view`: {rows, picked, looks, state, update(changes)}. */
+/** `view`: {rows, leftOut, picked, looks, state, update(changes)}. */
 export function overviewTable({ rows, leftOut, picked, looks, state, update }) {
   const pickedNames = new Set(picked.map((row) => row.run));
-  const setPicks = (names) => update({ runs: rows.filter((row) => names.has(row.run)).map((row) => row.run) });
+  const pickThose = (wanted) => update({ runs: rows.filter(wanted).map((row) => row.run) });
+  const pick = (run, checked) => pickThose((row) => (row.run === run ? checked : pickedNames.has(row.run)));
   const shown = sorted(rows.filter((row) => matches(row, state.filter)), state);
-  const body = shown.map((row) => tableRow(row, pickedNames, looks, (checked) => {
-    const names = new Set(pickedNames);
-    if (checked) names.add(row.run);
-    else names.delete(row.run);
-    setPicks(names);
-  }));
-  const button = (text, names) => h("button", { type: "button", class: "quiet", onclick: () => setPicks(names()) }, text);
+  const button = (text, wanted) => h("button", { type: "button", class: "quiet", onclick: () => pickThose(wanted) }, text);
+  const head = h("tr", {}, h("th", { class: "pick" }, h("span", { class: "visually-hidden" }, "Picked")), COLUMNS.map((column) => header(column, state, update)));
   return h(
     "div",
     { class: "card wide" },
@@ -45,14 +41,14 @@ export function overviewTable({ rows, leftOut, picked, looks, state, update }) {
         value: state.filter,
         oninput: (event) => update({ filter: event.target.value }),
       }),
-      button("Pick all shown", () => new Set(shown.filter((row) => row.state === "ok").map((row) => row.run))),
-      button("Pick none", () => new Set()),
+      button("Pick all shown", (row) => row.state === "ok" && shown.includes(row)),
+      button("Pick none", () => false),
       h("span", { class: "muted push" }, `${pickedNames.size} of ${rows.length} runs picked${pickedNames.size >= MOST_PICKED ? ", the most that are compared" : ""}`),
     ),
     h(
       "div",
       { class: "scroll overview", tabindex: "0", role: "region", "aria-label": "Runs at a glance" },
-      h("table", { id: "runs" }, h("thead", {}, h("tr", {}, h("th", { class: "pick" }, h("span", { class: "visually-hidden" }, "Picked")), COLUMNS.map((column) => header(column, state, update)))), h("tbody", {}, body)),
+      h("table", { id: "runs" }, h("thead", {}, head), h("tbody", {}, shown.map((row) => tableRow(row, pickedNames, looks, pick)))),
     ),
     leftOut > 0 && h("p", { class: "muted" }, `${leftOut} older runs are left out. Point --logdir at fewer of them to see the rest.`),
   );
@@ -61,33 +57,31 @@ export function overviewTable({ rows, leftOut, picked, looks, state, update }) {
 function header(column, state, update) {
   const active = state.sort === column.key;
   const direction = active ? (state.descending ? "descending" : "ascending") : "none";
+  const sort = () => update({ sort: column.key, descending: active ? !state.descending : column.number === true });
   return h(
     "th",
     { scope: "col", "aria-sort": direction, class: column.number ? "number" : "" },
     h(
       "button",
-      { type: "button", class: "sort", title: column.help ?? `Sort by ${column.title}`, data: { sort: column.key }, onclick: () => update({ sort: column.key, descending: active ? !state.descending : column.number === true }) },
+      { type: "button", class: "sort", id: `sort ${column.key}`, title: column.help ?? `Sort by ${column.title}`, data: { sort: column.key }, onclick: sort },
       column.title,
-      h("span", { class: "arrow", "aria-hidden": "true" }, active ? (state.descending ? "▾" : "▴") : ""),
+      h("span", { class: "arrow", "aria-hidden": "true" }, { ascending: "▴", descending: "▾", none: "" }[direction]),
     ),
   );
 }
 
 function tableRow(row, pickedNames, looks, pick) {
   const drawable = row.state === "ok";
-  const box = h("input", { type: "checkbox", "aria-label": `Compare ${row.run}`, checked: pickedNames.has(row.run), disabled: !drawable, data: { pick: row.run }, onchange: (event) => pick(event.target.checked) });
+  const checked = pickedNames.has(row.run);
+  const box = h("input", { type: "checkbox", id: `pick ${row.run}`, "aria-label": `Compare ${row.run}`, checked, disabled: !drawable, data: { pick: row.run }, onchange: (event) => pick(row.run, event.target.checked) });
   const swatch = h("span", { class: "swatch", style: { background: looks.get(row.run)?.colour ?? "transparent" } });
   if (!drawable) {
-    const why = { no_monitors: "No monitors: this run logged no training-health records.", unreadable: row.message }[row.state] ?? row.message;
+    const why = row.state === "no_monitors" ? "No monitors: this run logged no training-health records." : row.message;
     const measured = isNumber(row.val_accuracy) ? ` Validation accuracy ${percent(row.val_accuracy, 2)}.` : "";
     return h("tr", { class: "silent", data: { run: row.run } }, h("td", { class: "pick" }, box), h("td", { class: "run" }, row.run), h("td", { colspan: COLUMNS.length - 1 }, why + measured));
   }
-  return h(
-    "tr",
-    { data: { run: row.run }, class: pickedNames.has(row.run) ? "picked" : "" },
-    h("td", { class: "pick" }, box, swatch),
-    COLUMNS.map((column) => h("td", { class: [column.number ? "number" : "", column.key].join(" ").trim() }, column.cell(row))),
-  );
+  const cells = COLUMNS.map((column) => h("td", { class: `${column.key}${column.number ? " number" : ""}` }, column.cell(row)));
+  return h("tr", { data: { run: row.run } }, h("td", { class: "pick" }, box, swatch), cells);
 }
 
 function runCell(row) {
@@ -107,12 +101,12 @@ function epochsCell(row) {
 }
 
 function deadCell(row) {
-  if (!isNumber(row.dead_share)) return NONE;
+  if (!isNumber(row.dead_fraction)) return NONE;
   return h(
     "span",
-    { class: "bar-cell", title: `${whole(row.dead)} of ${whole(row.units)} units, on ${whole(row.n)} images` },
-    h("span", { class: "bar", "aria-hidden": "true" }, h("span", { style: { width: `${Math.min(100, 100 * row.dead_share)}%` } })),
-    percent(row.dead_share),
+    { class: "bar-cell", title: `${whole(row.dead)} of ${whole(row.units)} units, on ${whole(row.n)} examples` },
+    h("span", { class: "bar", "aria-hidden": "true" }, h("span", { style: { width: `${Math.min(100, 100 * row.dead_fraction)}%` } })),
+    percent(row.dead_fraction),
   );
 }
 
@@ -131,14 +125,14 @@ function matches(row, filter) {
   return !wanted || [row.run, row.variant, row.dataset, row.verdict.words].some((text) => text.toLowerCase().includes(wanted));
 }
 
-/** Rows by the chosen column; rows without a value come last either way, equal ones keep their natural order. */
+/** Rows by the chosen column; rows without a value come last either way, equal ones keep their natural order (a sort is stable). */
 function sorted(rows, state) {
   const column = COLUMNS.find((c) => c.key === state.sort) ?? COLUMNS[0];
   const known = (row) => row.state === "ok" && column.value(row) !== null && column.value(row) !== "";
   const sign = state.descending ? -1 : 1;
   return [...rows].sort((a, b) => {
-    if (!known(a) || !known(b)) return Number(known(b)) - Number(known(a)) || a.place - b.place;
+    if (!known(a) || !known(b)) return Number(known(b)) - Number(known(a));
     const [x, y] = [column.value(a), column.value(b)];
-    return sign * (x < y ? -1 : x > y ? 1 : 0) || a.place - b.place;
+    return sign * (x < y ? -1 : x > y ? 1 : 0);
   });
 }

@@ -11,14 +11,14 @@ const CHOICES = { order: ["death", "index"], metric: ["accuracy", "loss"] };
 
 /** The state from the address, else from the last visit, else the defaults; anything malformed is dropped. */
 export function loadState() {
-  return clean(readAddress() ?? readStored() ?? {});
+  return clean(parse(readAddress) ?? parse(() => localStorage.getItem(STORED)) ?? {});
 }
 
-export function saveState(state) {
-  const { filter: _, ...kept } = state;
-  writeAddress(kept);
+export function saveState({ filter: _, ...kept }) {
+  const text = JSON.stringify(kept);
+  writeAddress(text);
   try {
-    localStorage.setItem(STORED, JSON.stringify(kept));
+    localStorage.setItem(STORED, text);
   } catch {
     // storage may be full or forbidden: the address bar still has it
   }
@@ -41,10 +41,10 @@ function clean(raw) {
   return state;
 }
 
-function readStored() {
+function parse(read) {
   try {
-    return JSON.parse(localStorage.getItem(STORED));
+    return JSON.parse(read());
   } catch {
-    return null;
+    return null; // not JSON, or storage is forbidden
   }
 }

@@ -6,11 +6,6 @@ const RUNS = {
 };
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross"];
 
-const SURFACES = {
-  light: { text: "#1b2430", muted: "#5c6773", grid: "#e8ebef", zero: "#9aa4af", paper: "#ffffff", hover: "#ffffff", missing: "#c4cad1" },
-  dark: { text: "#eef1f5", muted: "#a9b2bd", grid: "#3a3f46", zero: "#7b8591", paper: "#26292e", hover: "#33373d", missing: "#6b727b" },
-};
-
 // activity, low to high: even perceptual steps (seaborn's "mako" reversed), so that quiet units stand out in both themes
 const MAKO = ["#DEF5E5", "#96DDB5", "#4BC1AD", "#359FAA", "#357BA2", "#3E5590", "#3A2F62", "#21141F"];
 // update ratio: slow is blue, the reference 1e-3 neutral, fast is brown (ColorBrewer's BrBG and RdBu ends)
@@ -19,46 +14,32 @@ const RATIO = {
   dark: ["#9ecae1", "#4f9bd0", "#2a5f93", "#3c3f44", "#8a5a1c", "#c98d3c", "#f3d79b"],
 };
 
-export const theme = { dark: false };
+export const isDark = () => document.documentElement.dataset.theme === "dark";
 
-export function surface() {
-  return SURFACES[theme.dark ? "dark" : "light"];
+export function setDark(dark) {
+  document.documentElement.dataset.theme = dark ? "dark" : "light";
 }
 
-/** Exactly zero: dead. Set apart from every blue-green of the activity scale, for any eye. */
-export const dead = () => (theme.dark ? "#ff8a3d" : "#D55E00");
-/** NaN and infinite. */
-export const alarm = () => (theme.dark ? "#ff4f9e" : "#d5006d");
-/** An update of exactly zero. */
-export const still = () => (theme.dark ? "#ffffff" : "#000000");
+/** A token of style.css in the present theme, for charts: what the page and its charts share has one home. */
+export const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-export function activityScale() {
-  // the darkest end is cut off where it would melt into the page
-  const colours = theme.dark ? MAKO.slice(0, 7) : MAKO;
-  return colours.map((colour, i) => [i / (colours.length - 1), colour]);
-}
+/** Colour scales for Plotly. The darkest end of activity is cut off where it would melt into the page. */
+export const activityScale = () => evenly(isDark() ? MAKO.slice(0, 7) : MAKO);
+export const ratioScale = () => evenly(RATIO[isDark() ? "dark" : "light"]);
 
-export function ratioScale() {
-  const colours = RATIO[theme.dark ? "dark" : "light"];
-  return colours.map((colour, i) => [i / (colours.length - 1), colour]);
-}
-
-/** A CSS gradient of a Plotly colour scale. */
-export function gradient(scale) {
-  return `linear-gradient(to right, ${scale.map(([at, colour]) => `${colour} ${100 * at}%`).join(", ")})`;
-}
+const evenly = (colours) => colours.map((colour, i) => [i / (colours.length - 1), colour]);
 
 /**
- * A look for each picked run that is the same in every chart: a run's preferred colour depends on its place among all
+ * A look for each picked run that is the same in every chart: a run's preferred colour depends on its rank among all
  * runs, so it survives the picking of others; a taken colour gives way to the next free one.
  */
 export function runLooks(allRows, picked) {
-  const palette = RUNS[theme.dark ? "dark" : "light"];
-  const place = new Map(allRows.filter((row) => row.state === "ok").map((row, i) => [row.run, i]));
+  const palette = RUNS[isDark() ? "dark" : "light"];
+  const rank = new Map(allRows.filter((row) => row.state === "ok").map((row, i) => [row.run, i]));
   const uses = palette.map(() => 0);
   const looks = new Map();
   for (const row of picked) {
-    let slot = place.get(row.run) % palette.length;
+    let slot = rank.get(row.run) % palette.length;
     const least = Math.min(...uses);
     while (uses[slot] > least) slot = (slot + 1) % palette.length;
     looks.set(row.run, { colour: palette[slot], symbol: SYMBOLS[uses[slot] % SYMBOLS.length] });
@@ -72,28 +53,29 @@ export function faded(colour, opacity) {
   return `rgba(${r},${g},${b},${opacity})`;
 }
 
-/** Layout that every chart shares. */
-export function baseLayout() {
-  const s = surface();
+/** What every chart looks like where its own layout says nothing. */
+export function baseTemplate() {
+  const [text, muted, grid, zero] = ["text", "muted", "line", "zero"].map(token);
   const axis = {
-    gridcolor: s.grid,
-    zerolinecolor: s.zero,
-    linecolor: s.zero,
-    tickcolor: s.zero,
-    tickfont: { color: s.muted, size: 11 },
-    title: { font: { color: s.muted, size: 12 }, standoff: 6 },
+    gridcolor: grid,
+    zerolinecolor: zero,
+    linecolor: zero,
+    tickcolor: zero,
+    tickfont: { color: muted, size: 11 },
+    title: { font: { color: muted, size: 12 }, standoff: 6 },
     automargin: true,
+    zeroline: false,
   };
-  return {
+  const layout = {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
-    font: { family: 'Roboto, "Helvetica Neue", Arial, sans-serif', size: 12, color: s.text },
+    font: { family: 'Roboto, "Helvetica Neue", Arial, sans-serif', size: 12, color: text },
     margin: { l: 44, r: 14, t: 10, b: 38 },
     showlegend: false,
     hovermode: "x unified",
-    hoverlabel: { bgcolor: s.hover, bordercolor: s.grid, font: { color: s.text, size: 12 }, namelength: 40 },
-    xaxis: { ...axis, showgrid: false, zeroline: false, ticks: "outside", ticklen: 4 },
-    yaxis: { ...axis, zeroline: false },
-    dragmode: "zoom",
+    hoverlabel: { bgcolor: token("raised"), bordercolor: grid, font: { color: text, size: 12 }, namelength: 40 },
+    xaxis: { ...axis, showgrid: false, ticks: "outside", ticklen: 4 },
+    yaxis: axis,
   };
+  return { layout };
 }

@@ -1,0 +1,233 @@
+"""Planted faults are found, healthy runs raise no alarm. Runs are built from numbers, not from files."""
+
+import numpy as np
+import pytest
+
+from training_health.health.finding import ALARMS, Finding
+from training_health.health.findings import find_all, verdict
+from training_health.health.health_run import GAP_COLUMNS, Columns, Gap, HealthRun, Site
+
+EPOCHS = 10
+N = 5000
+WEIGHTS = ["conv1.weight", "conv1.bias", "fc1.weight", "fc1.bias"]
+NAN = float("nan")
+
+
+def site(name: str, units: int, dead_by_epoch: list[int], first: bool = False) -> Site:
+    """The first ``dead_by_epoch[e]`` units are dead at epoch e."""
+    activity = np.full((len(dead_by_epoch), units), 0.3)
+    for epoch, dead in enumerate(dead_by_epoch):
+        activity[epoch, :dead] = 0.0
+    epochs = np.arange(len(dead_by_epoch))
+    return Site(name, activity, epochs, np.full(len(epochs), N), first_layer=first)
+
+
+def ramp(last: int) -> list[int]:
+    """Dead units of a healthy run: slowly more, from half of the final number."""
+    return [round(last / 2 + last / 2 * epoch / (EPOCHS - 1)) for epoch in range(EPOCHS)]
+
+
+def gap(running: float, train: float, val: float, val_loss: list[float], n: int = N) -> Gap:
+    """Constant accuracies; the loss over epochs as given."""
+    known = {
+        "running_accuracy": running,
+        "train_eval_accuracy": train,
+        "val_accuracy": val,
+        "accuracy_gap": train - val,
+        "accuracy_gap_se": (train * (1 - train) / n + val * (1 - val) / n) ** 0.5,
+        "mode_effect": train - running,
+        "train_eval_loss": 0.2,
+    }
+    columns = {name: np.full(len(val_loss), known.get(name, np.nan)) for name in GAP_COLUMNS}
+    columns["val_loss"] = np.array(val_loss)
+    return Gap(np.arange(len(val_loss)), columns, n, n)
+
+
+def parameters(*values: float, epochs: int = EPOCHS) -> Columns:
+    """One number for each of four parameters, or one for all, at every epoch."""
+    values = values * (4 // len(values))
+    return Columns(np.arange(epochs), {name: np.full(epochs, v) for name, v in zip(WEIGHTS, values, strict=True)})
+
+
+def falling(first: float, last: float) -> list[float]:
+    return np.linspace(first, last, EPOCHS).tolist()
+
+
+def run(conv1: int, conv2: int, fc1: int, the_gap: Gap, ratio: float = 1e-3) -> HealthRun:
+    """A 10-epoch run of the example's network with so many dead units at its end."""
+    sites = [site("conv1", 64, ramp(conv1), first=True), site("conv2", 32, ramp(conv2)), site("fc1", 256, ramp(fc1))]
+    return HealthRun("a", sites, the_gap, parameters(ratio), parameters(0.0), parameters(0.0))
+
+
+# numbers of real 10-epoch runs: dead units, running / eval-mode / validation accuracy, validation loss
+HEALTHY = {
+    "baseline": lambda: run(6, 0, 39, gap(0.9012, 0.9280, 0.9146, falling(0.42, 0.2184))),
+    "no_dropout": lambda: run(
+        4, 1, 58, gap(0.9545, 0.9658, 0.9194, [*np.linspace(0.36, 0.2176, 8), 0.2240, 0.2300]), ratio=2e-3
+    ),
+    "sgd": lambda: run(3, 0, 7, gap(0.7981, 0.8350, 0.8382, falling(0.95, 0.4586)), ratio=1.4e-4),
+}
+
+
+def severities(judged: HealthRun) -> dict[str, str]:
+    return {finding.rule: finding.severity for finding in find_all(judged)}
+
+
+def alarms(judged: HealthRun) -> set[str]:
+    return {rule for rule, severity in severities(judged).items() if severity in ALARMS}
+
+
+def the(judged: HealthRun, rule: str) -> Finding:
+    (finding,) = [finding for finding in find_all(judged) if finding.rule == rule]
+    return finding
+
+
+def of_sites(*sites: Site) -> HealthRun:
+    return HealthRun("a", list(sites))
+
+
+def of_gap(*numbers, **more) -> HealthRun:
+    return HealthRun("a", gap=gap(*numbers, **more))
+
+
+def of_ratios(*values: float) -> HealthRun:
+    return HealthRun("a", update_ratio=parameters(*values))
+
+
+def swapping() -> HealthRun:
+    """29 units die and 30 come back."""
+    one = site("fc1", 100, [30, 0])
+    one.activity[1, 30:59] = 0
+    return of_sites(one)
+
+
+def quiet() -> HealthRun:
+    one = site("fc1", 10, [0])
+    one.activity[:, :4] = 0.001
+    return of_sites(one)
+
+
+def annealed() -> HealthRun:
+    done = of_ratios(1e-3)
+    for column in done.update_ratio.columns.values():
+        column[-2:] = 0.0
+    return done
+
+
+FAULTS = {
+    "a third of the network born dead": (of_sites(site("fc1", 100, [30])), "dead_from_the_start", "warning"),
+    "half of a layer of a large network": (
+        of_sites(site("conv", 1000, [0]), site("fc1", 100, [50])), "dead_from_the_start", "warning"
+    ),
+    "dying slowly": (of_sites(site("fc1", 100, [2, 8, 14, 20, 26, 32, 38])), "many_dead_units", "warning"),
+    "a fifth at once": (of_sites(site("fc1", 100, [0, 24, 24])), "mass_death", "warning"),
+    "half at once": (of_sites(site("fc1", 100, [0, 60, 60])), "mass_death", "critical"),
+    "healed": (of_sites(site("fc1", 100, [0, 24, 4])), "mass_death", "notice"),
+    "no unit left": (of_sites(site("conv1", 64, [0, 1, 1]), site("fc1", 9, [0, 9, 9])), "whole_layer_dead", "critical"),
+    "hardly firing": (quiet(), "many_rare_units", "notice"),
+    "a ReLU unseen": (HealthRun("a", unwatched=[{"name": "act", "reason": "fused"}]), "unwatched_sites", "notice"),
+    "overfit": (
+        of_gap(0.97, 0.98, 0.83, [0.60, 0.45, 0.40, 0.42, 0.46, 0.50, 0.55, 0.60]), "overfitting", "warning"
+    ),
+    "a little overfit": (HEALTHY["no_dropout"](), "mild_overfitting", "notice"),
+    "loss became NaN": (of_gap(0.8, 0.8, 0.8, [0.9, 0.8, NAN]), "loss_not_finite", "critical"),
+    "stuck": (of_gap(0.1, 0.1, 0.1, [2.31, 2.303, 2.303, 2.303]), "not_learning", "critical"),
+    "frozen": (of_ratios(0.0, 0.0, 1e-3, 1e-3), "frozen_layer", "warning"),
+    "nothing moves": (of_ratios(0.0), "frozen_layer", "warning"),
+    "thrown about": (of_ratios(0.3, 1e-3, 1e-3, 1e-3), "update_ratio_large", "warning"),
+    "hardly moving": (of_ratios(2e-6, 1e-3, 1e-3, 1e-3), "update_ratio_small", "notice"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found(fault):
+    judged, rule, severity = FAULTS[fault]
+    assert severities(judged)[rule] == severity
+
+
+@pytest.mark.parametrize(
+    ("kind", "rule", "severity"),
+    [("nonfinite", "nonfinite_weights", "critical"), ("nonfinite_gradients", "nonfinite_gradients", "warning")],
+)
+def test_a_number_that_is_no_number_is_found(kind, rule, severity):
+    broken = HEALTHY["baseline"]()
+    getattr(broken, kind).columns["fc1.weight"][7:] = 64
+    assert the(broken, rule).severity == severity
+    assert "fc1.weight, first at epoch 8 and at 3 of 10 records; up to 64 elements" in the(broken, rule).evidence
+
+
+SILENT = {
+    "units that take turns": swapping(),
+    "almost half of a layer": of_sites(site("conv", 1000, [0]), site("fc1", 100, [49])),
+    "almost a third of a network": of_sites(site("fc1", 100, [29])),
+    "a large gap and falling loss": of_gap(0.97, 0.98, 0.83, falling(0.6, 0.4)),
+    "rising loss and a gap of noise": of_gap(0.8, 0.85, 0.73, [0.5, 0.4, 0.5, 0.6, 0.6], n=20),
+    "loss never measured": of_gap(0.8, 0.8, 0.8, [NAN] * 3),
+    "converged": of_gap(0.93, 0.93, 0.92, [0.22, 0.219, 0.22]),
+    "learning rate decayed to zero": annealed(),
+    "young biases": of_ratios(1e-3, 0.3, 1e-3, 0.3),
+    "unknown ratios": of_ratios(NAN),
+    "one epoch": HealthRun("a", [site("fc1", 256, [20])], gap(0.6, 0.7, 0.71, [0.9]), parameters(3e-3, epochs=1)),
+    "no record": HealthRun("a"),
+} | {name: healthy() for name, healthy in HEALTHY.items()}
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_what_is_no_fault_raises_no_alarm(name):
+    assert alarms(SILENT[name]) == set()
+
+
+def test_every_finding_names_its_rule_its_source_and_its_evidence():
+    found = [finding for judged, *_ in FAULTS.values() for finding in find_all(judged)]
+    assert all(finding.threshold and finding.source and finding.evidence.endswith(".") for finding in found)
+
+
+def test_units_dead_from_the_start_are_counted_per_layer():
+    evidence = the(
+        of_sites(site("conv1", 64, [15] * 3, first=True), site("fc1", 256, [102] * 3)), "dead_from_the_start"
+    )
+    assert "117 of 320 units (36.6%)" in evidence.evidence
+    assert "conv1 15 of 64, fc1 102 of 256" in evidence.evidence
+    assert "The 15 in the first layer" in evidence.evidence
+    assert "kaiming_normal_" in evidence.advice[0]
+
+
+def test_a_dead_layer_is_said_once():
+    dead = of_sites(site("conv1", 64, [0, 1, 1]), site("fc1", 256, [0, 256, 256]))
+    assert "since epoch 2" in the(dead, "whole_layer_dead").evidence
+
+
+def test_overfitting_gives_its_numbers():
+    evidence = the(FAULTS["overfit"][0], "overfitting").evidence
+    assert "+15.0 ± 1.1 points" in evidence
+    assert "50% above its minimum of epoch 3" in evidence
+    assert "5,000 training and 5,000 validation examples" in evidence
+
+
+@pytest.mark.parametrize(
+    ("val", "title"), [(0.838, "Gap is within noise"), (0.87, "Validation is better than training")]
+)
+def test_a_gap_that_is_no_alarm_is_put_into_words(val, title):
+    finding = the(of_gap(0.8, 0.835, val, [0.5]), "gap_in_words")
+    assert (finding.severity, finding.title) == ("info", title)
+
+
+def test_dropouts_effect_on_the_running_curve_is_explained():
+    finding = the(HEALTHY["baseline"](), "mode_effect")
+    assert finding.severity == "info"
+    assert "90.1%, below validation (91.5%)" in finding.evidence
+    assert "+2.7 points" in finding.evidence
+
+
+def test_the_worst_finding_comes_first():
+    broken = HEALTHY["no_dropout"]()
+    broken.nonfinite_gradients.columns["fc1.bias"][9] = 1
+    broken.nonfinite.columns["fc1.bias"][9] = 1
+    assert list(severities(broken).values())[:3] == ["critical", "warning", "notice"]
+    assert verdict(broken, find_all(broken)) == ("critical", "Weights are NaN or infinite, and 1 more")
+
+
+def test_verdicts_without_an_alarm():
+    healthy = HEALTHY["baseline"]()
+    assert verdict(healthy, find_all(healthy)) == ("healthy", "Healthy")
+    assert verdict(HealthRun("a"), []) == ("unknown", "No epoch yet")
