@@ -1,10 +1,19 @@
 """Log format ``training_health``, version 1: what the monitors write besides scalars, and how it is read.
 
 Every record is a TensorBoard tensor summary under the plugin name ``training_health``. A numeric record is a float32
-vector ``[epoch, n, v_1 ... v_k]``: the 0-based epoch, what the values were measured on (examples, or 1 for one step),
-and the values. A text record is a scalar string that holds JSON. The tag's summary metadata is JSON with ``version``,
-``kind`` and what it takes to read the values without the code that wrote them. A tag carries one record per step, and
-its step is that of Lightning's own epoch-end scalars.
+vector ``[epoch, n, v_1 ... v_k]``: the 0-based epoch, what the values were measured on (examples, or 1 for one step;
+NaN or 0 where unknown), and the values. A unit's activity of NaN says that its output was not a number. A text record
+is a scalar string that holds JSON. The tag's summary metadata is JSON with ``version``, ``kind`` and what it takes to
+read the values without the code that wrote them. A tag carries one record per step, and its step is that of Lightning's
+own epoch-end scalars. TensorBoard hands out the metadata of a tag's first record only.
+
+The text record ``run`` describes the run. Three of its keys let an experiment speak in the findings:
+
+* ``advice``: {lever: what it is called here}, put behind the general advice. Levers: ``learning_rate``, ``clipping``,
+  ``initialization``, ``activation``, ``normalization``, ``dropout``, ``regularization``, ``epochs``,
+  ``precision``.
+* ``limits``: {name: fraction}, in place of a rule's own limit; see `training_health.health.finding.Limit`.
+* ``metrics``: {"val_accuracy" or "val_loss": the scalar's tag}. A gap record's metadata may have the same key.
 
 A log may come from another machine, another year or a hostile hand, so a reader trusts nothing in it: what cannot be
 read becomes a problem in words, never an exception.
@@ -46,6 +55,7 @@ class Datum(Protocol):
     """One record as TensorBoard's data provider hands it out."""
 
     step: int
+    wall_time: float
     numpy: np.ndarray
 
 
@@ -55,7 +65,7 @@ class Series:
 
     Attributes:
         epochs: (E,) int64, Lightning's 0-based epochs.
-        n: (E,) int64, examples or steps that a row was measured on.
+        n: (E,) int64, examples or steps that a row was measured on; 0 where unknown.
         values: (E, k) float64; NaN where unknown.
     """
 
@@ -109,21 +119,28 @@ def read_series(data: Sequence[Datum], width: int) -> Series:
 
     Args:
         data: The records, in the order in which they were written.
-        width: Values per record; further ones are ignored.
+        width: Values per record, as the tag's metadata has it.
+
+    Returns:
+        The records that are as wide as the last one: others are of an earlier run in the same folder. So the values may
+        have another width than the metadata says, which is then that run's too.
 
     Raises:
-        UnreadableError: if a record is not a vector of at least ``2 + width`` numbers that starts with an epoch.
+        UnreadableError: if a record is not a vector of numbers that starts with an epoch and n.
     """
     records = drop_superseded(data, lambda datum: datum.step)
     for datum in records:
         vector = datum.numpy
-        if vector.dtype.kind not in "fiu" or vector.ndim != 1 or len(vector) < 2 + width:
+        if vector.dtype.kind not in "fiu" or vector.ndim != 1 or len(vector) < 2:
             raise UnreadableError(f"a record at step {datum.step} is not a vector of {2 + width} numbers")
-        if not all(0 <= number < most for number, most in zip(vector, (MOST_EPOCHS, MOST_SAMPLES), strict=False)):
+        if not 0 <= vector[0] < MOST_EPOCHS or vector[1] >= MOST_SAMPLES:
             raise UnreadableError(f"a record at step {datum.step} has no usable epoch and sample count")
-    rows = drop_superseded([datum.numpy[: 2 + width] for datum in records], lambda vector: int(vector[0]))
-    table = np.array(rows, dtype=np.float64).reshape(len(rows), 2 + width)
-    return Series(epochs=table[:, 0].astype(np.int64), n=table[:, 1].astype(np.int64), values=table[:, 2:])
+    rows = drop_superseded([datum.numpy for datum in records], lambda vector: int(vector[0]))
+    length = len(rows[-1]) if rows else 2 + width
+    rows = [row for row in rows if len(row) == length]
+    table = np.array(rows, dtype=np.float64).reshape(len(rows), length)
+    n = np.where(table[:, 1] >= 1, table[:, 1], 0)  # NaN, 0 and -1 are unknown
+    return Series(epochs=table[:, 0].astype(np.int64), n=n.astype(np.int64), values=table[:, 2:])
 
 
 def read_text(data: Sequence[Datum]) -> dict[str, Any]:

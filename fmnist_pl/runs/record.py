@@ -25,6 +25,21 @@ RUN = "run"  # key in the checkpoint: what run it is of
 RUN_FORMAT = 1
 MONITORS = "monitors"  # key in the checkpoint: what the monitors had found so far
 NO_FINDINGS: dict[str, Any] = {"monitors": {}, "sentences": []}
+FOR_THE_TAB: dict[str, dict[str, Any]] = {  # what its findings say of this experiment; see training_health.log_format
+    "advice": {
+        "learning_rate": "`--model.learning_rate`",
+        "clipping": "`--trainer.gradient_clip_val`",
+        "initialization": "`--model.initialization he`",
+        "activation": "`--model.activation leaky_relu`",
+        "normalization": "`--model.normalization batch`",
+        "dropout": "`--model.conv_dropout`, `--model.hidden_dropout`",
+        "regularization": "`--model.weight_decay`, `--variant modern`",
+        "epochs": "`--trainer.max_epochs`",
+        "precision": "`--trainer.precision`",
+    },
+    "limits": {"many_dead_network": 0.30},  # healthy runs of its variants stay below 0.20
+    "metrics": {"val_accuracy": "val/accuracy", "val_loss": "val/loss"},
+}
 RESULTS = ("test/accuracy", "test/loss", "val/accuracy", "val/loss", "gap/accuracy", "dead_relu/total")
 
 
@@ -66,7 +81,7 @@ class RunRecord(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the description that the Training Health tab shows while the run goes on."""
         self._epoch_started = time.perf_counter() - self._seconds_before  # an epoch that is resumed in the middle
-        write_text(trainer, "run", self.description(trainer, pl_module))
+        write_text(trainer, "run", {**self.description(trainer, pl_module), **FOR_THE_TAB})
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):

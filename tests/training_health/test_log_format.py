@@ -34,7 +34,7 @@ def read_back(summary) -> tuple[dict, np.ndarray]:
 
 
 @few
-@given(epochs=st.sets(st.integers(0, 1000), max_size=5), n=st.integers(0, 2**24), data=st.data())
+@given(epochs=st.sets(st.integers(0, 1000), max_size=5), n=st.integers(1, 2**24), data=st.data())
 def test_numbers_are_read_as_they_were_written(epochs, n, data):
     width = data.draw(st.integers(0, 4))
     written = {epoch: data.draw(st.lists(floats32, min_size=width, max_size=width)) for epoch in sorted(epochs)}
@@ -81,16 +81,30 @@ def test_steps_of_a_resumed_run_replace_the_earlier_ones():
     assert drop_superseded([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 5, 6, 7], lambda step: step) == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
-def test_the_later_record_of_an_epoch_counts_and_further_columns_are_ignored():
-    series = read_series([datum(9, 0, 5, 1, 99), datum(19, 1, 5, 2, 99), datum(25, 1, 5, 3, 99)], width=1)
+def test_the_later_record_of_an_epoch_counts():
+    series = read_series([datum(9, 0, 5, 1), datum(19, 1, 5, 2), datum(25, 1, 5, 3)], width=1)
 
     assert series.values.tolist() == [[1.0], [3.0]]
+
+
+def test_of_two_runs_in_a_tag_the_later_ones_width_counts():
+    first = [datum(9, 0, 5, 1, 1, 1), datum(19, 1, 5, 1, 1, 1), datum(29, 2, 5, 1, 1, 1)]
+
+    series = read_series([*first, datum(19, 0, 7, 0.5, 0.25), datum(39, 1, 7, 0, 0.25)], width=3)
+
+    assert (series.epochs.tolist(), series.n.tolist()) == ([0, 1], [7, 7])
+    assert series.values.tolist() == [[0.5, 0.25], [0.0, 0.25]]
+
+
+@pytest.mark.parametrize("n", [np.nan, 0, -1, 0.5])
+def test_an_unknown_number_of_examples_is_zero(n):
+    assert read_series([datum(9, 0, n, 1)], width=1).n.tolist() == [0]
 
 
 @pytest.mark.parametrize(
     "vector",
     [
-        np.array([0, 5], dtype=np.float32),
+        np.array([0], dtype=np.float32),
         np.array([[0, 5, 1]], dtype=np.float32),
         np.array([np.nan, 5, 1], dtype=np.float32),
         np.array([-1, 5, 1], dtype=np.float32),

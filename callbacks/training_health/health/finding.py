@@ -2,11 +2,13 @@
 
 Each rule is a pure function from a ``HealthRun`` to findings, in one of the ``rules_*`` modules. *Critical* and
 *warning* are alarms and name something to mend; *notice* is worth a look; *info* explains a number that is often
-misread. Healthy runs get no alarm: every threshold is set above what healthy training shows.
+misread. Healthy runs get no alarm: every threshold is set above what healthy training shows. What is measured on fewer
+than ``ENOUGH`` examples says so, and is an alarm only where it is beyond what so few can show by chance.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from string import Formatter
 from typing import Literal
 
 from training_health.health.health_run import HealthRun
@@ -45,5 +47,37 @@ class Finding:
 
 Rule = Callable[[HealthRun], Iterable[Finding]]
 
-LOWER_RATE = "A learning rate 3 to 10 times lower"
-CLIPPING = "Gradient clipping (`Trainer(gradient_clip_val=1.0)`)"
+ENOUGH = 300  # examples from which on a unit that never fired fires, with 95 % confidence, on less than 1 % of all
+CONVENTION = "a convention of these rules"
+
+# In advice, {a lever} is where the run's own record may say what it is called there.
+LOWER_RATE = "A learning rate 3 to 10 times lower{learning_rate}"
+CLIPPING = "Gradient clipping (`Trainer(gradient_clip_val=1.0)`){clipping}"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A fraction from which on a rule speaks.
+
+    Attributes:
+        name: Under which a run's own record may hold another, as ``limits: {name: fraction}``.
+        value: The general one.
+        source: Where the general one comes from.
+    """
+
+    name: str
+    value: float
+    source: str
+
+    def of(self, run: HealthRun) -> tuple[float, str]:
+        """The limit for this run, and its source."""
+        own = run.supplied("limits", self.name)
+        if isinstance(own, float) and 0 < own <= 1:
+            return own, "a limit of the run's own record"
+        return self.value, self.source
+
+
+def fill_levers(advice: str, run: HealthRun) -> str:
+    """The advice with the names that the run's own record has for its levers."""
+    options = {lever: run.supplied("advice", lever) for _, lever, *_ in Formatter().parse(advice) if lever}
+    return advice.format(**{k: f" (here: {v[:200]})" if v and isinstance(v, str) else "" for k, v in options.items()})

@@ -1,7 +1,9 @@
 """All rules together, and the verdict they add up to."""
 
+from dataclasses import replace
+
 from training_health.health import rules_gap, rules_units, rules_weights
-from training_health.health.finding import ALARMS, SEVERITIES, Finding, Rule
+from training_health.health.finding import ALARMS, SEVERITIES, Finding, Rule, fill_levers
 from training_health.health.health_run import HealthRun
 
 RULES: tuple[Rule, ...] = (*rules_weights.RULES, *rules_units.RULES, *rules_gap.RULES)
@@ -10,6 +12,7 @@ RULES: tuple[Rule, ...] = (*rules_weights.RULES, *rules_units.RULES, *rules_gap.
 def find_all(run: HealthRun) -> list[Finding]:
     """Applies every rule, worst finding first; rules of one severity stay in their order."""
     found = [finding for rule in RULES for finding in rule(run)]
+    found = [replace(f, advice=tuple(fill_levers(advice, run) for advice in f.advice)) for f in found]
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
 
 

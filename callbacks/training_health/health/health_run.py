@@ -1,5 +1,6 @@
 """One run's monitors, read into typed parts: sites, gap, weight movement, what the run says about itself."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
@@ -9,6 +10,8 @@ import numpy as np
 
 from training_health.health.unit_life import Counts, count_units
 from training_health.log_format import (
+    MOST_EPOCHS,
+    MOST_SAMPLES,
     Datum,
     NewerFormatError,
     Series,
@@ -21,6 +24,7 @@ from training_health.log_format import (
 ACCURACIES = ("running_accuracy", "train_eval_accuracy", "val_accuracy", "accuracy_gap", "accuracy_gap_se")
 LOSSES = ("running_loss", "train_eval_loss", "val_loss", "loss_gap", "loss_gap_se")
 GAP_COLUMNS = (*ACCURACIES, "mode_effect", *LOSSES)
+GAP_MARGINS = ("accuracy_gap_margin", "loss_gap_margin")  # where a log has them: half of the 95 % band
 MOST_UNITS = 10_000_000  # of one site: beyond any layer, and still an array that fits
 RARE_BELOW = 0.01  # activity under which a unit that fires counts as rare, where a log doesn't say
 
@@ -30,9 +34,9 @@ class Site:
     """One ReLU call and the activity of its units.
 
     Attributes:
-        activity: (E, U) fraction of (example, position) pairs with output > 0; exactly 0 is dead; NaN is unknown.
+        activity: (E, U) fraction of (example, position) pairs with output > 0; exactly 0 is dead; NaN: not a number.
         epochs: (E,), 0-based.
-        n: (E,), the examples that each epoch's activity was measured on.
+        n: (E,), the examples that each epoch's activity was measured on; 0 where unknown.
     """
 
     name: str
@@ -72,21 +76,44 @@ class Columns:
 
 @dataclass(frozen=True)
 class Gap(Columns):
-    """Both sides' accuracy and loss, and how many examples they were measured on; all ``GAP_COLUMNS`` are there."""
+    """Both sides' accuracy and loss, and how many examples they were measured on; all ``GAP_COLUMNS`` are there.
+
+    Attributes:
+        metrics: What a column is called in the run's own logs, where the record says so.
+    """
 
     columns: dict[str, np.ndarray] = field(default_factory=lambda: dict.fromkeys(GAP_COLUMNS, np.empty(0)))
     n_train: int | None = None
     n_val: int | None = None
+    metrics: dict[str, str] = field(default_factory=dict)
 
     @property
     def last(self) -> dict[str, float]:
         """The last record; NaN without one."""
         return {name: float(column[-1]) if len(column) else np.nan for name, column in self.columns.items()}
 
+    def margin(self, metric: str) -> np.ndarray:
+        """Half of the gap's 95 % band, (E,): as recorded, else two standard errors; NaN where unknown."""
+        recorded = self.columns.get(f"{metric}_gap_margin")
+        return 2 * self.columns[f"{metric}_gap_se"] if recorded is None else recorded
+
+    def broken_row(self, column: str) -> int | None:
+        """First row of a loss that was a number, or is infinite, and is not finite at the last epoch; else None."""
+        loss = self.columns[column]
+        bad = ~np.isfinite(loss)
+        # NaN also means "not measured", so a run that never had a number is left alone
+        if not len(loss) or not bad[-1] or (bad.all() and not np.isinf(loss).any()):
+            return None
+        return int(np.argmax(bad))
+
 
 @dataclass
 class HealthRun:
-    """Everything the tab knows about one run; parts that were not logged are empty."""
+    """Everything the tab knows about one run; parts that were not logged are empty.
+
+    Attributes:
+        replaced: What an earlier run in the same folder wrote and this one did not, in words.
+    """
 
     name: str
     sites: list[Site] = field(default_factory=list)
@@ -100,6 +127,7 @@ class HealthRun:
     result: dict[str, Any] = field(default_factory=dict)
     newer_format: str = ""
     problems: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
 
     @cached_property
     def counts(self) -> Counts:
@@ -113,7 +141,27 @@ class HealthRun:
         rows = [np.isin(site.epochs, epochs) for site in self.sites]
         activity = [site.activity[kept] for site, kept in zip(self.sites, rows, strict=True)]
         rare_below = np.repeat([site.rare_below for site in self.sites], [site.units for site in self.sites])
-        return count_units(epochs, self.sites[0].n[rows[0]], np.hstack(activity), rare_below)
+        n = np.min([site.n[kept] for site, kept in zip(self.sites, rows, strict=True)], axis=0)
+        return count_units(epochs, n, np.hstack(activity), rare_below)
+
+    @property
+    def broken_since(self) -> int | None:
+        """First epoch at which a weight or a loss was not a number; None if all are."""
+        rows = [self.gap.broken_row(column) for column in ("val_loss", "train_eval_loss")]
+        epochs = [int(self.gap.epochs[row]) for row in rows if row is not None]
+        for column in self.nonfinite.columns.values():
+            epochs += self.nonfinite.epochs[column > 0][:1].tolist()
+        return min(epochs, default=None)
+
+    def supplied(self, part: str, key: str) -> object:
+        """What the run's own record says of ``key`` under "advice", "limits" or "metrics"; None if nothing."""
+        mapping = self.info.get(part)
+        return mapping.get(key) if isinstance(mapping, dict) else None
+
+    def metric(self, column: str, words: str) -> str:
+        """The name of a metric in the run's own logs, as code; ``words`` where no record has it."""
+        name = self.gap.metrics.get(column) or self.supplied("metrics", column)
+        return f"`{name[:200]}`" if isinstance(name, str) and name else words
 
     @property
     def last_epoch(self) -> int | None:
@@ -136,9 +184,15 @@ def read_run(name: str, contents: Mapping[str, bytes], data: Mapping[str, Sequen
         in ``problems``; kinds that this version doesn't know are ignored.
     """
     run = HealthRun(name)
+    current = _of_the_last_run(data)
     for tag in sorted(contents):
         try:
-            _read_tag(run, parse_content(contents[tag]), data.get(tag, ()))
+            content = parse_content(contents[tag])
+            if data.get(tag) and not current[tag]:
+                if content["kind"] == "activity":
+                    run.replaced.append(f"{content.get('site')} is not in the later run and left out")
+                continue
+            _read_tag(run, content, current.get(tag, ()))
         except NewerFormatError as error:
             return HealthRun(name, newer_format=str(error))
         except UnreadableError as error:
@@ -148,16 +202,61 @@ def read_run(name: str, contents: Mapping[str, bytes], data: Mapping[str, Sequen
     return run
 
 
+def _of_the_last_run(data: Mapping[str, Sequence[Datum]]) -> dict[str, Sequence[Datum]]:
+    """The records without those of an earlier run in the same folder, in tags that the later run did not write again.
+
+    Within a run the epochs never fall. Where they do, a later run began or one was resumed, and what was written before
+    of that epoch or later ones no longer holds. That needs the records' times: with a clock that was set back, which a
+    tag's own order shows, all are kept.
+    """
+    times = {tag: [getattr(datum, "wall_time", 0.0) for datum in records] for tag, records in data.items()}
+    if any(time != sorted(time) for time in times.values()):
+        return dict(data)
+    heads = {tag: [_epoch_of(datum) for datum in records] for tag, records in data.items()}
+    written = sorted((times[tag][i], head, tag, i) for tag in data for i, head in enumerate(heads[tag]) if head >= 0)
+    floor, kept = math.inf, set()
+    for position in range(len(written) - 1, -1, -1):
+        _, epoch, tag, i = written[position]
+        if epoch < floor:
+            kept.add((tag, i))
+        if position and epoch < written[position - 1][1]:
+            floor = min(floor, epoch)
+    last = written[-1][0] if written else -math.inf
+
+    def holds(tag: str, i: int) -> bool:
+        if heads[tag][i] >= 0:
+            return (tag, i) in kept
+        return not tag.endswith("/result") or times[tag][i] >= last  # a result is the last thing that a run writes
+
+    return {tag: [datum for i, datum in enumerate(records) if holds(tag, i)] for tag, records in data.items()}
+
+
+def _epoch_of(datum: Datum) -> int:
+    """A numeric record's epoch; -1 for text and for what is unreadable."""
+    vector = datum.numpy
+    numeric = vector.dtype.kind in "fiu" and vector.ndim == 1 and len(vector) > 0
+    return int(vector[0]) if numeric and 0 <= vector[0] < MOST_EPOCHS else -1
+
+
 def _read_tag(run: HealthRun, content: dict[str, Any], data: Sequence[Datum]) -> None:
     match content["kind"]:
         case "activity":
-            run.sites.append(_site(content, read_series(data, _whole(content, "units", most=MOST_UNITS))))
+            units = _whole(content, "units", most=MOST_UNITS)
+            series = read_series(data, units)
+            now = series.values.shape[1]
+            if now != units:  # the metadata is an earlier run's
+                run.replaced.append(f"{content.get('site')} has {now} units, and had {units} in an earlier run")
+                content = {key: value for key, value in content.items() if key in ("site", "index")}
+            run.sites.append(_site(content, series))
         case "gap":
             gap = _columns(content, "columns", data)
             unknown = np.full(len(gap.epochs), np.nan)
             columns = {name: gap.columns.get(name, unknown) for name in GAP_COLUMNS}
-            sizes = [_whole(content, side, 0) or None for side in ("n_train", "n_val")]
-            run.gap = Gap(gap.epochs, columns, *sizes)
+            columns |= {name: gap.columns[name] for name in GAP_MARGINS if name in gap.columns}
+            n_train, n_val = (_size(content.get(side)) for side in ("n_train", "n_val"))
+            names = content.get("metrics")
+            metrics = {key: str(name) for key, name in names.items()} if isinstance(names, dict) else {}
+            run.gap = Gap(gap.epochs, columns, n_train, n_val, metrics)
         case "update_ratio" | "nonfinite" | "nonfinite_gradients" as kind:
             setattr(run, kind, _columns(content, "parameters", data))
         case "cannot_die":
@@ -194,11 +293,21 @@ def _whole(content: dict[str, Any], key: str, default: int | None = None, most: 
     return value
 
 
+def _size(value: object) -> int | None:
+    """A number of examples; None where unknown."""
+    return value if type(value) is int and 0 < value < MOST_SAMPLES else None
+
+
 def _columns(content: dict[str, Any], key: str, data: Sequence[Datum]) -> Columns:
     names = content.get(key)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UnreadableError(f"{key!r} in its metadata is not a list of names")
     series = read_series(data, len(names))
+    if series.values.shape[1] != len(names):
+        raise UnreadableError(
+            f"it names {len(names)} columns and its last record has {series.values.shape[1]}: a later run in the same "
+            "folder? Give each run a folder of its own"
+        )
     return Columns(series.epochs, dict(zip(names, series.values.T, strict=True)))
 
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from training_health.health.finding import LOWER_RATE, Finding, Rule
+from training_health.health.finding import CONVENTION, ENOUGH, LOWER_RATE, Finding, Limit, Rule, Severity
 from training_health.health.health_run import Gap, HealthRun
 
 OVERFIT_GAP = 0.10
@@ -16,12 +16,14 @@ RISE_EPOCHS = 2
 MILD_GAP = 0.03
 FLAT_LOSS = 0.05
 FLAT_EPOCHS = 3
-INACCURATE = 0.50
+INACCURATE = Limit("inaccurate", 0.50, CONVENTION)
+LOSS_RATIO = 2.0  # validation loss over training loss
 
 KERAS_FAQ = 'Keras FAQ, "Why is my training loss much higher than my testing loss?"'
 PRECHELT = "validation loss: Prechelt 1998, Early stopping - but when? (generalisation loss GL)"
 AUTOTRAINER = "gap: AUTOTRAINER (Zhang et al., ICSE 2021): 0.1, or 0.07 above 90% training accuracy"
-NOISE = "two binomial proportions: SE = sqrt(p(1-p)/n) each, added in quadrature"
+NOISE = "the standard errors of both sides, added in quadrature; for accuracy SE = sqrt(p(1-p)/n) each"
+REGULARIZE = ("Dropout, or more of it{dropout}.", "Augmentation, weight decay, or a smaller network{regularization}.")
 
 _finding = partial(Finding, section="gap")
 
@@ -29,17 +31,15 @@ _finding = partial(Finding, section="gap")
 def loss_not_finite(run: HealthRun) -> Iterator[Finding]:
     """A loss that was a number no longer is one."""
     for column, words in (("val_loss", "validation loss"), ("train_eval_loss", "training loss")):
-        loss = run.gap.columns[column]
-        bad = ~np.isfinite(loss)
-        # NaN also means "not measured", so a run that never had a number is left alone
-        if not len(loss) or not bad[-1] or (bad.all() and not np.isinf(loss).any()):
+        row = run.gap.broken_row(column)
+        if row is None:
             continue
-        first = int(run.gap.epochs[np.argmax(bad)])
         yield _finding(
             rule="loss_not_finite",
             severity="critical",
             title="Loss is NaN or infinite",
-            evidence=f"The {words} is not a number at the last epoch; the first such epoch is {first + 1}.",
+            evidence=f"The {words} is not a number at the last epoch; the first such epoch is "
+            f"{run.gap.epochs[row] + 1}.",
             threshold="Critical when a loss that was finite is not at the last epoch.",
             source="no threshold: nothing can be learnt from a loss that is not a number",
             advice=(f"{LOWER_RATE}, from the last good checkpoint.",),
@@ -48,24 +48,33 @@ def loss_not_finite(run: HealthRun) -> Iterator[Finding]:
 
 
 def not_learning(run: HealthRun) -> Iterator[Finding]:
-    """The loss has hardly moved and the accuracy is poor."""
-    loss, accuracy = run.gap.columns["val_loss"], run.gap.columns["val_accuracy"]
+    """The loss has hardly moved on either side, and the accuracy is poor or unknown."""
+    if not _is_flat(run):
+        return
+    loss, accuracy = (run.gap.columns[name] for name in ("val_loss", "val_accuracy"))
+    limit, source = INACCURATE.of(run)
     known = loss[np.isfinite(loss)]
-    if len(known) < FLAT_EPOCHS or not np.isfinite(accuracy).any():
-        return
-    start, best, best_accuracy = known[0], known.min(), np.nanmax(accuracy)
-    if not start > 0 or best_accuracy >= INACCURATE or best < start * (1 - FLAT_LOSS):
-        return
+    start, best, n = known[0], known.min(), run.gap.n_val or 0
+    words = f"In {len(known)} epochs {run.metric('val_loss', 'validation loss')} has fallen by "
+    words += f"{max(0.0, 1 - best / start):.1%} (from {start:.3f} to at best {best:.3f})"
+    if not np.isfinite(accuracy).any():
+        severity: Severity = "notice"
+        words += ", and no accuracy was recorded: trained out, or not learning, these numbers can't tell"
+    else:
+        best_accuracy = float(np.nanmax(accuracy))
+        noise = 2 * np.sqrt(best_accuracy * (1 - best_accuracy) / n) if n and 0 <= best_accuracy <= 1 else 1.0
+        severity = "critical" if n >= ENOUGH or best_accuracy + noise < limit else "notice"
+        words += f" and {run.metric('val_accuracy', 'validation accuracy')} never passed {best_accuracy:.1%}"
     yield _finding(
         rule="not_learning",
-        severity="critical",
-        title="Not learning",
-        evidence=f"In {len(known)} epochs the validation loss has fallen by {max(0.0, 1 - best / start):.1%} (from "
-        f"{start:.3f} to at best {best:.3f}) and validation accuracy never passed {best_accuracy:.1%} "
-        f"({_n(run.gap)}).",
-        threshold=f"Critical when validation loss has not fallen by {FLAT_LOSS:.0%} over {FLAT_EPOCHS} or more epochs "
-        f"and accuracy is below {INACCURATE:.0%}.",
-        source="the idea: Amazon SageMaker Debugger, LossNotDecreasing; the limits are this project's own",
+        severity=severity,
+        title="Not learning" if severity == "critical" else "Loss has hardly moved",
+        evidence=f"{words} ({_n(run.gap)}).{_few(run.gap)}",
+        threshold=f"Critical when neither validation nor training loss has fallen by {FLAT_LOSS:.0%} over "
+        f"{FLAT_EPOCHS} or more epochs and accuracy is below {limit:.0%}, with fewer than {ENOUGH} examples by 2 SE; "
+        "else a notice.",
+        source=f"the idea: Amazon SageMaker Debugger, LossNotDecreasing; {FLAT_LOSS:.0%}: {CONVENTION}; accuracy: "
+        f"{source}",
         advice=(
             f"Dead layers or huge updates: see the other findings; then {LOWER_RATE[0].lower()}{LOWER_RATE[1:]}.",
             "No dead layer and tiny updates: a higher learning rate.",
@@ -75,55 +84,67 @@ def not_learning(run: HealthRun) -> Iterator[Finding]:
 
 
 def gap_verdict(run: HealthRun) -> Iterator[Finding]:
-    """Overfitting: a gap that is large and real, while validation loss climbs. Without it, what the gap is."""
+    """Overfitting: a gap that is large and real, while validation loss climbs. Without it, what the gap is.
+
+    In accuracy where there is one, else in loss.
+    """
     last = run.gap.last
-    gap, noise = last["accuracy_gap"], 2 * last["accuracy_gap_se"]
-    if not np.isfinite([gap, noise]).all():
+    metric = "accuracy" if np.isfinite(last["accuracy_gap"]) else "loss"
+    gap = last[f"{metric}_gap"]
+    if not np.isfinite(gap):
         return
+    noise, train = float(run.gap.margin(metric)[-1]), last[f"train_eval_{metric}"]
     rise, best = _loss_rise(run.gap)
-    epoch = int(run.gap.epochs[-1])
-    limit = OVERFIT_GAP_WHEN_ACCURATE if last["train_eval_accuracy"] > ACCURATE else OVERFIT_GAP
-    climbing = gap > noise and epoch - best >= RISE_EPOCHS
-    severe = climbing and gap >= limit and rise >= LOSS_RISE
-    if not severe and not (climbing and gap >= MILD_GAP and rise > 0):
-        yield _harmless_gap(gap, noise, f"at epoch {epoch + 1} (2 SE, {_n(run.gap)})")
+    if metric == "accuracy":
+        band = f"Training minus validation {run.metric('val_accuracy', metric)} is {_points(gap)} ± "
+        band += f"{100 * noise:.1f} points"
+        large, some = gap >= (OVERFIT_GAP_WHEN_ACCURATE if train > ACCURATE else OVERFIT_GAP), gap >= MILD_GAP
+    else:
+        band = f"Validation minus training {run.metric('val_loss', metric)} is {gap:+.4g} ± {noise:.4g} "
+        band += f"({last['val_loss']:.4g} and {train:.4g})"
+        large = some = 0 < LOSS_RATIO * train <= last["val_loss"]
+    band += f" at epoch {run.gap.epochs[-1] + 1}, both in eval mode with the same weights (95%, {_n(run.gap)})"
+    real = gap > noise
+    climbing = real and run.gap.epochs[-1] - best >= RISE_EPOCHS
+    severe = climbing and large and rise >= LOSS_RISE
+    if not severe and not (climbing and some and rise > 0):
+        title, meaning = "Gap is real, and no alarm", "more than chance, without the marks of harmful overfitting"
+        if np.isnan(noise):
+            title, meaning = "Gap without an error", "whose error is unknown: no verdict"
+        elif abs(gap) <= noise:
+            title, meaning = "Gap is within noise", "a band that includes 0, which is noise"
+        elif gap < 0:
+            title = "Validation is better than training"
+            meaning = "more than chance, so the validation examples are easier than the training sample"
+        elif metric == "loss" and large:
+            title, meaning = "Training fits far better than validation", "though validation loss does not climb"
+        notice = title.startswith("Training")
+        yield _finding(
+            rule="large_loss_gap" if notice else "gap_in_words",
+            severity="notice" if notice else "info",
+            title=title,
+            evidence=f"{band}, {meaning}.{_few(run.gap)}",
+            threshold="A gap whose 95% band, 2 standard errors unless the log has its own, includes 0 is noise; a "
+            f"notice where there is no accuracy and validation loss is {LOSS_RATIO:.0f} times training's.",
+            source=f"{NOISE}; {LOSS_RATIO:.0f} times: {CONVENTION}",
+            advice=REGULARIZE if notice else (),
+        )
         return
     yield _finding(
         rule="overfitting" if severe else "mild_overfitting",
         severity="warning" if severe else "notice",
         title="Overfitting" if severe else "Mild overfitting",
-        evidence=f"Training accuracy is {_points(gap)} ± {100 * noise:.1f} points above validation, both in eval mode "
-        f"with the same weights ({_n(run.gap)}), and validation loss is {rise:.0%} above its minimum of epoch "
-        f"{best + 1}.",
-        threshold=f"Warning when the gap is beyond 2 SE and at least {100 * OVERFIT_GAP:.0f} points "
-        f"({100 * OVERFIT_GAP_WHEN_ACCURATE:.0f} above {ACCURATE:.0%} training accuracy), and validation loss is "
-        f"{LOSS_RISE:.0%} above its minimum, {RISE_EPOCHS} epochs or more ago; a notice from {100 * MILD_GAP:.0f} "
-        "points with any rise.",
-        source=f"{AUTOTRAINER}; {PRECHELT}",
+        evidence=f"{band}, and validation loss is {rise:.0%} above its minimum of epoch {best + 1}.{_few(run.gap)}",
+        threshold=f"Warning when the gap's 95% band is above 0 and the gap at least {100 * OVERFIT_GAP:.0f} points "
+        f"({100 * OVERFIT_GAP_WHEN_ACCURATE:.0f} above {ACCURATE:.0%} training accuracy; without an accuracy, "
+        f"validation loss at least {LOSS_RATIO:.0f} times training's), and validation loss is {LOSS_RISE:.0%} above "
+        f"its minimum, {RISE_EPOCHS} epochs or more ago; a notice from {100 * MILD_GAP:.0f} points with any rise.",
+        source=f"{AUTOTRAINER}; {PRECHELT}; {LOSS_RATIO:.0f} times: {CONVENTION}",
         advice=(
-            f"Use the checkpoint of epoch {best + 1}, or stop there (`EarlyStopping` on `val/loss`).",
-            "Dropout, or more of it.",
-            "Augmentation, weight decay, or a smaller network.",
+            f"Use the checkpoint of epoch {best + 1}, or stop there (`EarlyStopping` on "
+            f"{run.metric('val_loss', 'validation loss')}).",
+            *REGULARIZE,
         ),
-    )
-
-
-def _harmless_gap(gap: float, noise: float, when: str) -> Finding:
-    """Says of a gap that is no alarm whether it is noise, real, or upside down."""
-    if abs(gap) <= noise:
-        title, meaning = "Gap is within noise", "which chance alone explains: no evidence of overfitting."
-    elif gap > 0:
-        title, meaning = "Gap is real, and no alarm", "more than chance, without the marks of harmful overfitting."
-    else:
-        title = "Validation is better than training"
-        meaning = "more than chance, so the validation examples are easier than the training sample."
-    return _finding(
-        rule="gap_in_words",
-        severity="info",
-        title=title,
-        evidence=f"Training minus validation accuracy is {_points(gap)} ± {100 * noise:.1f} points {when}, {meaning}",
-        threshold="A gap within 2 standard errors is reported as noise.",
-        source=NOISE,
     )
 
 
@@ -138,8 +159,8 @@ def mode_effect(run: HealthRun) -> Iterator[Finding]:
         severity="info",
         title="Training only looks worse than validation",
         evidence=f"Running accuracy is {running:.1%}, below validation ({val:.1%}), but the same weights in eval mode "
-        f"reach {train:.1%} on training examples: {_points(train - running)} points are the effect of dropout, "
-        "augmentation and averaging over the epoch. They are not underfitting, and they hid the gap.",
+        f"reach {train:.1%} on training examples: {_points(train - running)} points come from training mode (dropout, "
+        "augmentation) and averaging over the epoch, and say nothing about underfitting.",
         threshold="Said when running accuracy < validation accuracy <= eval-mode training accuracy.",
         source=KERAS_FAQ,
     )
@@ -148,18 +169,32 @@ def mode_effect(run: HealthRun) -> Iterator[Finding]:
 def still_improving(run: HealthRun) -> Iterator[Finding]:
     """Validation loss is at its minimum at the last epoch: the run stopped, or is, while it was still learning."""
     loss = run.gap.columns["val_loss"]
-    if len(loss) < FLAT_EPOCHS or not np.isfinite(loss).all() or int(np.argmin(loss)) != len(loss) - 1:
+    if len(loss) < FLAT_EPOCHS or not np.isfinite(loss).all() or int(np.argmin(loss)) != len(loss) - 1 or _is_flat(run):
         return
+    fall = f", {1 - loss[-1] / loss[-2]:.1%} below the one before" if loss[-2] > 0 else ""
     yield _finding(
         rule="still_improving",
         severity="info",
         title="Still improving",
-        evidence=f"Validation loss is lowest at the last epoch ({loss[-1]:.4f}, {1 - loss[-1] / loss[-2]:.1%} below "
-        "the one before).",
+        evidence=f"Validation loss is lowest at the last epoch ({loss[-1]:.4f}{fall}).",
         threshold="Said when the lowest validation loss is the last one, after at least 3 epochs.",
         source=PRECHELT,
-        advice=("More epochs (`Trainer(max_epochs=...)`).",),
+        advice=("More epochs (`Trainer(max_epochs=...)`){epochs}.",),
     )
+
+
+def _is_flat(run: HealthRun) -> bool:
+    """Whether neither side's loss has fallen, nor an accuracy is good, nor training is better than validation."""
+    gap, columns, limit = run.gap, run.gap.columns, INACCURATE.of(run)[0]
+    losses = [columns[name][np.isfinite(columns[name])] for name in ("val_loss", "train_eval_loss")]
+    if len(losses[0]) < FLAT_EPOCHS:
+        return False
+    if any(len(loss) and not (loss[0] > 0 and loss.min() >= loss[0] * (1 - FLAT_LOSS)) for loss in losses):
+        return False
+    accuracies = np.concatenate([columns[f"{side}_accuracy"] for side in ("val", "train_eval", "running")])
+    if (accuracies >= limit).any():
+        return False
+    return not any(gap.last[f"{metric}_gap"] > gap.margin(metric)[-1] for metric in ("accuracy", "loss"))
 
 
 def _loss_rise(gap: Gap) -> tuple[float, int]:
@@ -174,6 +209,11 @@ def _n(gap: Gap) -> str:
     if gap.n_train is None or gap.n_val is None:
         return "n unknown"
     return f"{gap.n_train:,} training and {gap.n_val:,} validation examples"
+
+
+def _few(gap: Gap) -> str:
+    n = min(gap.n_train or ENOUGH, gap.n_val or ENOUGH)
+    return "" if n >= ENOUGH else f" Few examples: {n:,} on one side."
 
 
 def _points(difference: float) -> str:

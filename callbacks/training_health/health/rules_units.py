@@ -1,39 +1,76 @@
-"""Rules about dead units."""
+"""Rules about dead units, and about units whose output is not a number.
 
+From the epoch on at which weights or losses are not numbers, no unit is called dead: earlier versions of the monitors
+counted an output of NaN as zero.
+"""
+
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
-from training_health.health.finding import CLIPPING, LOWER_RATE, Finding, Rule
-from training_health.health.health_run import HealthRun
-from training_health.health.unit_life import Counts, dead_since
+from training_health.health.finding import CLIPPING, CONVENTION, ENOUGH, LOWER_RATE, Finding, Limit, Rule
+from training_health.health.health_run import HealthRun, Site
+from training_health.health.unit_life import dead_since
 
-MANY_DEAD_NETWORK = 0.30
-MANY_DEAD_SITE = 0.50
-MASS_DEATH = 0.20
-MASS_DEATH_MIN_UNITS = 5  # below that, a fifth of a layer is one or two units
-MANY_RARE = 0.30
-
-SMDEBUG = "layer limit: Amazon SageMaker Debugger, DeadRelu (threshold_layer = 50%)"
 CS231N = 'Stanford CS231n notes, "Neural networks 1": up to 40% of a network dies when the learning rate is too high'
+SMDEBUG = "Amazon SageMaker Debugger, DeadRelu (threshold_layer = 50%)"
+MANY_DEAD_NETWORK = Limit("many_dead_network", 0.40, CS231N)
+MANY_DEAD_SITE = Limit("many_dead_site", 0.50, SMDEBUG)
+MASS_DEATH = Limit("mass_death", 0.20, CONVENTION)
+MANY_RARE = Limit("many_rare", 0.30, CONVENTION)
+SOME_DEAD = 0.30
+MASS_DEATH_MIN_UNITS = 5  # below that, a fifth of a layer is one or two units
+RARE = 0.01
+
 LOWER_LR = f"{LOWER_RATE}, or a warm-up over the first steps."
-HE_INIT = "He initialisation (`torch.nn.init.kaiming_normal_`) with zero biases."
-LEAKY = "LeakyReLU, whose units can't die."
+HE_INIT = "He initialisation (`torch.nn.init.kaiming_normal_`) with zero biases{initialization}."
+LEAKY = "LeakyReLU, whose units can't die{activation}."
+FEW_RULE = (
+    f" From fewer than {ENOUGH} examples only beyond what chance can show of units that fire on 1% of them (95%)."
+)
+
+
+def not_a_number(run: HealthRun) -> Iterator[Finding]:
+    """Units whose output is NaN: neither dead nor alive."""
+    bad = [site for site in run.sites if len(site.epochs) and site.counts.nan[-1]]
+    if not bad:
+        return
+    where = ", ".join(f"{site.name} {site.counts.nan[-1]} of {site.units}" for site in bad)
+    first = min(int(site.epochs[np.argmax(site.counts.nan > 0)]) for site in bad)
+    yield Finding(
+        rule="units_not_a_number",
+        severity="critical",
+        title="Outputs are not numbers",
+        evidence=f"Units whose output is not a number (NaN): {where}, first at epoch {first + 1} "
+        f"({_n(bad[0].counts.n[-1])}). They are counted neither as dead nor as alive.",
+        threshold="Critical from the first such unit at the last epoch.",
+        source="no threshold: IEEE 754 NaN propagates through every sum and product",
+        advice=(
+            "`Trainer(detect_anomaly=True)` names the operation that made the first NaN.",
+            f"If weights are NaN too: back to the last checkpoint before that. {LOWER_RATE}; {CLIPPING}.",
+            "If all weights are finite: are the inputs?",
+        ),
+        site=bad[0].name,
+    )
 
 
 def whole_layer_dead(run: HealthRun) -> Iterator[Finding]:
     """Every unit of a site is dead at the last epoch: no signal and no gradient pass."""
-    for site in run.sites:
-        if site.dead_now < site.units:
+    for site in _before_broken(run).sites:
+        if not len(site.epochs) or site.dead_now < site.units:
             continue
+        n = int(site.n[-1])
         since = int(site.epochs[dead_since(site.activity).max()])
         yield Finding(
             rule="whole_layer_dead",
-            severity="critical",
+            severity="critical" if _chance(n, site.units) < 1 else "notice",
             title=f"{site.name} is dead",
-            evidence=f"All {site.units} units of {site.name} output 0 on all {_n(site.counts)}, since epoch "
-            f"{since + 1}. What follows sees a constant, and no gradient passes back through this layer.",
-            threshold="Critical when every unit of a layer is dead at the last epoch.",
+            evidence=f"All {site.units} units of {site.name} output 0 on every example of the window ({_n(n)}), since "
+            f"epoch {since + 1}. What follows sees a constant, and no gradient passes back through this layer."
+            + _few(n),
+            threshold="Critical when every unit of a layer is dead at the last epoch." + FEW_RULE,
             source="Lu, Shin, Su, Karniadakis 2020, arXiv:1903.06733: a network with a dead layer is a constant",
             advice=(LOWER_LR, HE_INIT, LEAKY),
             site=site.name,
@@ -42,60 +79,71 @@ def whole_layer_dead(run: HealthRun) -> Iterator[Finding]:
 
 def many_dead_units(run: HealthRun) -> Iterator[Finding]:
     """A large part of the network, or half of a layer, is dead at the last epoch."""
+    (of_network, source), (of_site, site_source) = MANY_DEAD_NETWORK.of(run), MANY_DEAD_SITE.of(run)
+    run = _before_broken(run)
     network = run.counts
     dying = [site for site in run.sites if site.dead_now]
     partly = [site for site in dying if site.dead_now < site.units]
-    over = [site for site in partly if site.dead_now >= MANY_DEAD_SITE * site.units]
+    over = [site for site in partly if site.dead_now >= of_site * site.counts.known]
     if not len(network.epochs) or not partly:  # where whole layers are dead and no other unit, the rule above says so
         return
-    dead = int(network.dead[-1])
-    if dead < MANY_DEAD_NETWORK * network.units and not over:
+    dead, known, n = int(network.dead[-1]), network.known, int(network.n[-1])
+    if not known or (dead < min(SOME_DEAD, of_network) * known and not over):
         return
+    alarm = dead >= max(of_network, _chance(n, known)) * known
+    alarm |= any(site.dead_now >= _chance(int(site.n[-1]), site.counts.known) * site.counts.known for site in over)
     since_start = sum(int((dead_since(site.activity) == 0).sum()) for site in dying)
     born_dead = since_start >= dead / 2
     where = ", ".join(f"{site.name} {site.dead_now} of {site.units}" for site in dying)
     evidence = (
-        f"{dead} of {network.units} units ({dead / network.units:.1%}) fired on none of the {_n(network)} at "
+        f"{dead} of {known} units ({dead / known:.1%}) fired on no example of the window ({_n(n)}) at "
         f"epoch {network.epochs[-1] + 1}: {where}. {since_start} of them were dead at the first record already and "
         "never came back."
     )
     if dead_first := sum(site.dead_now for site in run.sites if site.first_layer):
-        evidence += f" The {dead_first} in the first layer can't come back by themselves, for their inputs, the data, "
-        evidence += "never change; deeper ones may."
+        evidence += (
+            f" The {dead_first} in the first layer rarely come back, for their inputs, the data, stay the same; "
+        )
+        evidence += "deeper ones may."
     yield Finding(
         rule="dead_from_the_start" if born_dead else "many_dead_units",
-        severity="warning",
+        severity="warning" if alarm else "notice",
         title="Many units dead from the start" if born_dead else "Many dead units",
-        evidence=evidence,
-        threshold=f"Warning when {MANY_DEAD_NETWORK:.0%} of the network or {MANY_DEAD_SITE:.0%} of a layer is dead; "
-        "'from the start' when at least half of the dead never fired at any record.",
-        source=f"{SMDEBUG}; network limit: healthy runs of the examples stay below 20%, and {CS231N}",
-        advice=(HE_INIT, LOWER_LR, LEAKY) if born_dead else (LOWER_LR, LEAKY, "Batch normalisation before the ReLU."),
+        evidence=evidence + _few(n),
+        threshold=f"Warning when {of_network:.0%} of the network or {of_site:.0%} of a layer is dead, a notice from "
+        f"{min(SOME_DEAD, of_network):.0%} of the network; 'from the start' when at least half of the dead never fired "
+        "at any record." + FEW_RULE,
+        source=f"network: {source}; layer: {site_source}; notice: {CONVENTION}",
+        advice=(HE_INIT, LOWER_LR, LEAKY)
+        if born_dead
+        else (LOWER_LR, LEAKY, "Batch normalisation before the ReLU{normalization}."),
         site=over[0].name if over else "",
     )
 
 
 def mass_death(run: HealthRun) -> Iterator[Finding]:
     """A fifth of a layer dies within one epoch, net of revivals: the mark of one step that was far too large."""
-    for site in run.sites:
+    limit, source = MASS_DEATH.of(run)
+    for site in _before_broken(run).sites:
         counts = site.counts
-        if site.units * MASS_DEATH < MASS_DEATH_MIN_UNITS or len(counts.epochs) < 2:
+        if site.units * limit < MASS_DEATH_MIN_UNITS or len(counts.epochs) < 2:
             continue
         net = counts.deaths - counts.revivals
         row = int(np.argmax(net))
-        if net[row] < MASS_DEATH * site.units:
+        if net[row] < limit * site.units:
             continue
-        recovered = site.dead_now <= counts.dead[row] / 2
+        n = int(counts.n[row])
+        minor = site.dead_now <= counts.dead[row] / 2 or net[row] < _chance(n, site.units) * site.units
         yield Finding(
             rule="mass_death",
-            severity="notice" if recovered else "critical" if net[row] >= site.units / 2 else "warning",
+            severity="notice" if minor else "critical" if net[row] >= site.units / 2 else "warning",
             title=f"Sudden deaths in {site.name}",
             evidence=f"{counts.deaths[row]} of {site.units} units of {site.name} died between epochs "
-            f"{counts.epochs[row - 1] + 1} and {counts.epochs[row] + 1} ({counts.revivals[row]} came back), measured "
-            f"on {_n(counts)}; {site.dead_now} are dead now.",
-            threshold=f"Warning when {MASS_DEATH:.0%} of a layer's units die, net of revivals, from one epoch to the "
-            "next; critical from 50%; a notice if half of them have come back.",
-            source=CS231N,
+            f"{counts.epochs[row - 1] + 1} and {counts.epochs[row] + 1} ({counts.revivals[row]} came back; {_n(n)}); "
+            f"{site.dead_now} are dead now." + _few(n),
+            threshold=f"Warning when {limit:.0%} of a layer's units die, net of revivals, from one epoch to the next; "
+            "critical from 50%; a notice if half of them have come back." + FEW_RULE,
+            source=f"the limit: {source}; the idea: {CS231N}",
             advice=(LOWER_LR, f"{CLIPPING}, if single steps are to blame.", LEAKY),
             site=site.name,
         )
@@ -103,17 +151,20 @@ def mass_death(run: HealthRun) -> Iterator[Finding]:
 
 def many_rare_units(run: HealthRun) -> Iterator[Finding]:
     """Many units fire on less than 1% of inputs: alive, but close to useless."""
+    limit, source = MANY_RARE.of(run)
     network = run.counts
-    if not len(network.epochs) or network.rare[-1] < MANY_RARE * network.units:
+    if not network.known or network.rare[-1] < limit * network.known:
         return
+    n = int(network.n[-1])
     yield Finding(
         rule="many_rare_units",
         severity="notice",
         title="Many rare units",
-        evidence=f"{network.rare[-1]} of {network.units} units ({network.rare[-1] / network.units:.1%}) fire, but on "
-        f"less than 1% of the inputs ({_n(network)}, epoch {network.epochs[-1] + 1}). They live and learn, slowly.",
-        threshold=f"Notice when {MANY_RARE:.0%} of the network's units are rare: activity above 0 and below 1%.",
-        source="the 1% limit: Dohare et al. 2024, Loss of plasticity in deep continual learning, Nature 632",
+        evidence=f"{network.rare[-1]} of {network.known} units ({network.rare[-1] / network.known:.1%}) fire, but on "
+        f"less than 1% of the inputs ({_n(n)}, epoch {network.epochs[-1] + 1})." + _few(n),
+        threshold=f"Notice when {limit:.0%} of the network's units are rare: activity above 0 and below 1%.",
+        source=f"the limit: {source}; 1%: Dohare et al. 2024, Loss of plasticity in deep continual learning, "
+        "Nature 632",
         advice=("A narrower layer may do as well.", LEAKY),
     )
 
@@ -132,8 +183,61 @@ def unwatched_sites(run: HealthRun) -> Iterator[Finding]:
         )
 
 
-def _n(counts: Counts) -> str:
-    return f"{counts.n[-1]:,} examples"
+def two_runs_in_a_folder(run: HealthRun) -> Iterator[Finding]:
+    """Another run had written into the folder before: the later one is shown."""
+    if run.replaced:
+        yield Finding(
+            rule="two_runs_in_a_folder",
+            severity="notice",
+            title="Two runs in one folder",
+            evidence=f"This folder holds records of an earlier run too; shown is the later one. "
+            f"{'; '.join(run.replaced)}.",
+            threshold="Notice when epochs begin again and the later run has other sites or other numbers of units.",
+            source="no threshold: the log itself",
+            advice=("A folder of its own for each run, such as Lightning's `version_0`, `version_1`.",),
+        )
 
 
-RULES: tuple[Rule, ...] = (whole_layer_dead, many_dead_units, mass_death, many_rare_units, unwatched_sites)
+def _before_broken(run: HealthRun) -> HealthRun:
+    """The run up to the epoch before weights or losses were not numbers."""
+    since = run.broken_since
+    if since is None:
+        return run
+
+    def cut(site: Site) -> Site:
+        rows = site.epochs < since
+        return replace(site, activity=site.activity[rows], epochs=site.epochs[rows], n=site.n[rows])
+
+    return replace(run, sites=[cut(site) for site in run.sites])
+
+
+def _chance(n: int, units: int) -> float:
+    """The fraction of units that n examples may show as dead, at 95 %, if each fires on ``RARE`` of all examples.
+
+    0 for ``ENOUGH`` examples, where such a unit fires at least once; 1 where n is unknown.
+    """
+    if n >= ENOUGH or not units:
+        return 0.0
+    silent = (1 - RARE) ** n
+    return min(1.0, silent + 1.645 * math.sqrt(silent * (1 - silent) / units))
+
+
+def _n(n: int) -> str:
+    return f"n = {n:,}" if n else "n unknown"
+
+
+def _few(n: int) -> str:
+    """What is not known from few examples."""
+    if n >= ENOUGH:
+        return ""
+    if not n:
+        return " On how many examples is unknown, and so is how often a unit that looks dead fires."
+    return (
+        f" Few examples: a unit that looks dead on {n} may fire on up to {min(1.0, 3 / n):.1%} of all (95%, 3/n), and "
+        f"how many of these would be dead on more is unknown. At least {ENOUGH} are needed to tell."
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    not_a_number, whole_layer_dead, many_dead_units, mass_death, many_rare_units, unwatched_sites, two_runs_in_a_folder
+)  # fmt: skip

@@ -1,7 +1,7 @@
 """Life and death of units, from their activity over epochs. Arrays are (E, U): epochs by units.
 
-Dead: activity exactly 0 over the window. Rare: above 0 and below ``rare_below``. A unit with NaN activity is unknown,
-so neither.
+Dead: activity exactly 0 over the window. Rare: above 0 and below ``rare_below``. Not a number: activity NaN, as the
+unit's output was; such a unit is neither, and fractions leave it out.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ class Counts:
     """Units per state and epoch, each (E,) int64, for one site or for the network.
 
     Attributes:
+        n: Examples; 0 where unknown.
+        nan: Units whose output was not a number.
         deaths: Units dead at this epoch and not at the record before; 0 at the first record.
         revivals: The reverse.
     """
@@ -23,8 +25,14 @@ class Counts:
     units: int
     dead: np.ndarray
     rare: np.ndarray
+    nan: np.ndarray
     deaths: np.ndarray
     revivals: np.ndarray
+
+    @property
+    def known(self) -> int:
+        """Units whose last output was a number; 0 without records."""
+        return self.units - int(self.nan[-1]) if len(self.nan) else 0
 
 
 def transitions(activity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -41,7 +49,7 @@ def transitions(activity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def count_units(epochs: np.ndarray, n: np.ndarray, activity: np.ndarray, rare_below: np.ndarray | float) -> Counts:
     """Counts the columns of ``activity`` per state; ``rare_below`` is one limit, or one for each unit."""
     rare = (activity > 0) & (activity < rare_below)
-    states = [(activity == 0), rare, *transitions(activity)]
+    states = [activity == 0, rare, np.isnan(activity), *transitions(activity)]
     return Counts(epochs, n, activity.shape[1], *(state.sum(axis=1) for state in states))
 
 

@@ -1,6 +1,7 @@
 """Reads runs through TensorBoard's data provider: the only way that works under both of its loaders."""
 
 import functools
+import hashlib
 import re
 from typing import Any
 
@@ -18,7 +19,13 @@ MOST_RUNS = 300  # in one overview: the newest ones
 ROWS_KEPT = 1000
 RUNS_KEPT = 16
 NO_RECORDS = ""  # the revision of a run without monitors
-SCALAR_TAGS = ("val/accuracy", "test/accuracy")
+# the usual names of what the table shows of a run without monitors; with them, their records hold the values
+METRIC_OF_TAG = {
+    f"{side}{separator}{name}": f"{side}_{metric}"
+    for side in ("val", "test")
+    for separator in "_/"
+    for name, metric in {"acc": "accuracy", "accuracy": "accuracy", "loss": "loss"}.items()
+}
 
 
 class HealthData:
@@ -49,13 +56,19 @@ class HealthData:
             experiment_id=experiment_id,
             plugin_name="scalars",
             downsample=1,
-            run_tag_filter=RunTagFilter(runs=names, tags=SCALAR_TAGS),
+            run_tag_filter=RunTagFilter(runs=names, tags=METRIC_OF_TAG),
         )
         rows = []
         for name in names:
-            last = ((tag, float(data[-1].value)) for tag, data in sorted(scalars.get(name, {}).items()) if data)
+            logged = sorted(scalars.get(name, {}).items())  # where several are logged, the last in this order counts
+            last = ((METRIC_OF_TAG[tag], float(data[-1].value)) for tag, data in logged if data)
             rows.append(self._row(experiment_id, name, _revision(series.get(name, {})), tuple(last)))
         return {"runs": rows, "left_out": len(listed) - len(newest)}
+
+    def folder_key(self, ctx: RequestContext, experiment_id: str) -> str:
+        """Tells log folders apart without naming them."""
+        location = self._provider.experiment_metadata(ctx, experiment_id=experiment_id).data_location
+        return hashlib.sha256(location.encode()).hexdigest()[:12]
 
     def run(self, ctx: RequestContext, experiment_id: str, name: str) -> HealthRun:
         """One run.

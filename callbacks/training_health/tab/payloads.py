@@ -9,7 +9,7 @@ import numpy as np
 
 from training_health.health.finding import ALARMS, Finding
 from training_health.health.findings import verdict
-from training_health.health.health_run import Columns, HealthRun, Site
+from training_health.health.health_run import Columns, Gap, HealthRun, Site
 from training_health.health.unit_life import Counts, order_by_death, transitions
 
 MOST_CELLS = 1_000_000  # of a unit x epoch map in one answer, about 8 MB of JSON
@@ -25,10 +25,10 @@ def overview_row(run: HealthRun, found: list[Finding], revision: str, scalars: d
         run: The run; without any record if it had no monitors.
         found: Its findings.
         revision: Changes when the log has grown.
-        scalars: Last values of ordinary scalars, used where the monitors say nothing.
+        scalars: Last values of ordinary scalars by metric, used where the monitors say nothing.
     """
     counts, gap = run.counts, run.gap.last
-    known = len(counts.epochs) > 0
+    recorded = len(counts.epochs) > 0
     watched = bool(run.last_epoch is not None or run.info or run.cannot_die or run.unwatched)
     state = "newer_format" if run.newer_format else "ok" if watched else "unreadable" if run.problems else "no_monitors"
     level, words = verdict(run, found)
@@ -42,13 +42,17 @@ def overview_row(run: HealthRun, found: list[Finding], revision: str, scalars: d
         "epochs": (run.last_epoch + 1) if run.last_epoch is not None else None,
         "finished": run.result.get("status") == "finished",
         "units": counts.units,
-        "n": int(counts.n[-1]) if known else None,
-        "dead": int(counts.dead[-1]) if known else None,
-        "dead_fraction": float(counts.dead[-1] / counts.units) if known else None,
+        "n": _sizes(counts.n[-1:])[0] if recorded else None,
+        "dead": int(counts.dead[-1]) if recorded else None,
+        "nan": int(counts.nan[-1]) if recorded else None,
+        "dead_fraction": float(counts.dead[-1] / counts.known) if counts.known else None,
         "gap": _number(gap["accuracy_gap"]),
-        "gap_se": _number(gap["accuracy_gap_se"]),
-        "val_accuracy": _number(gap["val_accuracy"], scalars.get("val/accuracy")),
-        "test_accuracy": _number(run.result.get("test_accuracy"), scalars.get("test/accuracy")),
+        "gap_margin": _last(run.gap.margin("accuracy")),
+        "loss_gap": _number(gap["loss_gap"]),
+        "loss_gap_margin": _last(run.gap.margin("loss")),
+        "val_accuracy": _number(gap["val_accuracy"], scalars.get("val_accuracy")),
+        "val_loss": _number(gap["val_loss"], scalars.get("val_loss")),
+        "test_accuracy": _number(run.result.get("test_accuracy"), scalars.get("test_accuracy")),
         "verdict": {"level": level, "words": words if state in ("ok", "newer_format") else ""},
         "alarms": sum(finding.severity in ALARMS for finding in found),
         "findings": [asdict(finding) for finding in found],
@@ -63,7 +67,7 @@ def run_payload(run: HealthRun) -> dict[str, Any]:
         "sites": [_site_header(site) | _counts(site.counts) for site in run.sites],
         "cannot_die": run.cannot_die,
         "unwatched": run.unwatched,
-        "gap": _columns(run.gap) | {"n_train": run.gap.n_train, "n_val": run.gap.n_val},
+        "gap": _gap(run.gap),
         "update_ratio": _columns(run.update_ratio),
         "nonfinite": _columns(run.nonfinite),
         "nonfinite_gradients": _columns(run.nonfinite_gradients),
@@ -87,7 +91,7 @@ def units_payload(run: HealthRun, site: Site) -> dict[str, Any]:
     return _site_header(site) | {
         "run": run.name,
         "epochs": site.epochs[rows].tolist(),
-        "n": site.n[rows].tolist(),
+        "n": _sizes(site.n[rows]),
         "order": chosen.tolist(),
         "activity": [numbers(site.activity[rows, unit]) for unit in chosen],
         "deaths": _pairs(deaths, site, chosen, rows),
@@ -126,8 +130,21 @@ def _site_header(site: Site) -> dict[str, Any]:
 
 
 def _counts(counts: Counts) -> dict[str, Any]:
-    series = ("epochs", "n", "dead", "rare", "deaths", "revivals")
-    return {"units": counts.units} | {name: getattr(counts, name).tolist() for name in series}
+    series = ("epochs", "dead", "rare", "nan", "deaths", "revivals")
+    lists = {name: getattr(counts, name).tolist() for name in series}
+    return {"units": counts.units, "n": _sizes(counts.n)} | lists
+
+
+def _sizes(n: np.ndarray) -> list[int | None]:
+    """Numbers of examples; null where unknown."""
+    return [int(size) or None for size in n]
+
+
+def _gap(gap: Gap) -> dict[str, Any]:
+    """The gap with half of its 95 % band."""
+    answer = _columns(gap) | {"n_train": gap.n_train, "n_val": gap.n_val, "metrics": gap.metrics}
+    answer["columns"] |= {f"{metric}_gap_margin": numbers(gap.margin(metric)) for metric in ("accuracy", "loss")}
+    return answer
 
 
 def _columns(part: Columns) -> dict[str, Any]:
@@ -136,6 +153,10 @@ def _columns(part: Columns) -> dict[str, Any]:
 
 def _text(value: object) -> str:
     return str(value)[:200] if isinstance(value, str | int | float) else ""
+
+
+def _last(column: np.ndarray) -> float | None:
+    return _number(float(column[-1])) if len(column) else None
 
 
 def _number(*values: object) -> float | None:

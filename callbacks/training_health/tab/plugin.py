@@ -50,7 +50,10 @@ class TrainingHealthPlugin(base_plugin.TBPlugin):
         return base_plugin.FrontendMetadata(es_module_path="/static/index.js", tab_name="Training Health")
 
     def _overview(self, ctx: RequestContext, experiment_id: str) -> dict[str, Any]:
-        return self._data.overview(ctx, experiment_id) | {"plotly": plotly_version()}
+        return self._data.overview(ctx, experiment_id) | {
+            "plotly": plotly_version(),
+            "folder": self._data.folder_key(ctx, experiment_id),
+        }
 
     def _run(self, ctx: RequestContext, experiment_id: str, run: str) -> dict[str, Any]:
         return run_payload(self._data.run(ctx, experiment_id, run))

@@ -13,13 +13,13 @@ WEIGHTS = ["conv1.weight", "conv1.bias", "fc1.weight", "fc1.bias"]
 NAN = float("nan")
 
 
-def site(name: str, units: int, dead_by_epoch: list[int], first: bool = False) -> Site:
+def site(name: str, units: int, dead_by_epoch: list[int], first: bool = False, n: int = N) -> Site:
     """The first ``dead_by_epoch[e]`` units are dead at epoch e."""
     activity = np.full((len(dead_by_epoch), units), 0.3)
     for epoch, dead in enumerate(dead_by_epoch):
         activity[epoch, :dead] = 0.0
     epochs = np.arange(len(dead_by_epoch))
-    return Site(name, activity, epochs, np.full(len(epochs), N), first_layer=first)
+    return Site(name, activity, epochs, np.full(len(epochs), n), first_layer=first)
 
 
 def ramp(last: int) -> list[int]:
@@ -107,6 +107,35 @@ def quiet() -> HealthRun:
     return of_sites(one)
 
 
+def broken(name: str, units: int) -> Site:
+    """NaN outputs in every unit."""
+    one = site(name, units, [0])
+    one.activity[:] = NAN
+    return one
+
+
+def of_losses(train: list[float], val: list[float], se: float, n: int = N) -> HealthRun:
+    """A run without an accuracy."""
+    losses = np.array([train, val])
+    columns = {name: np.full(len(val), NAN) for name in GAP_COLUMNS} | {"loss_gap_se": np.full(len(val), se)}
+    columns |= {"train_eval_loss": losses[0], "val_loss": losses[1], "loss_gap": losses[1] - losses[0]}
+    return HealthRun("a", gap=Gap(np.arange(len(val)), columns, n, n))
+
+
+def by_heart() -> HealthRun:
+    """Training accuracy is 100 %, validation is at chance, whose loss climbs."""
+    learned = of_gap(0.99, 1.0, 0.1, [2.30, 2.31, 2.40, 2.60])
+    learned.gap.columns["train_eval_loss"] = np.array([1.5, 0.5, 0.1, 0.01])
+    return learned
+
+
+def nan_counted_as_dead() -> HealthRun:
+    """What earlier versions of the monitors wrote after weights became NaN."""
+    old = HealthRun("a", [site("fc1", 64, [3, 64, 64])], nonfinite=parameters(0.0, epochs=3))
+    old.nonfinite.columns["fc1.weight"][1:] = 64
+    return old
+
+
 def annealed() -> HealthRun:
     done = of_ratios(1e-3)
     for column in done.update_ratio.columns.values():
@@ -115,11 +144,29 @@ def annealed() -> HealthRun:
 
 
 FAULTS = {
-    "a third of the network born dead": (of_sites(site("fc1", 100, [30])), "dead_from_the_start", "warning"),
+    "two fifths of the network born dead": (of_sites(site("fc1", 100, [40])), "dead_from_the_start", "warning"),
+    "a third of the network born dead": (of_sites(site("fc1", 100, [33])), "dead_from_the_start", "notice"),
+    "a third where the run's limit is 0.3": (
+        HealthRun("a", [site("fc1", 100, [33])], info={"limits": {"many_dead_network": 0.3}}),
+        "dead_from_the_start",
+        "warning",
+    ),
+    "40 % on 100 examples": (of_sites(site("fc1", 100, [40], n=100)), "dead_from_the_start", "notice"),
+    "46 % on 100 examples": (of_sites(site("fc1", 100, [46], n=100)), "dead_from_the_start", "warning"),
+    "n unknown": (of_sites(site("fc1", 100, [46], n=0)), "dead_from_the_start", "notice"),
+    "a wide layer dead on 4 examples": (of_sites(site("fc1", 512, [512], n=4)), "whole_layer_dead", "critical"),
+    "a narrow layer dead on 4 examples": (of_sites(site("fc1", 4, [4], n=4)), "whole_layer_dead", "notice"),
+    "a fifth at once on 20 examples": (of_sites(site("fc1", 100, [0, 24, 24], n=20)), "mass_death", "notice"),
+    "NaN outputs": (of_sites(site("conv1", 8, [0]), broken("fc1", 64)), "units_not_a_number", "critical"),
+    "regression by heart": (of_losses([2.0, 0.5, 0.0095], [25.0, 20.0, 19.69], se=0.5), "large_loss_gap", "notice"),
+    "overfit regression": (
+        of_losses([2.0, 0.5, 0.1, 0.01], [21.0, 17.0, 19.0, 20.0], se=0.5), "overfitting", "warning"
+    ),
+    "flat loss, no accuracy": (of_losses([2.0] * 3, [2.0] * 3, se=0.1), "not_learning", "notice"),
     "half of a layer of a large network": (
         of_sites(site("conv", 1000, [0]), site("fc1", 100, [50])), "dead_from_the_start", "warning"
     ),
-    "dying slowly": (of_sites(site("fc1", 100, [2, 8, 14, 20, 26, 32, 38])), "many_dead_units", "warning"),
+    "dying slowly": (of_sites(site("fc1", 100, [2, 8, 14, 20, 26, 32, 42])), "many_dead_units", "warning"),
     "a fifth at once": (of_sites(site("fc1", 100, [0, 24, 24])), "mass_death", "warning"),
     "half at once": (of_sites(site("fc1", 100, [0, 60, 60])), "mass_death", "critical"),
     "healed": (of_sites(site("fc1", 100, [0, 24, 4])), "mass_death", "notice"),
@@ -159,7 +206,10 @@ def test_a_number_that_is_no_number_is_found(kind, rule, severity):
 SILENT = {
     "units that take turns": swapping(),
     "almost half of a layer": of_sites(site("conv", 1000, [0]), site("fc1", 100, [49])),
-    "almost a third of a network": of_sites(site("fc1", 100, [29])),
+    "almost two fifths of a network": of_sites(site("fc1", 100, [39])),
+    "dead for want of examples": of_sites(site("fc1", 1000, [59], n=4)),
+    "regression that learns": of_losses([2.0, 1.0, 0.5], [2.1, 1.1, 0.6], se=0.1),
+    "a loss gap without an error": of_losses([2.0, 1.0, 0.5, 0.1], [2.1, 1.1, 2.6, 3.0], se=NAN),
     "a large gap and falling loss": of_gap(0.97, 0.98, 0.83, falling(0.6, 0.4)),
     "rising loss and a gap of noise": of_gap(0.8, 0.85, 0.73, [0.5, 0.4, 0.5, 0.6, 0.6], n=20),
     "loss never measured": of_gap(0.8, 0.8, 0.8, [NAN] * 3),
@@ -195,6 +245,47 @@ def test_units_dead_from_the_start_are_counted_per_layer():
 def test_a_dead_layer_is_said_once():
     dead = of_sites(site("conv1", 64, [0, 1, 1]), site("fc1", 256, [0, 256, 256]))
     assert "since epoch 2" in the(dead, "whole_layer_dead").evidence
+
+
+def test_few_and_unknown_numbers_of_examples_are_said():
+    few = the(of_sites(site("fc1", 512, [512], n=4)), "whole_layer_dead").evidence
+    assert "n = 4" in few
+    assert "up to 75.0% of all (95%, 3/n)" in few
+    assert "n unknown" in the(of_sites(site("fc1", 100, [46], n=0)), "dead_from_the_start").evidence
+    assert "Few examples: 20" in the(of_gap(0.8, 0.85, 0.73, [0.5], n=20), "gap_in_words").evidence
+
+
+def test_nan_is_not_death():
+    nan = FAULTS["NaN outputs"][0]
+    assert alarms(nan) == {"units_not_a_number"}
+    assert "fc1 64 of 64" in the(nan, "units_not_a_number").evidence
+    assert alarms(nan_counted_as_dead()) == {"nonfinite_weights"}
+
+
+def test_what_has_learned_its_training_examples_is_not_called_not_learning():
+    assert alarms(by_heart()) == {"overfitting"}
+    assert "still_improving" not in severities(FAULTS["stuck"][0])
+
+
+def test_loss_findings_name_the_runs_own_metrics_and_both_losses():
+    judged = FAULTS["overfit regression"][0]
+    judged.gap.metrics["val_loss"] = "valid_mse"
+    finding = the(judged, "overfitting")
+    assert "`valid_mse` is +19.99 ± 1 (20 and 0.01)" in finding.evidence
+    assert "(`EarlyStopping` on `valid_mse`)" in finding.advice[0]
+
+
+def test_options_are_named_only_where_the_runs_own_record_supplies_them():
+    judged = of_sites(site("fc1", 100, [46]))
+    assert the(judged, "dead_from_the_start").advice[1] == (
+        "A learning rate 3 to 10 times lower, or a warm-up over the first steps."
+    )
+    judged.info = {"advice": {"learning_rate": "`--model.learning_rate`", "dropout": 3}}
+    assert (
+        the(judged, "dead_from_the_start")
+        .advice[1]
+        .startswith("A learning rate 3 to 10 times lower (here: `--model.learning_rate`), or")
+    )
 
 
 def test_overfitting_gives_its_numbers():

@@ -24,6 +24,8 @@ def test_dead_rare_deaths_and_revivals_are_counted_per_epoch():
     counts = site(ACTIVITY).counts
     assert counts.dead.tolist() == [1, 3, 2]
     assert counts.rare.tolist() == [1, 1, 1]
+    assert counts.nan.tolist() == [1, 1, 1]
+    assert (counts.units, counts.known) == (6, 5)
     assert counts.deaths.tolist() == [0, 2, 0]
     assert counts.revivals.tolist() == [0, 0, 1]
 
@@ -58,6 +60,12 @@ def test_the_network_is_the_sum_of_its_sites_at_the_epochs_that_all_have():
     assert counts.epochs.tolist() == [0, 1]
     assert counts.dead.tolist() == [2, 4]
     assert counts.deaths.tolist() == [0, 2]
+
+
+def test_the_network_is_measured_on_the_fewest_examples_and_on_an_unknown_number_if_one_site_is():
+    few = Site("a", ACTIVITY, np.arange(3), np.array([20, 20, 20]))
+    unknown = Site("b", ACTIVITY, np.arange(3), np.array([100, 0, 100]))
+    assert HealthRun("a", sites=[site(ACTIVITY), few, unknown]).counts.n.tolist() == [20, 0, 20]
 
 
 def test_a_run_without_sites_counts_nothing():

@@ -24,9 +24,27 @@ KINDS = {
     "result": {},
     "of the future": {},
 }
-INFO = ["variant", "seed", "max_epochs", "learning_rate", "test_accuracy", "status"]
+INFO = ["advice", "limits", "metrics", "variant", "seed", "max_epochs", "learning_rate", "test_accuracy", "status"]
 nasty = st.sampled_from(
-    [None, True, -1, 0, 2, 10**18, 10**400, 1.5, float("nan"), float("inf"), "", "\ud800", "<b>", [], ["w"], {}]
+    [
+        None,
+        True,
+        -1,
+        0,
+        2,
+        10**18,
+        10**400,
+        1.5,
+        float("nan"),
+        float("inf"),
+        "",
+        "\ud800",
+        "<b>",
+        [],
+        ["w"],
+        {},
+        {"learning_rate": 1},
+    ]
 )
 
 
@@ -42,7 +60,7 @@ def contents(draw, kind: str) -> bytes:
 def records(draw, kind: str) -> list[SimpleNamespace]:
     if kind in ("run", "result"):
         values = st.dictionaries(st.sampled_from(INFO), nasty) | nasty
-        return [SimpleNamespace(step=0, numpy=np.array(json.dumps(draw(values)).encode(), dtype=object))]
+        return [SimpleNamespace(step=0, wall_time=1.0, numpy=np.array(json.dumps(draw(values)).encode(), dtype=object))]
     width = len(GAP_COLUMNS) if kind == "gap" else 3
     rows = draw(
         st.lists(arrays(np.float32, width, elements=st.floats(0, 1, width=32) | st.floats(width=32)), max_size=5)
@@ -52,7 +70,7 @@ def records(draw, kind: str) -> list[SimpleNamespace]:
     ]
     steps = [draw(st.just(10 * epoch) | st.integers(-5, 60)) for epoch in range(len(rows))]
     return [
-        SimpleNamespace(step=step, numpy=np.array([*head, *row], dtype=np.float32))
+        SimpleNamespace(step=step, wall_time=draw(st.floats(0, 9)), numpy=np.array([*head, *row], dtype=np.float32))
         for step, head, row in zip(steps, heads, rows, strict=True)
     ]
 

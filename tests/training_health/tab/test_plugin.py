@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.training_health.tab.health_log_writer import HealthLogWriter
+from training_health.log_format import tensor_record
 from training_health.tab import payloads
 from training_health.tab.static_files import static_files
 
@@ -20,17 +21,17 @@ def test_the_overview_shows_what_was_logged(writer, open_tab):
     assert (row["variant"], row["dataset"], row["seed"]) == ("baseline", "synthetic", 7)
     assert (row["epochs"], row["max_epochs"], row["finished"]) == (2, 5, True)
     assert (row["dead"], row["units"], row["n"], row["dead_fraction"]) == (1, 4, 5000, 0.25)
-    assert [row["gap"], row["gap_se"], row["val_accuracy"]] == pytest.approx([0.09, 0.02, 0.81])
+    assert [row["gap"], row["gap_margin"], row["val_accuracy"]] == pytest.approx([0.09, 0.04, 0.81])
     assert row["test_accuracy"] == 0.75
 
 
 def test_a_run_answers_its_series_with_sites_in_forward_order(writer, open_tab):
     writer.activity(0, "layer10", 1, [1.0, 0.0])
     writer.activity(0, "layer2", 0, [0.5, 0.25, 0.0, 0.0])
-    writer.activity(1, "layer10", 1, [1.0, 0.5])
-    writer.activity(1, "layer2", 0, [0.5, 0.0, 0.0, 0.0])
     writer.parameters("update_ratio", 0, {"w": 1e-3, "b": float("nan")})
     writer.parameters("nonfinite", 0, {"w": 0, "b": 3})
+    writer.activity(1, "layer10", 1, [1.0, 0.5])
+    writer.activity(1, "layer2", 0, [0.5, 0.0, 0.0, 0.0])
     writer.flush()
     run = open_tab().json("/run", run="a")
     assert [site["site"] for site in run["sites"]] == ["layer2", "layer10"]
@@ -117,7 +118,7 @@ def test_a_newer_format_is_named_and_not_half_drawn(writer, open_tab):
 def test_unknown_kinds_and_columns_are_ignored(writer, open_tab):
     writer.activity(0, "fc1", 0, [1.0], colour="blue")
     writer.numeric("new", "temperature", 0, [1, 1.0])
-    writer.numeric("gap", "gap", 0, [1, 0.5, 7.0], columns=["val_accuracy", "invented"], n_train=1, n_val=1)
+    writer.numeric("gap", "gap", 0, [1, 0.5, 7.0], columns=["val_accuracy", "invented"], n_train=1, n_val=None)
     writer.flush()
     tab = open_tab()
     assert tab.row("a")["message"] == ""
@@ -128,7 +129,7 @@ def test_unknown_kinds_and_columns_are_ignored(writer, open_tab):
 def test_a_damaged_tag_is_named_and_the_rest_shown(writer, open_tab):
     writer.activity(0, "fc1", 0, [0.0, 1.0])
     writer.numeric("gap", "gap", 0, [1], columns="none")
-    writer.numeric("activity/odd", "activity", 0, [1, 1.0], units=3, site="odd", index=1)
+    writer.add(99, tensor_record("activity/odd", "activity", [float("nan"), 1, 1.0], units=1, site="odd", index=1))
     writer.flush()
     row = open_tab().row("a")
     assert row["dead"] == 1
@@ -136,12 +137,68 @@ def test_a_damaged_tag_is_named_and_the_rest_shown(writer, open_tab):
     assert "training_health/activity/odd can't be shown: a record at step 99" in row["message"]
 
 
-def test_a_run_without_monitors_is_listed_with_its_accuracy(writer, open_tab):
-    writer.scalar("val/accuracy", 9, 0.5)
-    writer.scalar("val/accuracy", 19, 0.625)
+@pytest.mark.parametrize("tag", ["val/accuracy", "val_accuracy", "val_acc"])
+def test_a_run_without_monitors_is_listed_with_its_accuracy(writer, open_tab, tag):
+    writer.scalar(tag, 9, 0.5)
+    writer.scalar(tag, 19, 0.625)
     writer.flush()
     row = open_tab().row("a")
     assert (row["state"], row["val_accuracy"], row["findings"]) == ("no_monitors", 0.625, [])
+
+
+def test_of_two_runs_in_one_folder_the_later_one_is_shown_with_a_word(tmp_path, open_tab):
+    with HealthLogWriter(tmp_path / "a") as log:
+        for epoch in range(4):
+            log.activity(epoch, "conv1", 0, [0.0, 0.0])
+            log.activity(epoch, "fc1", 1, [0.5] * 8)
+            log.parameters("update_ratio", epoch, {"w": 1e-3})
+        log.text("result", {"status": "finished"}, step=1000)
+    with HealthLogWriter(tmp_path / "a", wall_time=1_800_000_000.0, suffix=".later") as log:
+        for epoch in range(2):
+            log.activity(epoch, "fc1", 0, [0.0, *[0.5] * 11])
+            log.parameters("update_ratio", epoch, {"w": 1e-3, "v": 1e-2})
+    tab = open_tab()
+    row = tab.row("a")
+    assert (row["epochs"], row["dead"], row["units"], row["finished"]) == (2, 1, 12, False)
+    assert [site["site"] for site in tab.json("/run", run="a")["sites"]] == ["fc1"]
+    (word,) = [finding["evidence"] for finding in row["findings"] if finding["rule"] == "two_runs_in_a_folder"]
+    assert "fc1 has 12 units, and had 8" in word
+    assert "conv1 is not in the later run" in word
+    assert "update_ratio can't be shown: it names 1 columns and its last record has 2" in row["message"]
+
+
+def test_a_resumed_run_after_the_clock_was_set_back_loses_nothing(tmp_path, open_tab):
+    with HealthLogWriter(tmp_path / "a") as log:
+        log.activity(0, "fc1", 0, [0.5])
+        log.activity(1, "fc1", 0, [0.5])
+    with HealthLogWriter(tmp_path / "a", wall_time=1_600_000_000.0, suffix=".resumed") as log:
+        log.activity(2, "fc1", 0, [0.0])
+    assert open_tab().json("/run", run="a")["total"]["dead"] == [0, 0, 1]
+
+
+def test_a_unit_that_is_not_a_number_is_neither_dead_nor_alive(writer, open_tab):
+    nan = float("nan")
+    writer.activity(0, "fc1", 0, [0.0, 0.5, nan, nan], n=nan)
+    writer.activity(0, "fc2", 1, [nan, nan], n=nan)
+    writer.flush()
+    tab = open_tab()
+    row = tab.row("a")
+    assert (row["dead"], row["nan"], row["dead_fraction"], row["n"]) == (1, 4, 0.5, None)
+    fc1, fc2 = tab.json("/run", run="a")["sites"]
+    assert (fc1["dead"], fc1["nan"], fc1["n"]) == ([1], [2], [None])
+    assert (fc2["dead"], fc2["nan"]) == ([0], [2])
+    assert tab.json("/units", run="a", site="fc1")["activity"] == [[0.0], [0.5], [None], [None]]
+
+
+def test_half_of_the_gaps_band_is_two_standard_errors_unless_the_log_has_its_own(tmp_path, open_tab):
+    with HealthLogWriter(tmp_path / "a") as log:
+        log.gap(0, loss_gap=1.0, loss_gap_se=0.25)
+    with HealthLogWriter(tmp_path / "b") as log:
+        columns = ["loss_gap", "loss_gap_se", "loss_gap_margin"]
+        log.numeric("gap", "gap", 0, [8, 1.0, 0.25, 3.0], columns=columns, n_train=8, n_val=8)
+    tab = open_tab()
+    assert [tab.row(run)["loss_gap_margin"] for run in "ab"] == [0.5, 3.0]
+    assert tab.json("/run", run="b")["gap"]["columns"]["loss_gap_margin"] == [3.0]
 
 
 def test_runs_are_sorted_as_people_count(tmp_path, open_tab):

@@ -1,22 +1,24 @@
 // Which neurons are dead: the fraction of dead and of rare units over epochs, in total and per site, runs side by side.
 
 import { chartCard, epochAxis, lineOf } from "./chart.js";
-import { h, percent, plotlyText, whole } from "./dom.js";
+import { h, percent, plotlyText, sampleSize, whole } from "./dom.js";
 import { key, keyLine } from "./key.js";
 
 const MOST_SITES = 11;
+const STATES = ["rare", "dead", "nan"];
 
 /** `runs`: [{row, data, look}] of the picked runs. */
 export function deadUnitsCharts(runs) {
   const having = runs.filter(({ data }) => data.total);
   if (!having.length) return [h("p", { class: "muted" }, "None of the picked runs recorded the activity of its units (DeadReLUMonitor).")];
   const names = siteNames(runs);
-  const worst = new Map(names.map((name) => [name, Math.max(...countsOf(having, name).map(({ counts }) => (counts.dead.at(-1) ?? 0) / counts.units))]));
+  const worst = new Map(names.map((name) => [name, Math.max(...countsOf(having, name).map(({ counts }) => fractions(counts, "dead").at(-1) ?? 0))]));
   const drawn = new Set([...names].sort((a, b) => worst.get(b) - worst.get(a)).slice(0, MOST_SITES));
   const all = having.flatMap(({ data }) => [...data.sites, data.total]);
-  const most = Math.max(0.05, ...all.flatMap((counts) => [...counts.dead, ...counts.rare].map((count) => count / counts.units)));
+  const most = Math.max(0.05, ...all.flatMap((counts) => STATES.flatMap((state) => fractions(counts, state))));
+  const withNaN = all.some((counts) => counts.nan.some((count) => count > 0));
   return [
-    key(keyLine("solid", "dead"), keyLine("dot", "rare"), h("span", { class: "muted" }, "colours: the runs above")),
+    key(keyLine("solid", "dead"), keyLine("dot", "rare"), withNaN && keyLine("dash", "not a number"), h("span", { class: "muted" }, "colours: the runs above")),
     fractionChart("", countsOf(having, ""), most),
     h("div", { class: "grid" }, names.filter((name) => drawn.has(name)).map((name) => fractionChart(name, countsOf(having, name), most))),
     names.length > drawn.size && h("p", { class: "muted" }, `${drawn.size} of ${names.length} sites are drawn, those with most dead units.`),
@@ -40,9 +42,13 @@ function countsOf(runs, name) {
   return runs.map((run) => ({ ...run, counts: name ? siteOf(run.data, name) : run.data.total })).filter(({ counts }) => counts);
 }
 
+/** Fractions over epochs: of dead and rare units among those whose output is a number, of NaN among all; null without any. */
+const fractions = (c, state) => c[state].map((count, i) => ratio(count, state === "nan" ? c.units : c.units - c.nan[i]));
+const ratio = (count, of) => (of > 0 ? count / of : null);
+
 function fractionChart(name, runs, most) {
   const title = name || "All units";
-  const latest = runs.map(({ row, counts }) => (counts.dead.length ? `${row.run}: ${percent(counts.dead.at(-1) / counts.units)}` : ""));
+  const latest = runs.map(({ row, counts }) => (counts.dead.length ? `${row.run}: ${percent(fractions(counts, "dead").at(-1))}` : ""));
   const units = [...new Set(runs.map(({ counts }) => whole(counts.units)))].join(" or ");
   return chartCard({
     title,
@@ -59,10 +65,11 @@ function fractionChart(name, runs, most) {
       },
     }),
     table: () => ({
-      columns: ["run", "site", "epoch", "n", "units", "dead", "dead_fraction", "rare", "rare_fraction", "deaths", "revivals"],
-      rows: runs.flatMap(({ row, counts: c }) =>
-        c.epochs.map((epoch, i) => [row.run, name || "all", epoch + 1, c.n[i], c.units, c.dead[i], c.dead[i] / c.units, c.rare[i], c.rare[i] / c.units, c.deaths[i], c.revivals[i]]),
-      ),
+      columns: ["run", "site", "epoch", "n", "units", "dead", "dead_fraction", "rare", "rare_fraction", "not_a_number", "deaths", "revivals"],
+      rows: runs.flatMap(({ row, counts: c }) => {
+        const [rare, dead] = STATES.map((state) => fractions(c, state));
+        return c.epochs.map((epoch, i) => [row.run, name || "all", epoch + 1, c.n[i], c.units, c.dead[i], dead[i], c.rare[i], rare[i], c.nan[i], c.deaths[i], c.revivals[i]]);
+      }),
     }),
   });
 }
@@ -70,19 +77,20 @@ function fractionChart(name, runs, most) {
 function describeSite(site) {
   const where = site.positions > 1 ? `, ${whole(site.positions)} positions each` : "";
   const window = site.window === "validation" ? "" : `, measured on ${site.window} examples`;
-  return `${where}, ${site.activation}${window}${site.first_layer ? ", first layer: its dead can't come back" : ""}`;
+  return `${where}, ${site.activation}${window}${site.first_layer ? ", first layer: its dead rarely come back" : ""}`;
 }
 
 function traces({ row, counts: c, look }) {
-  const trace = (words, dash, width, size, opacity) =>
-    lineOf(c.epochs, c[words].map((count) => count / c.units), look, "%{y:.1%} (%{customdata[0]} of %{customdata[1]}, n = %{customdata[2]})", {
-      name: `${plotlyText(row.run)}, ${words}`,
-      customdata: c[words].map((count, i) => [count, c.units, c.n[i]]),
+  const trace = (state, dash, width, size, opacity) =>
+    lineOf(c.epochs, fractions(c, state), look, "%{y:.1%} (%{customdata[0]} of %{customdata[1]}, %{customdata[2]})", {
+      name: `${plotlyText(row.run)}, ${state === "nan" ? "not a number" : state}`,
+      customdata: c[state].map((count, i) => [count, state === "nan" ? c.units : c.units - c.nan[i], sampleSize(c.n[i])]),
       line: { color: look.colour, width, dash },
       marker: { color: look.colour, size, symbol: look.symbol },
       opacity,
     });
-  return [trace("rare", "dot", 1.5, 4, 0.75), trace("dead", "solid", 2.5, 6, 1)];
+  const broken = c.nan.some((count) => count > 0) ? [trace("nan", "dash", 2, 5, 1)] : [];
+  return [trace("rare", "dot", 1.5, 4, 0.75), trace("dead", "solid", 2.5, 6, 1), ...broken];
 }
 
 /** What is not in the charts, so that nothing is silently missed. */

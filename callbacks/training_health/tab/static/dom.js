@@ -41,6 +41,9 @@ export function whole(count) {
   return isNumber(count) ? count.toLocaleString("en-US") : NONE;
 }
 
+/** The number of examples, in words; null is unknown. */
+export const sampleSize = (n) => (isNumber(n) ? `n = ${whole(n)}` : "n unknown");
+
 export function isNumber(value) {
   return typeof value === "number" && Number.isFinite(value);
 }

@@ -33,11 +33,11 @@ function differenceChart(runs, metric, more, tracesOf) {
 function gapChart(runs, metric) {
   const { gap: title, scale, y, suffix } = METRICS[metric];
   const last = runs.map(({ row, columns }) => `${row.run}: ${points(columns.accuracy_gap.at(-1))} points`);
-  const subtitle = `Both in eval mode with the same weights; band: ± 2 standard errors (${samples(runs)})`;
+  const subtitle = `Both in eval mode with the same weights; band: ± 2 standard errors, 95% (${samples(runs)}). A band that includes 0 is noise`;
   const label = `Gap over epochs with its band of two standard errors. Accuracy gap at the last epoch: ${last.join(", ")}.`;
   return differenceChart(runs, metric, { title, subtitle, file: `gap_${metric}`, label }, ({ row, epochs, columns, look }) => {
     const gap = columns[`${metric}_gap`].map((g) => times(scale, g));
-    const noise = columns[`${metric}_gap_se`].map((se) => times(2 * scale, se));
+    const noise = columns[`${metric}_gap_margin`].map((margin) => times(scale, margin));
     const edge = (sign) => ({ type: "scatter", mode: "lines", x: shown(epochs), y: gap.map((g, i) => plus(g, times(sign, noise[i]))), line: { width: 0 }, hoverinfo: "skip", showlegend: false, name: "" });
     const hover = `%{y:${y}} ± %{customdata:${y.slice(1)}}${suffix}`;
     return [edge(-1), { ...edge(1), fill: "tonexty", fillcolor: faded(look.colour, 0.16) }, lineOf(epochs, gap, look, hover, { name: plotlyText(row.run), customdata: noise })];

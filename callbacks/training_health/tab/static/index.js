@@ -3,7 +3,7 @@
 import { isReport, source } from "./api.js";
 import { dispose, setPlotlyVersion } from "./chart.js";
 import { deadUnitsCharts, siteNames, siteOf } from "./dead_units.js";
-import { h, segmented } from "./dom.js";
+import { h, isNumber, segmented } from "./dom.js";
 import { emptyState } from "./empty.js";
 import { findingsSection } from "./findings.js";
 import { gapCharts } from "./gap.js";
@@ -21,11 +21,11 @@ const SECTIONS = [
   ["glance", "Runs at a glance", "One row per run. Tick the runs to compare; their colours are the same in every chart, and the address in your browser is a link to what you see."],
   ["findings", "Findings", "What the numbers say, checked against published rules. An alarm names its evidence, its rule and what to try."],
   ["units", "Which neurons are dead", "A unit is one channel of a convolution or one feature of a dense layer. Dead: it fired on none of the n examples of the window, at any position. Rare: it fired, but on less than 1%. That many outputs are zero (sparsity) is normal for a ReLU and is neither."],
-  ["gap", "Is the gap real", "Training accuracy as it is usually shown is measured with dropout on, while the weights still change. Here both sides are measured in eval mode with the same weights, on as many training as validation examples. A gap inside its band is noise."],
+  ["gap", "Is the gap real", "Training accuracy as it is usually shown is measured with dropout on, while the weights still change. Here both sides are measured in eval mode with the same weights, on as many training as validation examples. A gap whose band (± 2 standard errors, 95%) includes 0 is noise."],
   ["weights", "How the weights move", "Update ratio: the norm of one optimiser step's change over the norm of the weights, for the last step of each epoch. Around 1e-3 is healthy; far above, the weights are thrown about; far below, they hardly learn."],
 ];
 
-let state = loadState();
+let state = null; // known with the first overview
 let overview = null;
 let shown = ""; // the answer on the page, to tell whether a reload brought anything
 let round = 0; // of rendering: an older one that is still waiting for data gives up
@@ -38,7 +38,7 @@ export async function render() {
   onTheme(showTheme);
   onReload(refetch);
   onAddress(() => {
-    state = loadState();
+    state = loadState(overview?.folder);
     if (overview) renderAll();
   });
   await refetch();
@@ -62,6 +62,7 @@ async function refetch() {
     if (answer === shown) return; // charts keep their zoom, the page its scroll position
     fetched.runs.forEach((row, rank) => (row.rank = rank));
     setPlotlyVersion(fetched.plotly);
+    if (!overview) state = loadState(fetched.folder); // what was picked the last time, of these logs
     [overview, shown] = [fetched, answer];
     await renderAll();
   } catch (error) {
@@ -71,7 +72,7 @@ async function refetch() {
 
 function update(changes) {
   state = { ...state, ...changes };
-  saveState(state);
+  saveState(state, overview.folder);
   if (["sort", "filter", "descending"].some((key) => key in changes)) renderTable(context());
   else renderAll();
 }
@@ -134,10 +135,11 @@ async function renderCharts(view, mine) {
   }
   const runs = view.picked.map((row, i) => ({ row, data: loaded[i].value, look: view.looks.get(row.run) })).filter(({ data }) => data);
   const names = siteNames(runs);
+  const metric = runs.some(({ data }) => data.gap.columns.accuracy_gap.some(isNumber)) ? state.metric : "loss";
   const site = names.includes(state.site) ? state.site : (names.at(-1) ?? "");
   const mapBox = h("div", { class: "maps-box" });
   fill("units", [...deadUnitsCharts(runs), names.length > 0 && mapHeader(names, site), mapBox]);
-  fill("gap", [segmented("Measure of the gap", [["accuracy", "Accuracy"], ["loss", "Loss"]], state.metric, (metric) => update({ metric })), ...gapCharts(runs, state.metric)]);
+  fill("gap", [segmented("Measure of the gap", [["accuracy", "Accuracy"], ["loss", "Loss"]], metric, (chosen) => update({ metric: chosen })), ...gapCharts(runs, metric)]);
   fill("weights", weightCharts(runs));
   if (site) await renderMaps(runs, site, mapBox, mine);
 }

@@ -1,6 +1,6 @@
 // Runs at a glance: one row per run, sortable, with the check boxes that pick what is compared.
 
-import { NONE, h, isNumber, percent, points, whole } from "./dom.js";
+import { NONE, h, isNumber, percent, points, sampleSize, whole } from "./dom.js";
 import { MOST_PICKED } from "./state.js";
 
 const VERDICT_MARKS = { critical: "✕", warning: "!", notice: "i", healthy: "✓", unknown: "?" };
@@ -13,8 +13,8 @@ const COLUMNS = [
   { key: "seed", title: "Seed", number: true, value: (row) => row.seed, cell: (row) => (isNumber(row.seed) ? String(row.seed) : NONE) },
   { key: "epochs", title: "Epochs", number: true, value: (row) => row.epochs, cell: epochsCell, help: "Epochs done, of those planned" },
   { key: "dead", title: "Dead units", number: true, value: (row) => row.dead_fraction, cell: deadCell, help: "Units that fired on none of the n examples of the last epoch's window" },
-  { key: "gap", title: "Gap ± SE", number: true, value: (row) => row.gap, cell: gapCell, help: "Training minus validation accuracy in eval mode, percentage points ± standard error" },
-  { key: "val", title: "Val. accuracy", number: true, value: (row) => row.val_accuracy, cell: (row) => percent(row.val_accuracy, 2), help: "At the last epoch" },
+  { key: "gap", title: "Gap ± 2 SE", number: true, value: (row) => row.gap ?? row.loss_gap, cell: gapCell, help: "Training minus validation accuracy in eval mode, percentage points ± 2 standard errors (95%); without an accuracy, validation minus training loss" },
+  { key: "val", title: "Val. accuracy", number: true, value: (row) => row.val_accuracy, cell: valCell, help: "At the last epoch; the loss where there is no accuracy" },
   { key: "test", title: "Test accuracy", number: true, value: (row) => row.test_accuracy, cell: (row) => percent(row.test_accuracy, 2), help: "Of the best checkpoint, measured once at the end" },
   { key: "verdict", title: "Verdict", value: (row) => SEVERITY_ORDER.indexOf(row.verdict.level), cell: (row) => verdictPill(row) },
 ];
@@ -77,7 +77,7 @@ function tableRow(row, pickedNames, looks, pick) {
   const swatch = h("span", { class: "swatch", style: { background: looks.get(row.run)?.colour ?? "transparent" } });
   if (!drawable) {
     const why = row.state === "no_monitors" ? "No monitors: this run logged no training-health records." : row.message;
-    const measured = isNumber(row.val_accuracy) ? ` Validation accuracy ${percent(row.val_accuracy, 2)}.` : "";
+    const measured = isNumber(row.val_accuracy) ? ` Validation accuracy ${percent(row.val_accuracy, 2)}.` : isNumber(row.val_loss) ? ` Validation loss ${short(row.val_loss)}.` : "";
     return h("tr", { class: "silent", data: { run: row.run } }, h("td", { class: "pick" }, box), h("td", { class: "run" }, row.run), h("td", { colspan: COLUMNS.length - 1 }, why + measured));
   }
   const cells = COLUMNS.map((column) => h("td", { class: `${column.key}${column.number ? " number" : ""}` }, column.cell(row)));
@@ -101,19 +101,28 @@ function epochsCell(row) {
 }
 
 function deadCell(row) {
-  if (!isNumber(row.dead_fraction)) return NONE;
+  const broken = row.nan > 0 ? h("span", { class: "muted" }, ` ${whole(row.nan)} NaN`) : "";
+  if (!isNumber(row.dead_fraction)) return [NONE, broken];
   return h(
     "span",
-    { class: "bar-cell", title: `${whole(row.dead)} of ${whole(row.units)} units, on ${whole(row.n)} examples` },
+    { class: "bar-cell", title: `${whole(row.dead)} of ${whole(row.units - row.nan)} units, ${sampleSize(row.n)}` },
     h("span", { class: "bar", "aria-hidden": "true" }, h("span", { style: { width: `${Math.min(100, 100 * row.dead_fraction)}%` } })),
     percent(row.dead_fraction),
+    broken,
   );
 }
 
 function gapCell(row) {
-  if (!isNumber(row.gap)) return NONE;
-  return [points(row.gap), h("span", { class: "muted" }, isNumber(row.gap_se) ? ` ± ${(100 * row.gap_se).toFixed(1)}` : "")];
+  const margin = (value, text) => h("span", { class: "muted" }, isNumber(value) ? ` ± ${text(value)}` : "");
+  if (isNumber(row.gap)) return [points(row.gap), margin(row.gap_margin, (value) => (100 * value).toFixed(1))];
+  return isNumber(row.loss_gap) ? ["loss ", short(row.loss_gap), margin(row.loss_gap_margin, short)] : NONE;
 }
+
+function valCell(row) {
+  return isNumber(row.val_accuracy) || !isNumber(row.val_loss) ? percent(row.val_accuracy, 2) : `loss ${short(row.val_loss)}`;
+}
+
+const short = (value) => String(Number(value.toPrecision(3)));
 
 export function verdictPill(row) {
   const { level, words } = row.verdict;

@@ -2,34 +2,35 @@
 
 import { readAddress, writeAddress } from "./host.js";
 
-const STORED = "training_health.view";
+const STORED = "training_health.view."; // and the log folder: other logs have other runs
 const PICKED_AT_FIRST = 6;
 export const MOST_PICKED = 24; // more lines than that tell nothing apart
 
 const DEFAULTS = { runs: null, site: "", order: "death", metric: "accuracy", sort: "run", descending: false, filter: "" };
 const CHOICES = { order: ["death", "index"], metric: ["accuracy", "loss"] };
 
-/** The state from the address, else from the last visit, else the defaults; anything malformed is dropped. */
-export function loadState() {
-  return clean(parse(readAddress) ?? parse(() => localStorage.getItem(STORED)) ?? {});
+/** The state from the address, else from the last visit to this folder, else the defaults; anything malformed is dropped. */
+export function loadState(folder) {
+  return clean(parse(readAddress) ?? parse(() => (folder ? localStorage.getItem(STORED + folder) : null)) ?? {});
 }
 
-export function saveState({ filter: _, ...kept }) {
+/** `folder`: known to the tab; a report has none and is remembered by its address alone. */
+export function saveState({ filter: _, ...kept }, folder) {
   const text = JSON.stringify(kept);
   writeAddress(text);
   try {
-    localStorage.setItem(STORED, text);
+    if (folder) localStorage.setItem(STORED + folder, text);
   } catch {
     // storage may be full or forbidden: the address bar still has it
   }
 }
 
-/** The picked rows in the table's natural order; before anyone picked, the first few with data. */
+/** The picked rows in the table's natural order; before anyone picked, or where none of them is here, the first few with data. */
 export function pickedRows(state, rows) {
   const drawable = rows.filter((row) => row.state === "ok");
-  if (state.runs === null) return drawable.slice(0, PICKED_AT_FIRST);
-  const names = new Set(state.runs);
-  return drawable.filter((row) => names.has(row.run)).slice(0, MOST_PICKED);
+  const names = new Set(state.runs ?? []);
+  const picked = drawable.filter((row) => names.has(row.run)).slice(0, MOST_PICKED);
+  return picked.length || state.runs?.length === 0 ? picked : drawable.slice(0, PICKED_AT_FIRST);
 }
 
 function clean(raw) {

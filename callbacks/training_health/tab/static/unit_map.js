@@ -1,7 +1,7 @@
 // The unit x epoch map: activity of every unit of one site, dead cells in a colour of their own.
 
 import { chartCard } from "./chart.js";
-import { whole } from "./dom.js";
+import { sampleSize } from "./dom.js";
 import { colourBar, layersOf, mapLayout, marks } from "./heat_map.js";
 import { key, keyBox, keyMark, keyScale } from "./key.js";
 import { activityScale, token } from "./theme.js";
@@ -14,21 +14,27 @@ const LABELLED_UNITS = 40;
 export function unitMap({ row, look, map, order, epochSets }) {
   const rows = map.order.map((unit, i) => ({ unit, activity: map.activity[i] }));
   if (order === "index") rows.sort((a, b) => a.unit - b.unit);
-  const dead = `${rows.filter(({ activity }) => activity.at(-1) === 0).length} of ${rows.length} units`;
+  const last = (value) => rows.filter(({ activity }) => activity.at(-1) === value).length;
+  const broken = last(null) > 0 ? `, ${last(null)} not a number` : "";
+  const dead = `${last(0)} of ${rows.length} units dead${broken}`;
   return chartCard({
     title: row.run,
-    subtitle: `${map.site}: ${dead} dead at the last epoch, n = ${whole(map.n.at(-1))} examples${map.note ? ` (${map.note})` : ""}`,
+    subtitle: `${map.site}: ${dead} at the last epoch, ${sampleSize(map.n.at(-1))}${map.note ? ` (${map.note})` : ""}`,
     swatch: look.colour,
     height: Math.max(260, Math.min(680, 70 + rows.length * (rows.length > 64 ? 2.2 : 8))),
     file: `unit_map_${row.run}_${map.site}`,
-    label: `Activity of each unit of ${map.site} over epochs, run ${row.run}. ${dead} are dead at the last epoch.`,
+    label: `Activity of each unit of ${map.site} over epochs, run ${row.run}. ${dead} at the last epoch.`,
     build: (forExport) => ({ data: traces(map, rows, forExport), layout: layout(rows, order, epochSets) }),
     table: () => ({
-      columns: ["run", "site", "unit", "epoch", "n", "activity", "dead", "upper_bound_95"],
-      rows: rows.flatMap(({ unit, activity }) => map.epochs.map((epoch, i) => [row.run, map.site, unit, epoch + 1, map.n[i], activity[i], activity[i] === 0 ? 1 : 0, activity[i] === 0 ? 3 / map.n[i] : null])),
+      columns: ["run", "site", "unit", "epoch", "n", "activity", "dead", "not_a_number", "upper_bound_95"],
+      rows: rows.flatMap(({ unit, activity }) => map.epochs.map((epoch, i) => [row.run, map.site, unit, epoch + 1, map.n[i], ...states(activity[i], map.n[i])])),
     }),
   });
 }
+
+/** Activity, whether dead, whether not a number, and how often a dead unit may fire at most (95%; null where unknown). */
+const states = (activity, n) => [activity, activity === 0 ? 1 : 0, activity === null ? 1 : 0, activity === 0 ? bound(n) : null];
+const bound = (n) => (n ? Math.min(1, 3 / n) : null);
 
 /** What the colours and marks mean: one key for all maps. */
 export function mapKey() {
@@ -36,6 +42,7 @@ export function mapKey() {
   return key(
     keyBox(token("dead"), "dead: exactly 0"),
     keyScale("activity", "Activity from 0.1% and less to 100% on a log scale; below 1% is rare", activityScale(), ticks),
+    keyBox(token("alarm"), "not a number (NaN)"),
     keyBox(token("missing"), "no record"),
     keyMark("×", "died"),
     keyMark("○", "came back"),
@@ -56,9 +63,10 @@ function traces(map, rows, forExport) {
     layer(
       grid((a) => (a === 0 ? 1 : null)),
       token("dead"),
-      rows.map(() => map.n.map((n) => [n, n > 0 ? 3 / n : 1])),
-      "unit %{y}, epoch %{x}<br>dead: fired on none of %{customdata[0]} examples<br>fires on at most %{customdata[1]:.2~%} of all (95%, 3/n)",
+      rows.map(() => map.n.map((n) => (n ? [`none of ${n} examples`, `at most ${Number((100 * bound(n)).toPrecision(3))}% of all (95%, 3/n)`] : ["no example, n unknown", "an unknown part of all"]))),
+      "unit %{y}, epoch %{x}<br>dead: fired on %{customdata[0]}<br>fires on %{customdata[1]}",
     ),
+    layer(grid((a) => (a === null ? 1 : null)), token("alarm"), null, "unit %{y}, epoch %{x}<br>not a number (NaN): neither dead nor alive"),
     marks("died", died, map.deaths),
     marks("came back", back, map.revivals),
     ...(forExport ? [{ ...marks("dead: exactly 0", square, []), x: [null], y: [null] }] : []), // for the picture's legend
