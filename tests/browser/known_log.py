@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.training_health.tab.health_log_writer import HealthLogWriter
 
 HOSTILE = "<img src=x onerror=alert(1)>"
-STEADY, DYING = "steady/version_0", "dying/version_0"
+STEADY, DYING, BROKEN = "steady/version_0", "dying/version_0", "broken/version_0"
 
 # (epoch, unit): "dying" loses unit 2 at its second epoch and gets it back at its third; unit 3 is born dead
 STEADY_FC1 = [[0.5, 0.4, 0.3, 0.2]] * 3
@@ -13,7 +13,9 @@ DYING_FC1 = [[0.5, 0.4, 0.3, 0.0], [0.5, 0.005, 0.0, 0.0], [0.5, 0.0, 0.3, 0.0]]
 
 
 def write_known_logs(root: Path) -> None:
-    """Five runs: steady, dying (still going), one with a hostile name, one foreign, one of a newer format."""
+    """Six runs: steady, dying (still going), broken (a regression, NaN outputs, n unknown), one with a hostile name,
+    one foreign, one of a newer format.
+    """
     with HealthLogWriter(root / STEADY) as log:
         log.text("run", {"variant": "baseline", "dataset": "synthetic", "seed": 3, "max_epochs": 3})
         for epoch in range(3):
@@ -25,6 +27,9 @@ def write_known_logs(root: Path) -> None:
             write_epoch(log, epoch, DYING_FC1[epoch])
     (path,) = (root / DYING).iterdir()
     path.write_bytes(path.read_bytes()[:-40])  # killed in the middle of a write: its last gap is half there
+    with HealthLogWriter(root / BROKEN) as log:
+        log.activity(0, "fc1", 1, [0.0, 0.5, float("nan"), float("nan")], n=float("nan"))
+        log.gap(0, train_eval_loss=0.5, val_loss=0.75, loss_gap=0.25, loss_gap_se=0.1)
     with HealthLogWriter(root / HOSTILE) as log:
         log.activity(0, "<b>bold</b>", 0, [0.0, 0.5])
         log.parameters("update_ratio", 0, {"<i>weight</i>": 1e-3})

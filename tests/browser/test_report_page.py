@@ -20,13 +20,13 @@ def report(tmp_path_factory, open_page):
 
 
 def test_the_report_shows_the_tabs_numbers(report):
-    assert report.locator(f'#runs tr[data-run="{STEADY}"] td').nth(7).inner_text() == "+7.0 ± 0.8"
+    assert report.locator(f'#runs tr[data-run="{STEADY}"] td').nth(7).inner_text() == "+7.0 ± 1.6"
     assert report.locator(f'#runs tr[data-run="{DYING}"] td').nth(6).inner_text() == "33.3%"
-    assert report.locator("#chips .chip").count() == 3
+    assert report.locator("#chips .chip").count() == 4
     report.locator('[data-chart="gap_accuracy"] .plot').scroll_into_view_if_needed()
     report.locator('[data-chart="gap_accuracy"] .plot[data-drawn]').wait_for()
     lines = report.locator('[data-chart="gap_accuracy"] .plot').evaluate("p => p.data.length")
-    assert lines == 6  # two runs, each a line and the two edges of its band
+    assert lines == 9  # three runs, each a line and the two edges of its band
 
 
 def test_maps_are_in_the_report(report):

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tests.browser.known_log import DYING, HOSTILE, STEADY, write_epoch, write_known_logs
+from tests.browser.known_log import BROKEN, DYING, HOSTILE, STEADY, write_epoch, write_known_logs
 from tests.browser.tensorboard_process import serve
 from tests.training_health.tab.health_log_writer import HealthLogWriter
 
@@ -29,7 +29,7 @@ def tab(served, open_page):
     return open_tab(open_page, served[0])
 
 
-def open_tab(open_page, address: str, hash_: str = "#training_health", least_rows: int = 5):
+def open_tab(open_page, address: str, hash_: str = "#training_health", least_rows: int = 6):
     page = open_page(address).page
     frame = page.frame_locator(FRAME)
 
@@ -101,7 +101,7 @@ def test_the_table_shows_each_run_with_its_numbers(tab):
     assert page.locator("[role=tab]:visible", has_text="Training Health").count() == 1
     steady = cells(frame, STEADY)
     assert steady[1:6] == [STEADY, "baseline", "synthetic", "3", "3 / 3"]
-    assert steady[6:10] == ["0.0%", "+7.0 ± 0.8", "75.00%", "87.50%"]
+    assert steady[6:10] == ["0.0%", "+7.0 ± 1.6", "75.00%", "87.50%"]
     assert steady[10].endswith("Healthy")
     assert cells(frame, DYING)[5:7] == ["3 / 9 ◔", "33.3%"]
     assert "No monitors" in cells(frame, "foreign")[2]
@@ -114,7 +114,7 @@ def test_sorting_and_filtering(tab):
     _, frame = tab
     frame.get_by_role("button", name="Dead units", exact=True).click()
     order = [row.get_attribute("data-run") for row in frame.locator("#runs tbody tr").all()]
-    assert order[:3] == [HOSTILE, DYING, STEADY]
+    assert order[:4] == [HOSTILE, BROKEN, DYING, STEADY]
     assert frame.locator("th[aria-sort=descending]").inner_text().startswith("Dead units")
     frame.locator("#filter").press_sequentially("baseline")
     assert [row.get_attribute("data-run") for row in frame.locator("#runs tbody tr").all()] == [STEADY]
@@ -144,13 +144,34 @@ def test_the_map_gives_dead_cells_a_colour_of_their_own(tab):
     assert drawn(frame, DYING_MAP, "plot.data[0].y") == ["3", "1", "2", "0"]
     assert zero == [[1, 1, 1], [None, None, 1], [None, 1, None], [None, None, None]]
     assert alive[1] == pytest.approx([-0.39794, -2.30103, None], nan_ok=True)
-    assert drawn(frame, DYING_MAP, "plot.data.slice(2).map(t => [[...t.y], [...t.x]])") == [
+    assert drawn(frame, DYING_MAP, "plot.data.slice(3).map(t => [[...t.y], [...t.x]])") == [
         [["2", "1"], [2, 3]],  # died
         [["2"], [3]],  # came back
     ]
     frame.get_by_role("button", name="By index").click()
     frame.locator(f'[data-chart="{DYING_MAP}"] .plot[data-drawn]').wait_for()
     assert drawn(frame, DYING_MAP, "plot.data[0].y") == ["0", "1", "2", "3"]
+
+
+def test_a_unit_that_is_not_a_number_is_neither_dead_nor_alive(tab):
+    _, frame = tab
+    pick_only(frame, BROKEN)
+    assert cells(frame, BROKEN)[6:9] == ["50.0% 2 NaN", "loss 0.25 ± 0.2", "loss 0.75"]
+    assert cells(frame, BROKEN)[10].endswith("Outputs are not numbers")
+    (total,) = table_of(frame, "dead_units_total")
+    assert (total["dead"], total["dead_fraction"], total["not_a_number"]) == ("1", "0.5", "2")
+    chart = f"unit_map_{BROKEN}_fc1"
+    assert drawn(frame, chart, "plot.data[2].z.map(row => [...row])") == [[None], [None], [1], [1]]
+    assert (
+        "1 of 4 units dead, 2 not a number at the last epoch, n unknown"
+        in frame.locator(f'[data-chart="{chart}"] .card-subtitle').inner_text()
+    )
+    assert drawn(frame, "gap_loss", "[...plot.data[2].y]") == pytest.approx([0.25])
+
+
+def test_picks_that_are_not_in_this_folder_fall_back_to_the_first_runs(served, open_page):
+    _, frame = open_tab(open_page, served[0], '#training_health&p.training_health.view={"runs":["elsewhere"]}')
+    assert frame.locator("#chips .chip").count() == 4
 
 
 def test_hovering_a_dead_cell_says_what_dead_means(tab):
@@ -214,7 +235,7 @@ def test_findings_name_their_rule_and_source(tab):
     finding = frame.locator('[data-rule="dead_from_the_start"]')
     text = finding.inner_text()
     assert "2 of 6 units (33.3%)" in text
-    assert "Rule Warning when 30% of the network" in text
+    assert "Rule Warning when 40% of the network" in text
     assert "SageMaker" in text
     assert finding.locator("code", has_text="kaiming_normal_").count() == 1
 
@@ -305,8 +326,8 @@ def test_charts_can_be_downloaded(tab):
         card.get_by_role("button", name="as CSV").click()
     lines = csv.value.path().read_text().splitlines()
     assert csv.value.suggested_filename == "dead_units_fc1.csv"
-    assert lines[0] == "run,site,epoch,n,units,dead,dead_fraction,rare,rare_fraction,deaths,revivals"
-    assert lines[1] == "dying/version_0,fc1,1,5000,4,1,0.25,0,0,0,0"
+    assert lines[0] == "run,site,epoch,n,units,dead,dead_fraction,rare,rare_fraction,not_a_number,deaths,revivals"
+    assert lines[1] == "dying/version_0,fc1,1,5000,4,1,0.25,0,0,0,0,0"
     with page.expect_download() as png:
         card.get_by_role("button", name="as PNG").click()
     assert png.value.suggested_filename == "dead_units_fc1.png"

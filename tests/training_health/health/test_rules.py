@@ -268,7 +268,7 @@ def test_what_has_learned_its_training_examples_is_not_called_not_learning():
 
 
 def test_loss_findings_name_the_runs_own_metrics_and_both_losses():
-    judged = FAULTS["overfit regression"][0]
+    judged = of_losses([2.0, 0.5, 0.1, 0.01], [21.0, 17.0, 19.0, 20.0], se=0.5)
     judged.gap.metrics["val_loss"] = "valid_mse"
     finding = the(judged, "overfitting")
     assert "`valid_mse` is +19.99 ± 1 (20 and 0.01)" in finding.evidence

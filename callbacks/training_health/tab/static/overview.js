@@ -107,8 +107,7 @@ function deadCell(row) {
     "span",
     { class: "bar-cell", title: `${whole(row.dead)} of ${whole(row.units - row.nan)} units, ${sampleSize(row.n)}` },
     h("span", { class: "bar", "aria-hidden": "true" }, h("span", { style: { width: `${Math.min(100, 100 * row.dead_fraction)}%` } })),
-    percent(row.dead_fraction),
-    broken,
+    h("span", {}, percent(row.dead_fraction), broken),
   );
 }
 
