@@ -86,21 +86,21 @@ def not_learning(run: HealthRun) -> Iterator[Finding]:
 def gap_verdict(run: HealthRun) -> Iterator[Finding]:
     """Overfitting: a gap that is large and real, while validation loss climbs. Without it, what the gap is.
 
-    In accuracy where there is one, else in loss.
+    In accuracy where there is one with its error, else in loss.
     """
     last = run.gap.last
-    metric = "accuracy" if np.isfinite(last["accuracy_gap"]) else "loss"
-    gap = last[f"{metric}_gap"]
-    if not np.isfinite(gap):
+    known = [metric for metric in ("accuracy", "loss") if np.isfinite(last[f"{metric}_gap"])]
+    if not known:
         return
-    noise, train = float(run.gap.margin(metric)[-1]), last[f"train_eval_{metric}"]
+    metric = next((m for m in known if np.isfinite(run.gap.margin(m)[-1])), known[0])
+    gap, noise, train = last[f"{metric}_gap"], float(run.gap.margin(metric)[-1]), last[f"train_eval_{metric}"]
     rise, best = _loss_rise(run.gap)
+    error = "unknown" if np.isnan(noise) else f"{100 * noise:.1f}" if metric == "accuracy" else f"{noise:.4g}"
     if metric == "accuracy":
-        band = f"Training minus validation {run.metric('val_accuracy', metric)} is {_points(gap)} ± "
-        band += f"{100 * noise:.1f} points"
+        band = f"Training minus validation {run.metric('val_accuracy', metric)} is {_points(gap)} ± {error} points"
         large, some = gap >= (OVERFIT_GAP_WHEN_ACCURATE if train > ACCURATE else OVERFIT_GAP), gap >= MILD_GAP
     else:
-        band = f"Validation minus training {run.metric('val_loss', metric)} is {gap:+.4g} ± {noise:.4g} "
+        band = f"Validation minus training {run.metric('val_loss', metric)} is {gap:+.4g} ± {error} "
         band += f"({last['val_loss']:.4g} and {train:.4g})"
         large = some = 0 < LOSS_RATIO * train <= last["val_loss"]
     band += f" at epoch {run.gap.epochs[-1] + 1}, both in eval mode with the same weights (95%, {_n(run.gap)})"
