@@ -39,7 +39,8 @@ def draw(trials: Sequence[FrozenTrial], analysis: Analysis, first_guided: int | 
         costs = for_display(trials, name)
         if len(costs.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) > 1:
             charts[name] = plot_pareto_front(costs, target_names=[name.replace("_", " "), _ACCURACY])
-            charts[name].update_traces(marker_showscale=False)
+            for trace, colour in zip(charts[name].data, ("#8fa8c8", "#d62728"), strict=True):  # all others, the front
+                trace.marker = {"color": colour}
     if analysis.effects:
         drawn = [_label(effect.choice) for effect in analysis.effects[:_SLICES]]
         charts["values"] = plot_slice(study, params=drawn, target_name=_ACCURACY)
@@ -50,12 +51,12 @@ def draw(trials: Sequence[FrozenTrial], analysis: Analysis, first_guided: int | 
         x, names = [100 * effect.difference for effect in tested], [_label(effect.choice) for effect in tested]
         bars = {"array": [100 * effect.half_width for effect in tested]}
         charts["effects"] = go.Figure(go.Scatter(x=x, y=names, error_x=bars, mode="markers"))
-        charts["effects"].update_xaxes(title="points between best and worst value")
+        charts["effects"].update_xaxes(title="points")
         charts["effects"].update_yaxes(autorange="reversed", automargin=True)
     for name, chart in charts.items():
         height = 120 + 32 * len(tested) if name == "effects" else 420
         chart.update_layout(template="plotly_white", title=None, height=height, margin={"t": 40, "r": 20}, font_size=14)
-        chart.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
+        chart.update_traces(marker_size=8).update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
     return charts
 
 

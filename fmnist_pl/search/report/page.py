@@ -15,7 +15,8 @@ main { max-width: 1000px; margin: 0 auto; padding: 24px 20px 64px; overflow-wrap
 h2 { margin: 44px 0 12px; padding-top: 14px; border-top: 1px solid #dfe4ea; }
 p, ul { max-width: 78ch; }
 code { font-size: 0.9em; background: #f1f4f7; border-radius: 4px; padding: 1px 5px; }
-.wide { overflow-x: auto; overflow-wrap: normal; }
+pre code { background: none; padding: 0; }
+.wide, pre { overflow-x: auto; overflow-wrap: normal; }
 table { border-collapse: collapse; font-size: 15px; font-variant-numeric: tabular-nums; }
 th, td { padding: 6px 16px 6px 0; text-align: left; vertical-align: top; border-bottom: 1px solid #dfe4ea; }
 td { max-width: 34em; }

@@ -31,7 +31,7 @@ _FILTERS: dict[str, Callable[[Any], Any]] = {
     "p": lambda value: "p < 0.001" if value < 0.001 else f"p = {value:.3f}",
     "percent": lambda value: f"{100 * value:.2f} %",
     "points": lambda effect: f"{100 * effect.difference:.2f} ± {100 * effect.half_width:.2f}",
-    "yaml": lambda value: textwrap.indent(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), "    "),
+    "yaml": lambda value: textwrap.indent(yaml.safe_dump(value, sort_keys=False), "    "),
 }
 
 
@@ -84,10 +84,7 @@ def write_report(study: Study, folder: Path, confirmation: Confirmation | None) 
         failures=[trial for trial in trials if trial.state == TrialState.FAIL],
         repeated=repeated_as(trials),
         charts=charts,
-        level=statistics.LEVEL,
-        enough=statistics.ENOUGH,
-        fewest_guided=statistics.FEWEST_GUIDED,
-        fewest_dead=statistics.FEWEST_DEAD,
+        limits=statistics,
     )
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
     try:
