@@ -14,20 +14,23 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from optuna.study import Study
 from optuna.trial import TrialState
 
+from fmnist_pl.search import study as search_study
 from fmnist_pl.search.confirmation import Confirmation
 from fmnist_pl.search.report import statistics
 from fmnist_pl.search.report.charts import draw, for_display
 from fmnist_pl.search.report.page import html_page
-from fmnist_pl.search.report.trials import METRICS, accuracy, by_sampling, csv_text, outcomes, repeated_as
-from fmnist_pl.search.sampler import RANDOM_TRIALS
+from fmnist_pl.search.report.trials import METRICS, accuracy, by_sampling, csv_text, origin, outcome
 from training_health.durable_file import replace_durably
 from training_health.errors import UserError
 
+RANDOM_TRIALS: int = getattr(search_study, "RANDOM_TRIALS", 30)
 _SETTINGS = ("data", "images", "epochs", "seed", "options", "space")  # the study's attributes
 _FILTERS: dict[str, Callable[[Any], Any]] = {
     "code": lambda value: code(value),
     "cell": lambda value: code(value).replace("|", r"\|"),
     "median": median,
+    "origin": origin,
+    "outcome": outcome,
     "p": lambda value: "p < 0.001" if value < 0.001 else f"p = {value:.3f}",
     "percent": lambda value: f"{100 * value:.2f} %",
     "points": lambda effect: f"{100 * effect.difference:.2f} ± {100 * effect.half_width:.2f}",
@@ -65,7 +68,7 @@ def write_report(study: Study, folder: Path, confirmation: Confirmation | None) 
     environment.filters |= _FILTERS
     text = environment.get_template("template.md").render(
         name=study.study_name,
-        counts=Counter(outcomes(trials)),
+        counts=Counter(map(outcome, trials)),
         settings=settings,
         n=len(done),
         best=max(done, key=lambda trial: (accuracy(trial), -trial.number), default=None),
@@ -82,7 +85,7 @@ def write_report(study: Study, folder: Path, confirmation: Confirmation | None) 
         dead_n=len(known),
         dead=statistics.dead_units([t.user_attrs["dead_fraction"] for t in known], [*map(accuracy, known)]),
         failures=[trial for trial in trials if trial.state == TrialState.FAIL],
-        repeated=repeated_as(trials),
+        last_attempt={origin(trial): trial.number for trial in trials},
         charts=charts,
         limits=statistics,
     )

@@ -12,7 +12,7 @@ SPACE = {
 
 
 def trial(value=None, params=None, *, reported=(), state=None, retries=None, space=SPACE, **attributes):
-    """Completed with a value, pruned with reported accuracies or a failure that is a constraint, else as ``state``."""
+    """Completed if it has a value, else pruned, unless ``state`` says otherwise."""
     params = {"conv_layers": 1} if params is None else params
     if state is None:
         state = TrialState.PRUNED if value is None else TrialState.COMPLETE
@@ -35,26 +35,25 @@ def study(*trials, name="made", **settings):
     return made
 
 
-def every_kind_of_trial(completed=60):
+def every_kind_of_trial():
     """Two points of accuracy per layer; the optimiser does nothing, the learning rate next to nothing; some scatter."""
     trials = [trial(0.9, {"conv_layers": 4, "optimizer": "adam", "learning_rate": 0.001}, parameters=9000, seconds=9.5)]
-    for i in range(completed):
-        params = {
-            "conv_layers": 1 + (i + i // 8) % 4,
-            "optimizer": ["adam", "sgd"][i * 7 % 5 % 2],
-            "learning_rate": 10 ** (-4 + 3 * (i * 13 % 31) / 31),
-        }
-        value = 0.8 + 0.02 * params["conv_layers"] + 0.0005 * (i * 37 % 17)
-        metrics = {"parameters": 1000 * params["conv_layers"] + i, "seconds": 5.0 + i % 7, "validation_loss": 1 - value}
+    for i in range(60):
+        layers, optimizer, rate = (
+            1 + (i + i // 8) % 4,
+            ["adam", "sgd"][i * 7 % 5 % 2],
+            10 ** (-4 + 3 * (i * 13 % 31) / 31),
+        )
+        params = {"conv_layers": layers, "optimizer": optimizer, "learning_rate": rate}
+        value = 0.8 + 0.02 * layers + 0.0005 * (i * 37 % 17)
+        metrics = {"parameters": 1000 * layers + i, "seconds": 5.0 + i % 7, "run": f"logs/version_{i}"}
         dead = None if i % 3 == 0 else i * 11 % 23 / 50
-        reported = [value - 0.1, value]
-        trials.append(trial(value, params, reported=reported, dead_fraction=dead, run=f"logs/version_{i}", **metrics))
-    params = {"conv_layers": 1, "optimizer": "sgd", "learning_rate": 0.05}
+        trials.append(trial(value, params, reported=[value - 0.1, value], dead_fraction=dead, **metrics))
     trials += [
-        trial(None, params, reported=[0.55]),
-        trial(None, params, failure="600,000 parameters, at most 500,000"),
-        trial(None, params, state=TrialState.FAIL, failure="train/loss was nan after epoch 1"),
-        trial(None, params, state=TrialState.FAIL),
-        trial(0.1, params, reported=[0.1, 0.1], retries=len(trials) + 3),
+        trial(params=params, reported=[0.55]),
+        trial(params=params, failure="600,000 parameters, at most 500,000"),
+        trial(params=params, state=TrialState.FAIL, failure="train/loss was nan after epoch 1"),
+        trial(params=params, state=TrialState.FAIL),
+        trial(0.1, params, reported=[0.1, 0.1], retries=64),
     ]
     return study(*trials, space={"space": {"conv_layers": {"from": 1, "to": 4}}, "first": [{"conv_layers": 4}]})

@@ -10,7 +10,6 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
 from fmnist_pl.search.report import write_report
-from fmnist_pl.search.report.write import code
 from tests.fmnist_pl.search.report.studies import every_kind_of_trial, study, trial
 from training_health.errors import UserError
 
@@ -93,14 +92,6 @@ def test_what_was_named_breaks_nothing(tmp_path):
     headings = [token.tag for token in MarkdownIt().enable("table").parse(text) if token.type == "heading_open"]
     assert headings == ["h1", *["h2"] * 8]
     assert not [tag for tag in ("<img", "<a ", "<b>") if tag in page.split("<main>")[1]]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [("relu", "`relu`"), (0.00123456, "`0.00123`"), ("a\nb\t\u2028c", "`a b c`"), ("`x`", "`'x'`"), ("", "` `")],
-)
-def test_code_is_one_line_without_backticks(value, text):
-    assert code(value) == text
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
