@@ -80,7 +80,7 @@ def analyse(choices: Sequence[Mapping[str, Any]], accuracies: Sequence[float]) -
         if n - rank >= (SPARE if ranges == 2 else max(SPARE, rank // 2)):
             break
     else:
-        return Analysis(n, f"{n} trials are too few for {len(names)} choices, {rank + SPARE} are needed")
+        return Analysis(n, f"{n} trials are too few for {len(names)} choices, about {x.shape[1] + SPARE} are needed")
     inverse = np.linalg.pinv(x)
     coefficients = inverse @ y
     rest = float(np.sum((y - x @ coefficients) ** 2))
