@@ -27,7 +27,7 @@ _CONFIG = {"displayModeBar": False, "displaylogo": False, "showSendToCloud": Fal
 
 
 def html_page(title: str, markdown: str, charts: Mapping[str, go.Figure]) -> str:
-    """The report's Markdown as HTML, with a chart in the place of each paragraph that only links to it.
+    """The report's Markdown as HTML, with a chart instead of each paragraph that only links to one.
 
     Args:
         title: Of the window, as plain text.
