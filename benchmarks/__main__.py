@@ -8,89 +8,68 @@ from pathlib import Path
 import torch
 
 from benchmarks import groups
-from benchmarks.machine import machine
-from benchmarks.report import Report
+from benchmarks.report import Report, machine
 
 
-def quick(arguments: argparse.Namespace) -> Report:
+def quick(workshop: groups.Workshop, report: Report, rounds: int) -> None:
     """Ours only, in under five minutes."""
-    from benchmarks.start_up import seconds_to_first_step
-
-    report = Report(machine(arguments.threads))
-    with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
-        starts = [seconds_to_first_step(workshop) for _ in range(3)]
-        report.facts["start of `fmnist fit` to the first step, s"] = f"{statistics.median(starts):.1f} (median of 3)"
-        groups.against_plain_pipelines(workshop, report, arguments.rounds or 7, steps=50)
-        groups.through_lightning(workshop, report, arguments.rounds or 7, steps=300)
-    return report
+    starts = [groups.seconds_to_first_step(workshop) for _ in range(3)]
+    report.facts["start of `fmnist fit` to the first step, s"] = f"{statistics.median(starts):.1f} (median of 3)"
+    groups.against_plain_pipelines(workshop, report, rounds, steps=50)
+    groups.through_lightning(workshop, report, rounds, steps=300)
 
 
-def monitors(arguments: argparse.Namespace) -> Report:
+def monitors(workshop: groups.Workshop, report: Report, rounds: int) -> None:
     """What the monitors add to an epoch, in rounds enough for a claim of one percent."""
-    report = Report(machine(arguments.threads))
-    with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
-        groups.sgemm_alone(workshop, report)
-        groups.what_monitors_add(workshop, report, arguments.rounds or 40)
-    return report
+    groups.sgemm_alone(workshop, report)
+    groups.what_monitors_add(workshop, report, rounds)
 
 
-def profile(arguments: argparse.Namespace) -> Report:
+def profile(workshop: groups.Workshop, report: Report, rounds: int) -> None:
     """Where a training step's time goes, and how much Lightning adds."""
     from benchmarks.step_profile import profile_step
 
-    report = Report(machine(arguments.threads))
-    torch.set_num_threads(arguments.threads)
-    with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
-        groups.sgemm_alone(workshop, report)
-        groups.lightning_alone(workshop, report)  # before: children inherit the peak memory of this process
-        profile_step(report, workshop.data)
-    return report
+    torch.set_num_threads(workshop.threads)
+    groups.sgemm_alone(workshop, report)
+    groups.lightning_alone(workshop, report, rounds)  # before: children inherit the peak memory of this process
+    profile_step(report, workshop.data)
 
 
-def peers(arguments: argparse.Namespace) -> Report:
+def peers(workshop: groups.Workshop, report: Report, rounds: int) -> None:
     """Keras beside ours."""
-    from benchmarks.peers import against_keras
-
-    report = Report(machine(arguments.threads))
-    with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
-        groups.sgemm_alone(workshop, report)
-        against_keras(workshop, report, arguments.rounds or 10, str(arguments.peers_python.absolute()))
-    return report
+    groups.sgemm_alone(workshop, report)
+    groups.against_keras(workshop, report, rounds)
 
 
-def gpu(arguments: argparse.Namespace) -> Report:
+def gpu(workshop: groups.Workshop, report: Report, rounds: int) -> None:
     """On a CUDA device."""
     from benchmarks.gpu import on_gpu
 
-    return on_gpu(arguments.data, arguments.threads, arguments.rounds or 10)
+    on_gpu(workshop, report, rounds)
 
 
-def growth(arguments: argparse.Namespace) -> Report:
+def growth(workshop: groups.Workshop, report: Report, rounds: int) -> None:
     """How costs grow."""
     from benchmarks.growth import grow
 
-    report = Report(machine(arguments.threads))
-    with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
-        groups.sgemm_alone(workshop, report)
-        grow(workshop, report, arguments.rounds or 5)
-    return report
+    groups.sgemm_alone(workshop, report)
+    grow(workshop, report, rounds)
 
 
-def variants(arguments: argparse.Namespace) -> Report:
-    """What larger variants cost."""
-    from benchmarks.variants import steps_of_variants
+def variants(workshop: groups.Workshop, report: Report, rounds: int) -> None:
+    """What a step of larger variants costs."""
+    groups.steps_of_variants(workshop, report, rounds)
 
-    report = Report(machine(arguments.threads))
-    with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
-        steps_of_variants(workshop, report, arguments.rounds or 7)
-    return report
+
+ROUNDS = {quick: 7, monitors: 40, profile: 9, peers: 10, gpu: 10, growth: 5, variants: 7}
 
 
 def main() -> None:
     """See the module."""
-    measures = {function.__name__: function for function in (quick, monitors, profile, peers, gpu, growth, variants)}
+    measures = {function.__name__: function for function in ROUNDS}
+    described = "; ".join(f"{name}: {function.__doc__}" for name, function in measures.items())
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("measure", nargs="?", default="quick", choices=measures)
+    parser.add_argument("measure", nargs="?", default="quick", choices=measures, help=described)
     parser.add_argument("--rounds", type=int, help="Interleaved rounds; more narrow the intervals.")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--data", type=Path, help="Folder that holds FashionMNIST/raw. Default: DATA_DIR, else data.")
@@ -99,8 +78,13 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"), help="Folder of the JSON.")
     arguments = parser.parse_args()
+    device = "cuda" if arguments.measure == "gpu" else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("No CUDA device was found: bench-gpu needs one. `make bench` measures on the CPU.")
     start = time.perf_counter()
-    report = measures[arguments.measure](arguments)
+    report, measure = Report(machine(arguments.threads)), measures[arguments.measure]
+    with groups.Workshop(arguments.threads, device, arguments.data, arguments.peers_python) as workshop:
+        measure(workshop, report, arguments.rounds or ROUNDS[measure])
     report.facts["measuring took, s"] = round(time.perf_counter() - start)
     report.write(arguments.output / f"{arguments.measure}.json")
     print(report.markdown())
