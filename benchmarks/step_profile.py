@@ -1,13 +1,12 @@
-"""Where a training step's time goes, operation by operation."""
+"""Where a training step's time goes, operation by operation, and how much Lightning adds."""
 
 from collections import Counter
-from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.groups import BATCH, training_flops
+from benchmarks.groups import BATCH, Workshop, lightning_alone, training_flops
 from benchmarks.report import Report
 from fmnist_pl.classifier import FashionClassifier
 from fmnist_pl.dataset.files import load_split
@@ -17,19 +16,22 @@ from fmnist_pl.process import keep_freed_memory
 SMALLEST = 0.01  # fraction of the step below which an operation is summed up under "everything else"
 
 
-def profile_step(report: Report, data: Path, steps: int = 100) -> None:
+def profile_step(workshop: Workshop, report: Report, rounds: int, steps: int = 100) -> None:
     """Add the operations of our step in a bare loop to the report's facts, in ms and percent of the step.
 
     An operation counts with everything that it calls; backward operations are called ``...Backward``.
 
     Args:
+        workshop: Has the data.
         report: Receives the facts.
-        data: Folder that holds FashionMNIST/raw.
+        rounds: Of Lightning against the bare loop.
         steps: How many steps are profiled, after ten to warm up. The profiler slows a step by a few percent.
     """
+    lightning_alone(workshop, report, rounds)  # before: children inherit the peak memory of this process
+    torch.set_num_threads(workshop.threads)
     keep_freed_memory()
     torch.manual_seed(0)
-    images, labels = device_tensors(*load_split(data, "train"), torch.device("cpu"))
+    images, labels = device_tensors(*load_split(workshop.data, "train"), torch.device("cpu"))
     classifier = FashionClassifier().train()
     optimizer = classifier.configure_optimizers()
     batches = iter(BatchLoader(images, labels, BATCH, shuffle=True))
@@ -53,6 +55,6 @@ def profile_step(report: Report, data: Path, steps: int = 100) -> None:
     ranges = [event.time_range for event in outermost]
     whole = (max(r.end for r in ranges) - min(r.start for r in ranges)) / 1e3 / steps
     shown = {name: ms for name, ms in times.most_common() if ms > SMALLEST * whole}
-    shown["everything else: batch, loss, Python"] = whole - sum(shown.values())
+    shown["everything else"] = whole - sum(shown.values())
     report.facts["step under the profiler"] = f"{whole:.2f} ms, {training_flops() / whole / 1e6:.0f} GFLOP/s"
     report.facts |= {name: f"{ms:.2f} ms, {100 * ms / whole:.0f} %" for name, ms in shown.items()}
