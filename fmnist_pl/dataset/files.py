@@ -132,6 +132,7 @@ def _obtain(root: Path, files: Sequence[DataFile], download: bool, dataset: Data
     found = {file: _find(root, file, dataset, tried) for file in files}
     if download and None in found.values():
         mirrors = dataset.addresses()
+        print(f"Not all data are there: downloading into {folder}, or waiting for a process that does", file=sys.stderr)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / ".lock"):  # of several processes one downloads; the others wait and find the files
