@@ -5,13 +5,14 @@ process, and because Keras lives in another virtual environment. While one runs 
 Standard library only.
 """
 
+import argparse
 import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +26,39 @@ class Channel:
     def __init__(self) -> None:
         reading, writing = (int(number) for number in os.environ[_VARIABLE].split(","))
         self._in, self._out = os.fdopen(reading), os.fdopen(writing, "w")
+        self._start = 0.0
 
-    def wait(self) -> None:
-        """Block until the next round begins; ends the process when there is none."""
+    def begin(self) -> None:
+        """Block until the next round begins and start the clock; the process ends when there is no next round."""
         if not self._in.readline():
             sys.stdout.flush()
             os._exit(0)  # from within a trainer's loop: there is nothing to tidy up
+        self._start = time.perf_counter()
 
-    def report(self, seconds: float, **more: Any) -> None:  # noqa: ANN401
-        """Hand back a round's seconds per unit of work."""
-        print(json.dumps({"seconds": seconds, **more, "peak_mib": _peak_mib()}), file=self._out, flush=True)
+    def end(self, units: float, seconds: float | None = None) -> None:
+        """Hand back the round's seconds (default: since `begin`) per unit of work, and this process's peak memory."""
+        import resource  # not on Windows
 
-    def rounds(self) -> Iterator[float]:
-        """Yields a start time for every round."""
+        seconds = time.perf_counter() - self._start if seconds is None else seconds
+        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"seconds": seconds / units, "peak_mib": peak_mib}), file=self._out, flush=True)
+
+    def run(self, work: Callable[[], None], units: float) -> None:
+        """Do ``work``, which is ``units`` of it, in every round."""
         while True:
-            self.wait()
-            yield time.perf_counter()
+            self.begin()
+            work()
+            self.end(units)
+
+
+def contender_parser(description: str | None) -> argparse.ArgumentParser:
+    """The arguments that every contender takes."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", required=True, type=Path, help="Folder that holds FashionMNIST/raw, unpacked.")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=100, help="Training steps in a round.")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    return parser
 
 
 class Contender:
@@ -51,20 +69,13 @@ class Contender:
         module: Run with ``python -m``.
         arguments: Its arguments.
         threads: Threads of its numerical libraries.
-        python: The interpreter. Default: this one.
+        python: The interpreter.
         folder: Its working directory.
-        environment: More environment variables.
+        gpu: Whether it sees the GPU.
     """
 
     def __init__(
-        self,
-        name: str,
-        module: str,
-        arguments: list[str],
-        threads: int,
-        python: str = sys.executable,
-        folder: Path = ROOT,
-        environment: dict[str, str] | None = None,
+        self, name: str, module: str, arguments: list[str], threads: int, python: str, folder: Path, gpu: bool
     ) -> None:
         self.name, self.last = name, dict[str, Any]()
         to_child, from_child = os.pipe(), os.pipe()
@@ -77,9 +88,8 @@ class Contender:
                     **os.environ,
                     **dict.fromkeys(names, str(threads)),
                     "PYTHONPATH": str(ROOT),
-                    "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+                    "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0") if gpu else "",
                     _VARIABLE: f"{to_child[0]},{from_child[1]}",
-                    **(environment or {}),
                 },
                 pass_fds=(to_child[0], from_child[1]),
                 cwd=folder,
@@ -116,9 +126,3 @@ class Contender:
             self._process.kill()
             self._process.wait()
         self._from.close()
-
-
-def _peak_mib() -> float:
-    import resource  # not on Windows
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

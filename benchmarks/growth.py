@@ -18,7 +18,7 @@ def grow(workshop: Workshop, report: Report, rounds: int) -> None:
     """Epochs with monitors off and on at each size; ratios within the rounds of a size.
 
     A round trains `STEPS` steps, with the whole training set at hand and the whole validation pass and sample, so the
-    monitors' share is taken of a full epoch's time: the step without validation for the steps left out, plus the round.
+    monitors' part is taken of a full epoch's time: the step without validation for the steps left out, plus the round.
     """
     for name, (copies, options) in SIZES.items():
         _one_size(workshop, report, name, copies, options, rounds)

@@ -1,6 +1,6 @@
 """Markdown tables of what the monitors measured: `python -m benchmarks.health_tables RUN_FOLDER ...`.
 
-Prints, for each run folder, the dead share per site and epoch, and the gap with its standard error and mode effect.
+Prints, for each run folder, the dead fraction per site and epoch, and the gap with its standard error and mode effect.
 """
 
 import argparse
@@ -18,7 +18,7 @@ def curves(run: Path) -> dict[str, Curve]:
     return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def dead_share_table(runs: dict[str, dict[str, Curve]]) -> str:
+def dead_fraction_table(runs: dict[str, dict[str, Curve]]) -> str:
     """One row per run and site, one column per epoch, in percent."""
     epochs = max(len(run["dead_relu/total"]) for run in runs.values())
     lines = [
@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="Run folders, lightning_logs/<variant>/version_N.")
     runs = {folder.parent.name: curves(folder) for folder in parser.parse_args().runs}
-    print(dead_share_table(runs), gap_table(runs), sep="\n\n")
+    print(dead_fraction_table(runs), gap_table(runs), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ contender twice) beside it: what the null shows is noise.
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,10 +23,6 @@ class Ratio:
     low: float
     high: float
     rounds: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
     def __str__(self) -> str:
         return f"{self.median:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.rounds})"
@@ -72,8 +67,8 @@ def summary(name: str, values: Sequence[float], resamples: int = 9999, seed: int
     """
     if not values:
         raise ValueError("a median needs at least one value")
-    drawn = np.random.default_rng(seed).choice(np.asarray(values), size=(resamples, len(values)))
-    low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
+    samples = np.random.default_rng(seed).choice(np.asarray(values), size=(resamples, len(values)))
+    low, high = np.percentile(np.median(samples, axis=1), [2.5, 97.5])
     return Ratio(name, statistics.median(values), float(low), float(high), len(values))
 
 

@@ -1,13 +1,36 @@
-"""Results as a Markdown table and as JSON."""
+"""Results, and the machine they were measured on, as a Markdown table and as JSON."""
 
+import datetime
 import json
+import os
+import platform
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from benchmarks.interleave import Ratio, Round
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Processor, cores, threads used, load at the start, memory, versions, time."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = (line.partition(":") for line in cpuinfo.read_text().splitlines()) if cpuinfo.exists() else ()
+    cpu = {name.strip(): value.strip() for name, _, value in lines}
+    known = f"{cpu.get('model name')} (family {cpu.get('cpu family')}, model {cpu.get('model')})"
+    return {
+        "processor": known if cpu else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "load": [round(value, 2) for value in os.getloadavg()],
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "torchvision", "pytorch_lightning", "numpy")},
+        "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
 
 
 @dataclass
@@ -15,7 +38,7 @@ class Report:
     """What a benchmark found.
 
     Args:
-        machine: From `benchmarks.machine.machine`.
+        machine: From `machine`.
     """
 
     machine: dict[str, Any]
@@ -56,7 +79,7 @@ class Report:
         """Write everything, each round included, as JSON."""
         content = {
             "machine": self.machine,
-            "ratios": [{**value.as_dict(), "target": target} for value, target in self.ratios],
+            "ratios": [{**asdict(value), "target": target} for value, target in self.ratios],
             "seconds_per_step": self.times,
             "peak_mib": self.peaks,
             "facts": self.facts,

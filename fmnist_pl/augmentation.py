@@ -1,7 +1,7 @@
-"""Random changes of a training batch, drawn for each image anew and computed for all at once.
+"""Random changes of a training batch, decided for each image and computed for all at once.
 
-torchvision's own transforms draw once per call: given a batch they flip all its images or none. Each module here maps
-images (N, C, H, W) to the same shape and draws from torch's global generator of the images' device.
+torchvision's own transforms decide once per call: given a batch they flip all its images or none. Each module here maps
+images (N, C, H, W) to the same shape and takes its random numbers from torch's global generator of the images' device.
 """
 
 import torch
@@ -14,6 +14,10 @@ class RandomFlip(nn.Module):
 
     Args:
         probability: Of each image.
+
+    Example:
+        >>> RandomFlip(probability=1.0)(torch.tensor([[[[1.0, 2.0]]]]))
+        tensor([[[[2., 1.]]]])
     """
 
     def __init__(self, probability: float = 0.5) -> None:
@@ -31,6 +35,10 @@ class RandomShift(nn.Module):
 
     Args:
         pixels: Largest distance.
+
+    Example:
+        >>> RandomShift(pixels=2)(torch.zeros(8, 1, 28, 28)).shape
+        torch.Size([8, 1, 28, 28])
     """
 
     def __init__(self, pixels: int = 2) -> None:
@@ -57,6 +65,10 @@ class RandomErase(nn.Module):
         probability: Of each image.
         smallest: Shortest side of the rectangle in pixels.
         largest: Longest side in pixels.
+
+    Example:
+        >>> RandomErase(probability=1.0, smallest=9, largest=9)(torch.ones(1, 1, 3, 3)).sum()
+        tensor(0.)
     """
 
     def __init__(self, probability: float = 0.5, smallest: int = 4, largest: int = 10) -> None:

@@ -33,15 +33,22 @@ class FashionCNN(nn.Module):
         convs_per_pool: A 2x2 max-pool follows every this many convolutions. 0: none.
         activation: After every convolution and hidden layer.
         normalization: "batch" puts a batch normalisation between each convolution and its activation.
-        conv_dropout: Share of activations dropped after each pool (elementwise, as in Keras).
+        conv_dropout: Fraction of activations dropped after each pool (elementwise, as in Keras).
         hidden_units: Width of each fully connected layer.
-        hidden_dropout: Share of activations dropped after each fully connected layer.
+        hidden_dropout: Fraction of activations dropped after each fully connected layer.
         initialization: "glorot" (uniform, zero bias: Keras's default), "he" (normal, zero bias) or "pytorch".
         image_size: Side of the square input images in pixels.
         classes: Number of logits.
 
     Raises:
-        ValueError: If an argument is out of range or the image shrinks to nothing.
+        ValueError: An argument is out of range, or the image shrinks to nothing.
+
+    Example:
+        >>> network = FashionCNN(conv_channels=(16, 32), hidden_units=(64,))
+        >>> network(torch.rand(5, 1, 28, 28)).shape
+        torch.Size([5, 10])
+        >>> [name for name, _ in network.named_children()]
+        ['conv1', 'conv2', 'fc1', 'output']
     """
 
     def __init__(
@@ -140,7 +147,7 @@ class HiddenBlock(nn.Module):
 
 
 def initialize(network: nn.Module, scheme: Initialization) -> None:
-    """Draw the weights of every convolution and linear layer anew.
+    """Initialise the weights of every convolution and linear layer.
 
     "glorot" is U(-a, a) with a = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010), what Keras does by default;
     "he" is N(0, 2 / fan_in) (He et al. 2015), made for ReLU. Both set biases to zero. "pytorch" leaves PyTorch's own:
@@ -164,7 +171,12 @@ def same_padding(kernel_size: int) -> Padding:
 
 
 def parameter_count(network: nn.Module) -> int:
-    """Number of trainable numbers."""
+    """Number of trainable parameters.
+
+    Example:
+        >>> parameter_count(nn.Linear(3, 2))  # 2 x 3 weights, 2 biases
+        8
+    """
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -10,7 +12,7 @@ from fmnist_pl.fast import blocks as fast_layers
 from fmnist_pl.fast.blocks import FastDropout, activate_and_pool, conv_block
 
 
-def test_dropout_zeroes_its_share_and_scales_the_rest():
+def test_dropout_zeroes_its_fraction_and_scales_the_rest():
     torch.manual_seed(0)
 
     out = FastDropout(0.3)(torch.ones(1_000_000))
@@ -80,15 +82,23 @@ def test_dropout_of_a_strided_view_falls_back_to_the_stock_layer():
     assert set(out.unique().tolist()) == {0.0, 2.0}
 
 
-@pytest.mark.parametrize("activation", [nn.ReLU(), nn.LeakyReLU()])
-def test_pooling_first_gives_the_stock_output_and_gradient(activation):
-    torch.manual_seed(0)
-    x = torch.randn(3, 5, 8, 8).round(decimals=1)  # rounded: ties happen, as in an image's background
-    stock_x, fast_x = x.clone().requires_grad_(), x.clone().requires_grad_()
-    weights = torch.randn(3, 5, 4, 4)
-    pool = nn.MaxPool2d(2)
+SIZES = st.integers(2, 11)
+PADDINGS = st.tuples(st.integers(0, 2), st.integers(0, 2))
+
+
+def with_ties(*shape: int) -> torch.Tensor:
+    """Values of one decimal, so that equal maxima happen, as in an image's background; channels innermost."""
+    return torch.randn(*shape).round(decimals=1).to(memory_format=torch.channels_last)
+
+
+@given(st.integers(1, 4), st.integers(1, 5), SIZES, SIZES, st.sampled_from([nn.ReLU(), nn.LeakyReLU()]))
+@settings(max_examples=30, deadline=None)
+def test_pooling_first_gives_the_stock_output_and_gradient(count, channels, height, width, activation):
+    values, pool = with_ties(count, channels, height, width), nn.MaxPool2d(2)
+    stock_x, fast_x = values.clone().requires_grad_(), values.clone().requires_grad_()
 
     stock, fast = pool(activation(stock_x)), activate_and_pool(fast_x, activation, pool)
+    weights = torch.randn_like(stock)
     (stock * weights).sum().backward()
     (fast * weights).sum().backward()
 
@@ -130,7 +140,7 @@ def test_an_activation_that_is_not_monotone_is_never_moved_behind_the_pool():
 
 
 def images(*shape: int) -> torch.Tensor:
-    """Drawn on a constant background, as in the data: equal maxima are common."""
+    """Noise on a constant background, as in the data: equal maxima are common."""
     x = torch.rand(*shape)
     x[:, :, :, : shape[3] // 2] = 0.0
     x[:, :, : shape[2] // 3] = 1.0
@@ -163,11 +173,10 @@ def threads(request):
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize(("kernel", "size"), [(2, 29), (3, 14), (5, 13), (1, 9)])
-@pytest.mark.parametrize("padding", [(0, 0), (0, 1), (2, 2)])
-def test_the_fused_first_block_is_the_stock_function(kernel, size, padding):
-    torch.manual_seed(0)
-    x, layers = images(40, 1, size, size), block(1, kernel)
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 20), PADDINGS)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_fused_first_block_is_the_stock_function(count, kernel, more, padding):
+    x, layers = images(count, 1, kernel + more, kernel + more), block(1, kernel)
     reference, weight, bias = stock_float64(x, layers[0], padding)
     weights = torch.randn_like(reference)
 
@@ -190,11 +199,10 @@ def test_the_fused_first_block_gives_the_same_whatever_the_chunk(monkeypatch):
     assert torch.equal(conv_block(x, *layers, (0, 1)), whole)
 
 
-@pytest.mark.parametrize("size", [8, 9])
-@pytest.mark.parametrize("padding", [(0, 0), (0, 1)])
-def test_the_fused_tail_is_exactly_the_stock_function(size, padding):
-    torch.manual_seed(0)
-    values = torch.randn(3, 5, size, size).round(decimals=1).to(memory_format=torch.channels_last)  # ties happen
+@given(st.integers(1, 4), st.integers(1, 5), SIZES, SIZES, PADDINGS)
+@settings(max_examples=30, deadline=None)
+def test_the_fused_tail_is_exactly_the_stock_function(count, channels, height, width, padding):
+    values = with_ties(count, channels, height, width)
     stock_x, fast_x = values.clone().requires_grad_(), values.clone().requires_grad_()
     stock = fast_layers.pad(F.max_pool2d(F.relu(stock_x), 2), padding)
     weights = torch.randn_like(stock)
@@ -214,7 +222,7 @@ def test_a_convolution_of_many_channels_takes_the_fused_tail():
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_dropout_in_a_fused_block_drops_its_share_and_scales_the_rest(channels):
+def test_dropout_in_a_fused_block_drops_its_fraction_and_scales_the_rest(channels):
     torch.manual_seed(0)
     x, layers = torch.rand(400, channels, 29, 29), block(channels, 2, dropout=0.3)
     nn.init.constant_(layers[0].bias, 5.0)  # every unit fires, so a zero is a drop

@@ -50,7 +50,7 @@ def predict(tmp_path, data_dir, checkpoint, monkeypatch):
 
 
 def expected_rows(data_dir, module, count=IMAGES):
-    images, labels = load_synthetic(data_dir, "test", train_images=12_000, test_images=IMAGES)
+    images, labels = load_synthetic(data_dir, "test", images=IMAGES)
     inputs = torch.as_tensor(images[:count]).float().div(255).unsqueeze(1)
     with torch.no_grad():
         probabilities = torch.exp(torch.log_softmax(module(inputs), dim=1))

@@ -46,7 +46,7 @@ def check(mutations: int, seed: int) -> tuple[int, list[str]]:
     dataset = describe()
     with tempfile.TemporaryDirectory() as name:
         folder = write_raw(Path(name))
-        whole = {split: load_split(Path(name), split, keras_cache=None, dataset=dataset) for split in ("train", "test")}
+        whole = {split: load_split(Path(name), split, dataset=dataset) for split in ("train", "test")}
         for number in range(mutations):
             files = PACKED if number % 2 else CONTENTS
             victim = chance.choice(sorted(files))
@@ -58,10 +58,9 @@ def check(mutations: int, seed: int) -> tuple[int, list[str]]:
             for other, content in files.items():
                 (folder / other).write_bytes(changed if other == victim else content)
             try:
-                prepare(Path(name), download=False, keras_cache=None, dataset=dataset)
+                prepare(Path(name), download=False, dataset=dataset)
                 read = {
-                    split: load_split(Path(name), split, download=False, keras_cache=None, dataset=dataset)
-                    for split in ("train", "test")
+                    split: load_split(Path(name), split, download=False, dataset=dataset) for split in ("train", "test")
                 }
             except UserError as error:
                 if str(folder / victim) not in str(error):
@@ -81,7 +80,7 @@ def seconds_to_check_the_real_files(root: Path) -> float:
 
     def once() -> float:
         began = time.perf_counter()
-        prepare(root, download=False, keras_cache=None)
+        prepare(root, download=False)
         return time.perf_counter() - began
 
     return min(once() for _ in range(5))

@@ -2,7 +2,7 @@
 
 All shapes of one call have the shape (B, 28, 28) or broadcast to it; parameters are (B, 1, 1), one per image. Only
 ``+ - * /``, square root, minimum and maximum are used, which IEEE 754 rounds alike on every machine, and random numbers
-come from PCG64's raw output, whose stream NumPy guarantees: the same seed draws the same bytes everywhere.
+come from PCG64's raw output, whose stream NumPy guarantees: the same seed renders the same bytes everywhere.
 """
 
 from collections.abc import Sequence
@@ -16,19 +16,18 @@ Numbers = np.ndarray  # float32, broadcasts to (B, 28, 28)
 Value = np.ndarray | float
 
 
-class Dice:
+class ImageRng:
     """Uniform random numbers, one per image, that depend on ``key`` alone."""
 
     def __init__(self, images: int, *key: int) -> None:
         self.images = images
         self._bits = np.random.PCG64(np.random.SeedSequence(key))
 
-    def uniform(self, low: float, high: float, *shape: int) -> Numbers:
-        """Numbers in [low, high) of shape (B, 1, 1), or (B, *shape)."""
-        shape = shape or (1, 1)
-        raw = self._bits.random_raw(self.images * int(np.prod(shape))) >> 40  # 24 bits: all that a float32 holds
+    def uniform(self, low: float, high: float) -> Numbers:
+        """Numbers in [low, high) of shape (B, 1, 1)."""
+        raw = self._bits.random_raw(self.images) >> 40  # 24 bits: all that a float32 holds
         unit = raw.astype(np.float32) * np.float32(2.0**-24)
-        return (np.float32(low) + np.float32(high - low) * unit).reshape(self.images, *shape)
+        return (np.float32(low) + np.float32(high - low) * unit).reshape(self.images, 1, 1)
 
     def chance(self, probability: float) -> Numbers:
         """1.0 with ``probability``, else 0.0, of shape (B, 1, 1)."""
@@ -42,17 +41,17 @@ class Dice:
         return (pairs[..., 0] + pairs[..., 1]) * np.float32(2.0**-16) - np.float32(1)
 
 
-def coordinates(dice: Dice) -> tuple[Numbers, Numbers]:
-    """Axes to the right (x) and downwards (y) as the garment sees them: moved, turned, slanted, scaled and bent."""
+def coordinates(rng: ImageRng) -> tuple[Numbers, Numbers]:
+    """Axes to the right (x) and downwards (y) as the clothes see them: moved, turned, slanted, scaled and bent."""
     centres = (np.arange(SIDE, dtype=np.float32) + np.float32(0.5)) / PIXELS_PER_UNIT - np.float32(1)
-    x = centres[None, None, :] - dice.uniform(-0.08, 0.08)
-    y = centres[None, :, None] - dice.uniform(-0.07, 0.07)
-    half_tangent = dice.uniform(-0.05, 0.05)  # of the angle: sine and cosine without the maths library, +-6 degrees
+    x = centres[None, None, :] - rng.uniform(-0.08, 0.08)
+    y = centres[None, :, None] - rng.uniform(-0.07, 0.07)
+    half_tangent = rng.uniform(-0.05, 0.05)  # of the angle: sine and cosine without the maths library, +-6 degrees
     norm = 1 + half_tangent * half_tangent
     cosine, sine = (1 - half_tangent * half_tangent) / norm, 2 * half_tangent / norm
     x, y = cosine * x + sine * y, cosine * y - sine * x
-    x = x + dice.uniform(-0.08, 0.08) * y + dice.uniform(-0.06, 0.06) * (y * y - np.float32(0.3))
-    return x / dice.uniform(0.86, 1.06), y / dice.uniform(0.9, 1.04)
+    x = x + rng.uniform(-0.08, 0.08) * y + rng.uniform(-0.06, 0.06) * (y * y - np.float32(0.3))
+    return x / rng.uniform(0.86, 1.06), y / rng.uniform(0.9, 1.04)
 
 
 def soften(distance: Numbers) -> Numbers:
@@ -85,11 +84,11 @@ def limb(
 ) -> Numbers:
     """Coverage of a straight limb from ``start`` to ``end`` (x, y) with half its thickness at either end."""
     along_x, along_y = end[0] - start[0], end[1] - start[1]
-    share = ((x - start[0]) * along_x + (y - start[1]) * along_y) / (along_x * along_x + along_y * along_y)
-    near = np.clip(share, 0, 1)
+    fraction = ((x - start[0]) * along_x + (y - start[1]) * along_y) / (along_x * along_x + along_y * along_y)
+    near = np.clip(fraction, 0, 1)
     across_x, across_y = x - start[0] - near * along_x, y - start[1] - near * along_y
     distance = np.sqrt(across_x * across_x + across_y * across_y)
-    blunt = np.maximum(share - 1, -share) * np.sqrt(along_x * along_x + along_y * along_y)  # flat ends: cuffs
+    blunt = np.maximum(fraction - 1, -fraction) * np.sqrt(along_x * along_x + along_y * along_y)  # flat ends: cuffs
     return soften(np.maximum(distance - (thickness[0] + near * (thickness[1] - thickness[0])), blunt))
 
 
@@ -105,7 +104,7 @@ def ellipse(x: Numbers, y: Numbers, centre: Value, radii: tuple[Value, Value]) -
     return soften((np.sqrt(across * across + down * down) - 1) * np.minimum(radii[0], radii[1]))
 
 
-def stripes(position: Numbers, period: Value, share: Value = 0.5) -> Numbers:
-    """1 on stripes across ``position``, 0 between them; ``share`` of each period is stripe."""
+def stripes(position: Numbers, period: Value, fraction: Value = 0.5) -> Numbers:
+    """1 on stripes across ``position``, 0 between them; ``fraction`` of each period is stripe."""
     phase = position / period
-    return soften((np.abs(phase - np.floor(phase) - np.float32(0.5)) - np.float32(0.5) * share) * period)
+    return soften((np.abs(phase - np.floor(phase) - np.float32(0.5)) - np.float32(0.5) * fraction) * period)
