@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from fmnist_pl.loader import Batch
 from fmnist_pl.metrics import ImageMean
 from fmnist_pl.network import FashionCNN, to_fastest_layout
-from training_health.ranks import every_rank
+from training_health.lightning import every_rank
 
 Stage = Literal["train", "val", "test"]
 

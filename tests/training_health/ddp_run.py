@@ -110,9 +110,9 @@ def main(folder: Path) -> dict:
         monitors = [DeadReLUMonitor(), WeightHistogramMonitor(), TrainValGapMonitor()]
         found[f"uneven/{world}"] = run(world, folder / f"uneven{world}", Planted(), monitors, 13)
         found[f"logged/{world}"] = run(
-            world, folder / f"logged{world}", Planted(exact=False), [TrainValGapMonitor(images=7)], 14
+            world, folder / f"logged{world}", Planted(exact=False), [TrainValGapMonitor(examples=7)], 14
         )
-        monitors = [TrainValGapMonitor(images=1), DeadReLUMonitor(window="train")]  # the second process has no image
+        monitors = [TrainValGapMonitor(examples=1), DeadReLUMonitor(window="train")]  # the second process has no image
         found[f"metric/{world}"] = run(world, folder / f"metric{world}", WithMetricObject(), monitors, 14)
         found[f"confusion/{world}"] = confusion(world, folder / f"confusion{world}")
     return found

@@ -52,7 +52,7 @@ def test_dead_units_of_a_dense_layer_are_counted_and_named_by_index(tmp_path):
     summary = monitor.summary()
     assert (summary["dead"], summary["units"], summary["n"]) == (3, 8, 120)
     assert summary["sites"]["net"]["dead_units"] == [0, 1, 2]
-    assert monitor.sentence() == "37.5 % of the network is dead (3 of 8 units, on 120 validation images): net 3/8."
+    assert monitor.sentence() == "37.5 % of the network is dead (3 of 8 units, on 120 validation examples): net 3/8."
 
 
 def test_a_dead_channel_is_one_unit_however_many_positions_it_has(tmp_path):
@@ -334,7 +334,7 @@ def test_a_model_without_relu_is_reported_once(tmp_path):
         fit(Toy(nn.Sequential(nn.Flatten(), nn.Linear(36, 4))), [monitor], tmp_path)
 
     assert len([w for w in caught if "no ReLU" in str(w.message)]) == 1
-    assert monitor.sentence() == "No ReLU was seen (on 13 validation images)."
+    assert monitor.sentence() == "No ReLU was seen (on 13 validation examples)."
 
 
 def test_a_network_that_cannot_die_is_listed_as_such_without_a_warning(tmp_path):
@@ -342,7 +342,7 @@ def test_a_network_that_cannot_die_is_listed_as_such_without_a_warning(tmp_path)
 
     trainer = fit(Toy(nn.Sequential(nn.Flatten(), nn.Linear(36, 4), nn.GELU())), [monitor], tmp_path)
 
-    assert monitor.sentence() == "No ReLU was seen (on 13 validation images). Cannot die: net (gelu)."
+    assert monitor.sentence() == "No ReLU was seen (on 13 validation examples). Cannot die: net (gelu)."
     assert not any(key.startswith("dead_relu") for key in trainer.callback_metrics)  # never "0 % dead"
 
 
@@ -384,7 +384,7 @@ def test_the_training_window_is_counted_on_training_images(tmp_path):
     trainer = fit(Toy(), [monitor], tmp_path)
 
     assert monitor.summary()["window"] == "train"
-    assert " of 12 units, on 13 training images): 2 " in monitor.sentence()
+    assert " of 12 units, on 13 training examples): 2 " in monitor.sentence()
     assert trainer.callback_metrics["dead_relu/n"].item() == 13
 
 

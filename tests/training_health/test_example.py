@@ -37,11 +37,11 @@ def test_resnet18_has_seventeen_sites_under_their_names(example):
     assert len(sites) == 17
     assert sites[0] == ("relu", "64")
     assert sites[-1] == ("layer4.1.relu:2", "512")
-    assert re.match(r"\d+\.\d % of the network is dead \(\d+ of 3,904 units, on 32 validation images\)", resnet)
+    assert re.match(r"\d+\.\d % of the network is dead \(\d+ of 3,904 units, on 32 validation examples\)", resnet)
 
 
 def test_a_model_of_functional_calls_has_its_site(example):
-    assert any(re.search(r"of 16 units, on 32 validation images\): relu \d+/16\.", line) for line in example[0])
+    assert any(re.search(r"of 16 units, on 32 validation examples\): relu \d+/16\.", line) for line in example[0])
 
 
 def test_both_modules_have_a_gap(example):

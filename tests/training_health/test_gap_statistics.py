@@ -15,7 +15,7 @@ def test_sums_over_ranks_give_the_mean_and_variance_over_all_images():
 
     both = total(Sums(len(p), float((p > 1).sum()), p.sum(), (p**2).sum()) for p in parts).evaluation()
 
-    assert both.images == 37
+    assert both.examples == 37
     assert both.accuracy == pytest.approx((losses > 1).mean())
     assert both.loss == pytest.approx(losses.mean())
     assert both.loss_variance == pytest.approx(losses.var(ddof=1))
@@ -23,7 +23,7 @@ def test_sums_over_ranks_give_the_mean_and_variance_over_all_images():
 
 def test_a_rank_without_images_does_not_make_the_sum_unknown():
     assert total([Sums(4, 2, 8.0, 20.0), Sums()]) == Sums(4, 2, 8.0, 20.0)
-    assert total([Sums(), Sums()]).evaluation().images == 0
+    assert total([Sums(), Sums()]).evaluation().examples == 0
 
 
 def test_the_accuracy_gaps_standard_error_is_binomial():

@@ -12,7 +12,7 @@ from torch import nn
 from torchmetrics import MeanMetric
 
 from tests.training_health.toys import make_trainer
-from training_health.training_sample.isolation import quarantine
+from training_health.training_sample.isolation import isolated
 
 
 class Leaky(pl.LightningModule):
@@ -64,7 +64,7 @@ def test_everything_is_put_back(leaky):
     trainer, module = leaky
     before, lists = state(module), (module.outputs, module.recent)
 
-    with quarantine(trainer, module):
+    with isolated(trainer, module):
         module.step()
 
     assert state(module) == before
@@ -76,7 +76,7 @@ def test_everything_is_put_back_after_an_exception(leaky):
     before, loggers = state(module), list(trainer.loggers)
 
     def interrupted():
-        with quarantine(trainer, module):
+        with isolated(trainer, module):
             module.step()
             raise KeyboardInterrupt
 
@@ -90,7 +90,7 @@ def test_everything_is_put_back_after_an_exception(leaky):
 def test_inside_the_module_is_in_eval_mode_and_its_metrics_are_empty(leaky):
     trainer, module = leaky
 
-    with quarantine(trainer, module):
+    with isolated(trainer, module):
         module.mean.update(7.0)
         assert not any(part.training for part in module.modules())
         assert module.mean.compute().item() == 7.0
@@ -99,8 +99,8 @@ def test_inside_the_module_is_in_eval_mode_and_its_metrics_are_empty(leaky):
 def test_what_is_logged_is_caught_with_its_weight_and_reaches_no_logger(leaky):
     trainer, module = leaky
 
-    with quarantine(trainer, module) as logged:
-        logged.images = 4
+    with isolated(trainer, module) as logged:
+        logged.examples = 4
         module.log("a", torch.tensor(2.0))
         module.log_dict({"b": 3.0, "m": module.mean}, batch_size=2)
         module.logger.experiment.anything(1)

@@ -156,7 +156,7 @@ def test_an_epoch_without_validation_has_no_gap_and_one_with_several_has_one(opt
 
 def test_the_record_holds_the_named_columns_and_what_they_were_measured_on(tmp_path):
     logger = TensorBoardLogger(tmp_path, name=None, version="run")
-    monitor = TrainValGapMonitor(images=7)
+    monitor = TrainValGapMonitor(examples=7)
 
     fit(Toy(), [monitor], tmp_path, epochs=1, logger=logger)
 
@@ -193,7 +193,7 @@ def test_the_dead_relu_monitor_shares_the_pass_whatever_the_order(first, tmp_pat
             return super().validation_step(batch, batch_idx)
 
     seen: list[int] = []
-    dead, gap = DeadReLUMonitor(window="train"), TrainValGapMonitor(images=7)
+    dead, gap = DeadReLUMonitor(window="train"), TrainValGapMonitor(examples=7)
 
     fit(Counting(), [dead, gap] if first == "dead" else [gap, dead], tmp_path, epochs=1)
 
@@ -210,7 +210,7 @@ def test_a_stream_of_training_images_is_skipped_with_one_warning(tmp_path):
     monitor = TrainValGapMonitor()
     trainer = make_trainer([monitor], tmp_path)
 
-    with pytest.warns(UserWarning, match="No sample of training images") as caught:
+    with pytest.warns(UserWarning, match="No sample of training examples") as caught:
         trainer.fit(Toy(), DataLoader(Stream(), batch_size=5), loader(13))
 
     assert len([w for w in caught if "No sample" in str(w.message)]) == 1
@@ -224,7 +224,7 @@ def test_a_validation_step_that_fails_on_training_images_does_not_end_the_run(tm
                 raise KeyError("no such field")
             return super().validation_step(batch, batch_idx)
 
-    with pytest.warns(UserWarning, match="failed on a sample of training images.*no such field"):
+    with pytest.warns(UserWarning, match="failed on a sample of training examples.*no such field"):
         trainer = fit(Picky(), [TrainValGapMonitor()], tmp_path)
 
     assert trainer.state.finished
@@ -252,7 +252,7 @@ def test_a_diverged_network_does_not_end_the_run(tmp_path):
 
 def test_no_images_are_refused():
     with pytest.raises(MisconfigurationException, match="at least 1, or None"):
-        TrainValGapMonitor(images=0)
+        TrainValGapMonitor(examples=0)
 
 
 def test_two_monitors_are_refused(tmp_path):
