@@ -8,7 +8,7 @@ from training_health.errors import UserError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and return the process's exit status."""
+    """Run the command line and return the process's exit status."""
     parser = argparse.ArgumentParser(prog="python -m training_health")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     report = commands.add_parser("report", help="write the Training Health page as one HTML file that needs no server")
@@ -16,17 +16,13 @@ def main(arguments: list[str] | None = None) -> int:
     report.add_argument("--output", type=Path, required=True, help="the HTML file to write")
     options = parser.parse_args(arguments)
     try:
-        try:
-            from training_health.tab.report import write_report
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f"The report needs {error.name}: pip install 'training-health[tab]', then repeat."
-            ) from error
+        from training_health.tab.report import write_report  # needs TensorBoard, which an import of this must not
 
         write_report(options.logdir, options.output)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    except (UserError, ModuleNotFoundError) as error:
+        hint = ". Install training-health[tab] for the report." if isinstance(error, ModuleNotFoundError) else ""
+        print(f"error: {error}{hint}", file=sys.stderr)
+        return getattr(error, "exit_code", 1)
     print(options.output)
     return 0
 

@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.training_health.toys import FEW_IMAGES, Toy, events, fit, loader, make_trainer
+from tests.training_health.toys import FEW_EXAMPLES, Toy, events, fit, loader, make_trainer
 from training_health import DeadReLUMonitor
 
-pytestmark = FEW_IMAGES
+pytestmark = FEW_EXAMPLES
 
 
 class Watched(pl.LightningModule):

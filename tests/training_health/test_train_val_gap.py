@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from tests.training_health.toys import FEW_IMAGES, Toy, events, fit, image_set, loader, make_trainer
+from tests.training_health.toys import FEW_EXAMPLES, Toy, events, fit, image_set, loader, make_trainer
 from training_health import DeadReLUMonitor, TrainValGapMonitor
 from training_health.gap.records import COLUMNS
 
-pytestmark = FEW_IMAGES
+pytestmark = FEW_EXAMPLES
 
 
 def evaluated(net: nn.Module, indices: list[int] | None, count: int, seed: int = 0) -> tuple[float, float]:

@@ -11,10 +11,10 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.nn import functional as F
 
-from tests.training_health.toys import FEW_IMAGES, Toy, events, fit, loader, make_trainer
+from tests.training_health.toys import FEW_EXAMPLES, Toy, events, fit, loader, make_trainer
 from training_health import WeightHistogramMonitor
 
-pytestmark = FEW_IMAGES
+pytestmark = FEW_EXAMPLES
 
 
 def run(module, folder, *monitors, **options) -> pl.Trainer:

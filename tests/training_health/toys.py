@@ -14,12 +14,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 CLASSES = 4
 
-# Lightning advises worker processes for every loader; tests of a few images do without.
-FEW_IMAGES = pytest.mark.filterwarnings("ignore:.*does not have many workers")
+# Lightning advises worker processes for every loader; tests of a few examples do without.
+FEW_EXAMPLES = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 
 
 class Toy(pl.LightningModule):
-    """A classifier around any network. ``exact``: return per-image results; else only log means."""
+    """A classifier around any network. ``exact``: return per-example results; else only log means."""
 
     def __init__(self, net: nn.Module | None = None, exact: bool = True, learning_rate: float = 0.05) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ def make_trainer(callbacks: Any, folder: Path, epochs: int = 2, **options: Any) 
 
 
 def fit(module: pl.LightningModule, callbacks: Any, folder: Path, **options: Any) -> pl.Trainer:
-    """Fit on 23 training and 13 validation images, in batches of 5."""
+    """Fit on 23 training and 13 validation examples, in batches of 5."""
     trainer = make_trainer(callbacks, folder, **options)
     trainer.fit(module, loader(23, shuffle=True), loader(13, seed=1))
     return trainer
