@@ -14,7 +14,7 @@ class BatchSize(NamedTuple):
     counted: int
 
 
-def batch_size(batch: Any, loader: Any, batch_idx: int) -> BatchSize:  # noqa: ANN401 - whatever the user's loader yields
+def size_of(batch: Any, loader: Any, batch_idx: int) -> BatchSize:  # noqa: ANN401 - whatever the user's loader yields
     """Count the examples of batch number ``batch_idx`` of an evaluation loader."""
     examples = count_examples(batch)
     return BatchSize(examples, examples - ends_in_a_repeat(loader, batch_idx))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 NAN = math.nan
 
@@ -19,8 +20,7 @@ class Evaluation:
     loss_variance: float = NAN  # of one example's loss
 
 
-@dataclass
-class Sums:
+class Sums(NamedTuple):
     """Sums over examples on one rank: exact to add up over ranks."""
 
     examples: int = 0
@@ -40,15 +40,8 @@ class Sums:
 
 def total(parts: Iterable[Sums]) -> Sums:
     """Add up the ranks' sums; a rank without examples does not make anything unknown."""
-    parts = [part for part in parts if part.examples]
-    if not parts:
-        return Sums()
-    return Sums(
-        sum(part.examples for part in parts),
-        sum(part.correct for part in parts),
-        sum(part.loss for part in parts),
-        sum(part.squared_loss for part in parts),
-    )
+    known = [part for part in parts if part.examples]
+    return Sums(*map(sum, zip(*known, strict=True))) if known else Sums()
 
 
 def variance_from_batch_means(means: list[float], sizes: list[int]) -> float:

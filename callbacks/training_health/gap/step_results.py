@@ -41,7 +41,6 @@ class StepResults:
     def take(self) -> Sums:
         """Fetch the sums; NaN for what not every example came with."""
         complete = [name for name in self._sums if self._known[name] == self.examples]
-        fetched = torch.cat([self._sums[name] for name in complete]).tolist() if complete else []
-        values = {name: fetched[2 * i : 2 * i + 2] for i, name in enumerate(complete)}
-        loss, squared = values.get("losses", (NAN, NAN))
-        return Sums(self.examples, values.get("correct", (NAN,))[0], loss, squared)
+        fetched = torch.stack([self._sums[name] for name in complete]).tolist() if complete else []
+        sums = {"losses": (NAN, NAN), "correct": (NAN, NAN), **dict(zip(complete, fetched, strict=True))}
+        return Sums(self.examples, sums["correct"][0], *sums["losses"])

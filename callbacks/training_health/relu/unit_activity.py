@@ -73,13 +73,6 @@ class ActivityCounter:
             self._lanes = None
 
 
-def count_active(output: Tensor, unit_dim: int) -> Tensor:
-    """Count one batch alone; see `ActivityCounter.add`."""
-    counter = ActivityCounter(output.shape[unit_dim], output.device)
-    counter.add(output, unit_dim)
-    return counter.counts()
-
-
 class FlagBuffer:
     """Room for 0/1 flags, made once: made per batch it is page-faulted, per epoch it splits larger free blocks."""
 

@@ -40,12 +40,10 @@ class SiteCounts:
     magnitude: list[float] | None = None
 
     def __add__(self, other: SiteCounts) -> SiteCounts:
-        if len(self.active) != len(other.active):
+        if self.units != other.units:
             raise ValueError("the ranks disagree on the number of units")
-        magnitude = None
-        if self.magnitude is not None and other.magnitude is not None:
-            magnitude = [a + b for a, b in zip(self.magnitude, other.magnitude, strict=True)]
         active = [a + b for a, b in zip(self.active, other.active, strict=True)]
+        magnitude = [a + b for a, b in zip(self.magnitude or [], other.magnitude or [], strict=True)] or None
         return replace(self, pairs=self.pairs + other.pairs, active=active, magnitude=magnitude)
 
     @property

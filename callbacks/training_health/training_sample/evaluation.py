@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from training_health import lightning as pl
-from training_health.batches import BatchSize, batch_size, count_examples
+from training_health.batches import BatchSize, count_examples, size_of
 from training_health.training_sample.isolation import LoggedValues, isolated
 from training_health.training_sample.sample import NoTrainingSampleError, training_sample
 
@@ -80,7 +80,7 @@ class TrainingSampleEvaluation:
         """Count a validation batch's examples; asked again for the same batch, give the same answer."""
         if self._batch != (batch_idx, dataloader_idx):
             self._batch = batch_idx, dataloader_idx
-            self._size = batch_size(batch, pl.loader_at(trainer.val_dataloaders, dataloader_idx), batch_idx)
+            self._size = size_of(batch, pl.loader_at(trainer.val_dataloaders, dataloader_idx), batch_idx)
             self._examples += self._size.counted
         return self._size
 
