@@ -37,8 +37,6 @@ class ActivityCounter:
         with torch.inference_mode(False):  # normal tensors outlive inference mode
             self._total = torch.zeros(units, dtype=torch.int64, device=device)
         self._lanes: _ByteLanes | None = None
-        self._key: tuple[object, ...] | None = None  # of the outputs that `_layout` describes
-        self._layout: _Layout | None = None
 
     def add(self, output: Tensor, unit_dim: int) -> None:
         """Count one batch.
@@ -48,10 +46,7 @@ class ActivityCounter:
                 not count.
             unit_dim: The dimension that holds the units: 1 for ``(N, C, H, W)`` and ``(N, F)``.
         """
-        key = (output.shape[1:], output.stride(), unit_dim)
-        if key != self._key or output.numel() < _SMALL:
-            self._key, self._layout = key, _dense_layout(output, unit_dim)
-        layout = self._layout
+        layout = _dense_layout(output, unit_dim)
         if layout is None:
             self._total += _count_plainly(output, unit_dim)
             return

@@ -25,7 +25,7 @@ class LoggedValues:
         self.metrics: dict[str, Metric] = {}
 
     def __call__(self, name: str, value: Any, *args: object, batch_size: int | None = None, **kwargs: object) -> None:  # noqa: ANN401
-        """Take the place of ``LightningModule.log``."""
+        """Stand in for ``LightningModule.log``."""
         if isinstance(value, Metric):
             self.metrics[name] = value
         elif isinstance(value, (Tensor, int, float)):
