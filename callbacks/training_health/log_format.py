@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 Record = tuple[str, str, Sequence[float], dict[str, Any]]  # tag, kind, [n, v_1 ... v_k], metadata
 
+
 class UnreadableError(Exception):
     """A tag that can't be used; the message says why."""
 

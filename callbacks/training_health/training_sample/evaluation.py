@@ -106,12 +106,12 @@ class TrainingSampleEvaluation:
                     f"{error!r}"
                 )
             # Every rank must take part in what the observers exchange, so all must know.
-            failed = any(pl.every_rank(trainer, failure is not None))
+            failures = [text for text in pl.every_rank(trainer, failure) if text is not None]
             for observer in observers:
-                observer.on_sample_end(trainer, pl_module, None if failed else logged)
-        self._failed = failure is not None
-        if failure is not None:
-            pl.rank_zero_warn(failure)
+                observer.on_sample_end(trainer, pl_module, None if failures else logged)
+        self._failed = bool(failures)
+        if failures:
+            pl.rank_zero_warn(failures[0])
 
 
 # Weak: it lives as long as its trainer.
