@@ -13,7 +13,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from typing_extensions import override
 
-from training_health.ranks import ends_in_a_repeat, every_rank, first_tensor, loader_at
+from training_health.batches import ends_in_a_repeat, first_tensor
+from training_health.lightning import every_rank, loader_at
 from training_health.sinks import tensorboard_writers
 
 

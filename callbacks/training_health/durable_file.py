@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY = ".part"  # suffix of files that are being written
@@ -21,6 +20,13 @@ def replace_durably(path: Path, content: bytes, keep_as: Path | None = None) -> 
 
     Raises:
         OSError: The disk is full, the folder may not be written to, ...; ``path`` is as before.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for content in (b"old", b"new"):
+    ...         replace_durably(Path(folder) / "file", content, keep_as=Path(folder) / "before")
+    ...     {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    {'before': b'old', 'file': b'new'}
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
@@ -42,15 +48,11 @@ def replace_durably(path: Path, content: bytes, keep_as: Path | None = None) -> 
 def remove_stale_temporaries(folder: Path) -> list[Path]:
     """Delete what writers that were killed left in ``folder``; return what was deleted."""
     removed = []
-    for path in _temporaries(folder):
+    for path in sorted(folder.glob(f".*{TEMPORARY}")):
         with contextlib.suppress(OSError):
             path.unlink()
             removed.append(path)
     return removed
-
-
-def _temporaries(folder: Path) -> Iterator[Path]:
-    yield from sorted(folder.glob(f".*{TEMPORARY}"))
 
 
 def _also_name(path: Path, second: Path) -> None:

@@ -27,6 +27,8 @@ MOST_SAMPLES = 2**53
 
 T = TypeVar("T")
 
+Record = tuple[str, str, Sequence[float], dict[str, Any]]  # tag, kind, [n, v_1 ... v_k], metadata
+
 
 class UnreadableError(Exception):
     """A tag that can't be used; the message says why."""

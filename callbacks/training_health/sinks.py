@@ -1,38 +1,29 @@
 """Where the monitors' records go: every TensorBoard logger of the run."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from training_health.epoch_clock import epoch_end_step
-from training_health.log_format import tensor_record, text_record
+from training_health.lightning import Trainer, epoch_end_step, rank_zero_warn
+from training_health.log_format import Record, tensor_record, text_record
 
 
-def write_records(
-    trainer: pl.Trainer,
-    records: Iterable[tuple[str, str, Sequence[float], dict[str, Any]]],
-    step: int | None = None,
-) -> None:
-    """Write records to every TensorBoard logger of the run; does nothing for other loggers and on other ranks.
+def write_records(trainer: Trainer, records: Iterable[Record]) -> None:
+    """Write records at the running epoch's step; does nothing for other loggers and on other ranks.
 
     Args:
         trainer: The running trainer.
         records: Tuples of tag, kind, values and metadata. The epoch is put in front: a vector is ``[n, v_1 ... v_k]``.
-        step: The step to write at; the running epoch's by default.
     """
-    writers = list(tensorboard_writers(trainer))
-    if not writers:
-        return
-    step = epoch_end_step(trainer) if step is None else step
-    for tag, kind, vector, content in records:
-        record = tensor_record(tag, kind, [trainer.current_epoch, *vector], **content)
-        for writer in writers:
-            writer._get_file_writer().add_summary(record, global_step=step)
+    if writers := list(tensorboard_writers(trainer)):
+        for tag, kind, vector, content in records:
+            record = tensor_record(tag, kind, [trainer.current_epoch, *vector], **content)
+            for writer in writers:
+                add_summary(writer, record, epoch_end_step(trainer))
 
 
-def write_text(trainer: pl.Trainer, kind: str, value: dict[str, Any]) -> None:
+def write_text(trainer: Trainer, kind: str, value: dict[str, Any]) -> None:
     """Write ``value`` as the text record ``training_health/<kind>`` at the current step.
 
     Args:
@@ -41,13 +32,22 @@ def write_text(trainer: pl.Trainer, kind: str, value: dict[str, Any]) -> None:
         value: Must be JSON without NaN.
     """
     for writer in tensorboard_writers(trainer):
-        writer._get_file_writer().add_summary(text_record(kind, value), global_step=trainer.global_step)
+        add_summary(writer, text_record(kind, value), trainer.global_step)
 
 
-def tensorboard_writers(trainer: pl.Trainer) -> Iterator[Any]:
+def tensorboard_writers(trainer: Trainer) -> Iterator[Any]:
     """Yield the ``SummaryWriter`` of every TensorBoard logger, on the global-zero rank only."""
-    if not trainer.is_global_zero:
+    if trainer.is_global_zero:
+        yield from (logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger))
+
+
+def add_summary(writer: Any, summary: Any, step: int | None = None) -> None:  # noqa: ANN401
+    """Write a ready-made ``Summary`` protobuf.
+
+    No public method of ``SummaryWriter`` takes one; its private ``_get_file_writer`` also opens a closed writer again.
+    Without it the records are left out with a warning; scalars and histograms do not depend on it.
+    """
+    if not hasattr(writer, "_get_file_writer"):
+        rank_zero_warn("This version of torch's SummaryWriter takes no records: the Training Health tab stays empty.")
         return
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger) and hasattr(logger.experiment, "_get_file_writer"):
-            yield logger.experiment
+    writer._get_file_writer().add_summary(summary, global_step=step)

@@ -13,7 +13,7 @@ from typing_extensions import override
 from fmnist_pl.data import CLASS_NAMES
 from training_health.durable_file import replace_durably
 from training_health.errors import UserError
-from training_health.ranks import every_rank
+from training_health.lightning import every_rank
 
 FILE_NAME = "predictions.csv"
 COLUMNS = ("image", "label", "predicted", "probability")

@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fmnist_pl.prediction_figures import RIGHT, WRONG, class_table, confusion_figure, figure_pixels, prediction_grid
 from fmnist_pl.predictions import PredictionImages
-from tests.training_health.toys import FEW_IMAGES, Toy, events, make_trainer
+from tests.training_health.toys import FEW_EXAMPLES, Toy, events, make_trainer
 
-pytestmark = FEW_IMAGES
+pytestmark = FEW_EXAMPLES
 NAMES = ["cat", "dog", "$fish", "b<i>rd"]
 
 

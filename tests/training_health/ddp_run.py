@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from fmnist_pl.predictions import PredictionImages
-from tests.training_health.toys import Toy, events, image_set, make_trainer
+from tests.training_health.toys import Toy, events, image_set, make_trainer, vectors
 from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
 
 
@@ -33,15 +33,10 @@ class Note(pl.Callback):
         found = {
             "metrics": {key: value.item() for key, value in trainer.callback_metrics.items()},
             "summaries": [monitor.summary() for monitor in monitors],
-            "activity": [
-                {name: site.activity for name, site in m._report.sites.items()}
-                for m in monitors
-                if isinstance(m, DeadReLUMonitor)
-            ],
             "clean": not any(m._forward_hooks or m._forward_pre_hooks for m in pl_module.modules()),
         }
-        everyone = [None] * trainer.world_size
         if trainer.world_size > 1:
+            everyone = [None] * trainer.world_size
             ours = {key: value for key, value in found["metrics"].items() if not key.startswith("train/")}
             torch.distributed.all_gather_object(everyone, ours)
             found["ranks_agree"] = everyone[0] == everyone[1]
@@ -50,7 +45,7 @@ class Note(pl.Callback):
 
 
 class Planted(Toy):
-    """Unit 0 fires on even images only, unit 1 on odd ones, unit 2 never, unit 3 on the very last image alone."""
+    """Unit 0 fires on even examples only, unit 1 on odd ones, unit 2 never, unit 3 on the very last example alone."""
 
     def __init__(self, exact: bool = True) -> None:
         super().__init__(nn.Sequential(nn.Flatten(), nn.Linear(36, 4), nn.ReLU(), nn.Linear(4, 4)), exact, 0.0)
@@ -68,37 +63,38 @@ class WithMetricObject(Planted):
         self.accuracy = MulticlassAccuracy(num_classes=4, average="micro")
 
     def validation_step(self, batch, batch_idx):
-        images, labels = batch
-        logits = self.net(images)
-        self.accuracy(logits, labels)
+        logits = self.net(batch[0])
+        self.accuracy(logits, batch[1])
         self.log("val/accuracy", self.accuracy)
-        self.log("val/loss", nn.functional.cross_entropy(logits, labels), sync_dist=True)
+        self.log("val/loss", nn.functional.cross_entropy(logits, batch[1]), sync_dist=True)
 
 
-def planted_images(count: int) -> TensorDataset:
+def planted_examples(count: int) -> DataLoader:
     images, labels = image_set(count).tensors
     images[:, 0, 0, :3] = 0
     images[0::2, 0, 0, 0] = 1
     images[1::2, 0, 0, 1] = 1
     images[-1, 0, 0, 2] = 1
-    return TensorDataset(images, labels)
+    return DataLoader(TensorDataset(images, labels), batch_size=4)
 
 
-def run(world: int, folder: Path, module: pl.LightningModule, monitors: list, val_images: int) -> dict:
-    folder.mkdir(parents=True)
+def trainer_of(world: int, folder: Path, callbacks: list) -> pl.Trainer:
     options = {"strategy": DDPStrategy(start_method="fork", process_group_backend="gloo")} if world > 1 else {}
-    trainer = make_trainer([*monitors, Note(folder / "found.json")], folder, epochs=1, devices=world, **options)
-    train, val = DataLoader(image_set(24), batch_size=4), DataLoader(planted_images(val_images), batch_size=4)
-    trainer.fit(module, train, val)
-    return json.loads((folder / "found.json").read_text())
+    logger = TensorBoardLogger(folder, name=None, version="run")
+    return make_trainer(callbacks, folder, epochs=1, devices=world, logger=logger, **options)
+
+
+def run(world: int, folder: Path, module: pl.LightningModule, monitors: list, val_examples: int) -> dict:
+    trainer = trainer_of(world, folder, [*monitors, Note(folder / "found.json")])
+    trainer.fit(module, DataLoader(image_set(24), batch_size=4), planted_examples(val_examples))
+    activity = [vector for _, vector in vectors(folder, "activity/net")]
+    return json.loads((folder / "found.json").read_text()) | {"activity": activity}
 
 
 def confusion(world: int, folder: Path) -> str:
-    options = {"strategy": DDPStrategy(start_method="fork", process_group_backend="gloo")} if world > 1 else {}
-    logger = TensorBoardLogger(folder, name=None, version="run")
-    names = ["a", "b", "c", "d"]
-    trainer = make_trainer([PredictionImages(names)], folder, devices=world, logger=logger, **options)
-    trainer.test(Planted(), DataLoader(planted_images(13), batch_size=4), verbose=False)
+    trainer_of(world, folder, [PredictionImages(["a", "b", "c", "d"])]).test(
+        Planted(), planted_examples(13), verbose=False
+    )
     (table,) = [v for tag, _, v in events(folder) if tag == "per_class_accuracy/text_summary"]
     return table.tensor.string_val[0].decode()
 
@@ -107,13 +103,14 @@ def main(folder: Path) -> dict:
     found = {}
     for world in (1, 2):
         pl.seed_everything(0, verbose=False)
-        monitors = [DeadReLUMonitor(), WeightHistogramMonitor(), TrainValGapMonitor()]
-        found[f"uneven/{world}"] = run(world, folder / f"uneven{world}", Planted(), monitors, 13)
-        found[f"logged/{world}"] = run(
-            world, folder / f"logged{world}", Planted(exact=False), [TrainValGapMonitor(images=7)], 14
-        )
-        monitors = [TrainValGapMonitor(images=1), DeadReLUMonitor(window="train")]  # the second process has no image
-        found[f"metric/{world}"] = run(world, folder / f"metric{world}", WithMetricObject(), monitors, 14)
+        scenarios = {
+            "uneven": (Planted(), [DeadReLUMonitor(), WeightHistogramMonitor(), TrainValGapMonitor()], 13),
+            "logged": (Planted(exact=False), [TrainValGapMonitor(examples=7)], 14),
+            # The second process has no example of the sample.
+            "metric": (WithMetricObject(), [TrainValGapMonitor(examples=1), DeadReLUMonitor(window="train")], 14),
+        }
+        for name, scenario in scenarios.items():
+            found[f"{name}/{world}"] = run(world, folder / f"{name}{world}", *scenario)
         found[f"confusion/{world}"] = confusion(world, folder / f"confusion{world}")
     return found
 

@@ -14,12 +14,12 @@ from torch.utils.data import DataLoader, TensorDataset
 
 CLASSES = 4
 
-# Lightning advises worker processes for every loader; tests of a few images do without.
-FEW_IMAGES = pytest.mark.filterwarnings("ignore:.*does not have many workers")
+# Lightning advises worker processes for every loader; tests of a few examples do without.
+FEW_EXAMPLES = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 
 
 class Toy(pl.LightningModule):
-    """A classifier around any network. ``exact``: return per-image results; else only log means."""
+    """A classifier around any network. ``exact``: return per-example results; else only log means."""
 
     def __init__(self, net: nn.Module | None = None, exact: bool = True, learning_rate: float = 0.05) -> None:
         super().__init__()
@@ -58,6 +58,10 @@ def dropout_network() -> nn.Sequential:
     )  # fmt: skip
 
 
+def dense_network() -> nn.Sequential:
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, CLASSES))
+
+
 def image_set(count: int, seed: int = 0) -> TensorDataset:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, CLASSES, (count,), generator=generator)
@@ -87,7 +91,7 @@ def make_trainer(callbacks: Any, folder: Path, epochs: int = 2, **options: Any) 
 
 
 def fit(module: pl.LightningModule, callbacks: Any, folder: Path, **options: Any) -> pl.Trainer:
-    """Fit on 23 training and 13 validation images, in batches of 5."""
+    """Fit on 23 training and 13 validation examples, in batches of 5."""
     trainer = make_trainer(callbacks, folder, **options)
     trainer.fit(module, loader(23, shuffle=True), loader(13, seed=1))
     return trainer
@@ -109,3 +113,23 @@ def events(folder: Path) -> list[tuple[str, int, Any]]:
         for event in EventFileLoader(str(path)).Load():
             found += [(value.tag, event.step, value) for value in event.summary.value]
     return found
+
+
+def vectors(folder: Path, tag: str) -> list[tuple[int, list[float]]]:
+    """Step and values ``[epoch, n, v_1 ...]`` of each record ``training_health/<tag>``."""
+    return [
+        (step, torch.frombuffer(bytearray(value.tensor.tensor_content), dtype=torch.float32).tolist())
+        for name, step, value in events(folder)
+        if name == f"training_health/{tag}"
+    ]
+
+
+class History(pl.Callback):
+    """Keeps the values of chosen keys after every epoch."""
+
+    def __init__(self, *keys: str) -> None:
+        self.keys, self.rows = keys, []
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        metrics = trainer.callback_metrics
+        self.rows.append(tuple(metrics[key].item() if key in metrics else None for key in self.keys))

@@ -1,16 +1,15 @@
-"""Accuracy and loss from what ``validation_step`` logs, for modules that return no per-image results."""
+"""Accuracy and loss from what ``validation_step`` logs, for modules that return no per-example results."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
 
-import pytorch_lightning as pl
 import torch
 from torchmetrics import Metric
 
 from training_health.gap.statistics import NAN, variance_from_batch_means
-from training_health.ranks import every_rank
+from training_health.lightning import LightningModule, Trainer, every_rank
 from training_health.training_sample.isolation import LoggedValues
 
 
@@ -23,10 +22,8 @@ class LoggedMeans:
     metric: str | None = None  # its name in the module
 
 
-def logged_mean(
-    trainer: pl.Trainer, pl_module: pl.LightningModule, logged: LoggedValues, key: str
-) -> tuple[float, float]:
-    """Give the mean of what was logged under ``key`` over all ranks, and one image's variance from the batch means.
+def logged_mean(trainer: Trainer, pl_module: LightningModule, logged: LoggedValues, key: str) -> tuple[float, float]:
+    """Give the mean of what was logged under ``key`` over all ranks, and one example's variance from the batch means.
 
     A logged metric object is computed, which torchmetrics does over all ranks. Collective.
 
@@ -52,13 +49,13 @@ def logged_mean(
     return mean, variance_from_batch_means(values, weights)
 
 
-def validated_mean(trainer: pl.Trainer, key: str, images: int) -> float:
-    """Give the validation's own value of ``key``, weighted over the ranks by their images; NaN if it is not logged.
+def validated_mean(trainer: Trainer, key: str, examples: int) -> float:
+    """Give the validation's own value of ``key``, weighted over the ranks by their examples; NaN if it is not logged.
 
     Collective. Weighting leaves a value alone that Lightning has reduced over ranks, and reduces one that it has not.
     """
     value = trainer.callback_metrics.get(key)
-    parts = every_rank(trainer, (NAN if value is None else float(value), images))
+    parts = every_rank(trainer, (NAN if value is None else float(value), examples))
     known = [(value, n) for value, n in parts if value == value and n]
     return sum(value * n for value, n in known) / sum(n for _, n in known) if known else NAN
 
@@ -66,5 +63,7 @@ def validated_mean(trainer: pl.Trainer, key: str, images: int) -> float:
 def _computed(metric: torch.nn.Module) -> float:
     assert isinstance(metric, Metric)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The ``compute`` method")  # a rank without images has not updated it
+        warnings.filterwarnings(
+            "ignore", message="The ``compute`` method"
+        )  # a rank without examples has not updated it
         return float(metric.compute())

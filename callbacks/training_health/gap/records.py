@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from training_health.gap.statistics import Gap
+from training_health.log_format import Record
 
 COLUMNS = [
     "running_accuracy", "train_eval_accuracy", "val_accuracy", "accuracy_gap", "accuracy_gap_se", "mode_effect",
@@ -15,22 +17,36 @@ COLUMNS = [
 
 def scalars(gap: Gap) -> dict[str, float]:
     """Values by logged key; NaN where unknown."""
-    return {
-        "gap/accuracy": gap.accuracy,
-        "gap/accuracy_se": gap.accuracy_se,
-        "gap/accuracy_lower": gap.accuracy - 2 * gap.accuracy_se,
-        "gap/accuracy_upper": gap.accuracy + 2 * gap.accuracy_se,
-        "gap/loss": gap.loss,
-        "gap/loss_se": gap.loss_se,
-        "gap/loss_lower": gap.loss - 2 * gap.loss_se,
-        "gap/loss_upper": gap.loss + 2 * gap.loss_se,
+    values = {
         "gap/train_eval_accuracy": gap.training.accuracy,
         "gap/train_eval_loss": gap.training.loss,
         "gap/mode_effect": gap.mode_effect,
     }
+    for key, value, error in (("accuracy", gap.accuracy, gap.accuracy_se), ("loss", gap.loss, gap.loss_se)):
+        values |= {f"gap/{key}": value, f"gap/{key}_se": error}
+        values |= {f"gap/{key}_lower": value - 2 * error, f"gap/{key}_upper": value + 2 * error}
+    return values
 
 
-def record(gap: Gap) -> tuple[str, str, list[float], dict[str, Any]]:
+def layout(train_accuracy: str, accuracy: str, train_loss: str, loss: str) -> dict[str, dict[str, list[Any]]]:
+    """TensorBoard's custom-scalars page: lines are chosen by regular expression, margins by tag."""
+
+    def lines(*keys: str) -> list[Any]:
+        return ["Multiline", [f"^{re.escape(key)}$" for key in keys]]
+
+    def margin(key: str) -> list[Any]:
+        return ["Margin", [key, f"{key}_lower", f"{key}_upper"]]
+
+    return {
+        "Training and validation": {
+            "accuracy": lines(train_accuracy, "gap/train_eval_accuracy", accuracy),
+            "loss": lines(train_loss, "gap/train_eval_loss", loss),
+        },
+        "Gap, with two standard errors": {"accuracy": margin("gap/accuracy"), "loss": margin("gap/loss")},
+    }
+
+
+def record(gap: Gap) -> Record:
     """The ``gap`` record: ``[n of validation, one value per column]``."""
     values = [
         gap.running_accuracy, gap.training.accuracy, gap.validation.accuracy, gap.accuracy, gap.accuracy_se,
@@ -38,11 +54,11 @@ def record(gap: Gap) -> tuple[str, str, list[float], dict[str, Any]]:
     ]  # fmt: skip
     content = {
         "columns": COLUMNS,
-        "n_train": gap.training.images,
-        "n_val": gap.validation.images,
+        "n_train": gap.training.examples,
+        "n_val": gap.validation.examples,
         "se_method": gap.se_method,
     }
-    return "gap", "gap", [gap.validation.images, *values], content
+    return "gap", "gap", [gap.validation.examples, *values], content
 
 
 def as_dict(gap: Gap) -> dict[str, Any]:
@@ -89,5 +105,5 @@ def _number(value: float, digits: int) -> str:
 
 
 def _sizes(gap: Gap) -> str:
-    train, val = gap.training.images, gap.validation.images
+    train, val = gap.training.examples, gap.validation.examples
     return f"n = {val:,} each" if train == val else f"n = {train:,} and {val:,}"

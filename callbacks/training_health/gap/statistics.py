@@ -1,36 +1,36 @@
-"""Accuracy and loss over a set of images, and the gap between two such sets with its standard error."""
+"""Accuracy and loss over a set of examples, and the gap between two such sets with its standard error."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 NAN = math.nan
 
 
 @dataclass
 class Evaluation:
-    """What was measured on one set of images; NaN where unknown."""
+    """What was measured on one set of examples; NaN where unknown."""
 
-    images: int
+    examples: int
     accuracy: float = NAN
     loss: float = NAN
-    loss_variance: float = NAN  # of one image's loss
+    loss_variance: float = NAN  # of one example's loss
 
 
-@dataclass
-class Sums:
-    """Sums over images on one rank: exact to add up over ranks."""
+class Sums(NamedTuple):
+    """Sums over examples on one rank: exact to add up over ranks."""
 
-    images: int = 0
+    examples: int = 0
     correct: float = NAN
     loss: float = NAN
     squared_loss: float = NAN
 
     def evaluation(self) -> Evaluation:
-        """Means, and the sample variance of the per-image loss."""
-        n = self.images
+        """Means, and the sample variance of the per-example loss."""
+        n = self.examples
         if n == 0:
             return Evaluation(0)
         mean = self.loss / n
@@ -39,20 +39,13 @@ class Sums:
 
 
 def total(parts: Iterable[Sums]) -> Sums:
-    """Add up the ranks' sums; a rank without images has no say in what is known."""
-    parts = [part for part in parts if part.images]
-    if not parts:
-        return Sums()
-    return Sums(
-        sum(part.images for part in parts),
-        sum(part.correct for part in parts),
-        sum(part.loss for part in parts),
-        sum(part.squared_loss for part in parts),
-    )
+    """Add up the ranks' sums; a rank without examples does not make anything unknown."""
+    known = [part for part in parts if part.examples]
+    return Sums(*map(sum, zip(*known, strict=True))) if known else Sums()
 
 
 def variance_from_batch_means(means: list[float], sizes: list[int]) -> float:
-    """Estimate one image's variance from means over batches: sum n_b (m_b - m)^2 / (B - 1); NaN for one batch."""
+    """Estimate one example's variance from means over batches: sum n_b (m_b - m)^2 / (B - 1); NaN for one batch."""
     if len(means) < 2 or not sum(sizes):
         return NAN
     mean = sum(m * n for m, n in zip(means, sizes, strict=True)) / sum(sizes)
@@ -61,13 +54,18 @@ def variance_from_batch_means(means: list[float], sizes: list[int]) -> float:
 
 @dataclass(frozen=True)
 class Gap:
-    """Training against validation at the same weights, both in eval mode."""
+    """Training against validation at the same weights, both in eval mode.
+
+    >>> gap = Gap(training=Evaluation(5000, accuracy=0.95), validation=Evaluation(5000, accuracy=0.90))
+    >>> round(gap.accuracy, 4), round(gap.accuracy_se, 4), gap.beyond_noise
+    (0.05, 0.0052, True)
+    """
 
     training: Evaluation
     validation: Evaluation
     running_accuracy: float = NAN
     running_loss: float = NAN
-    se_method: str = "binomial; per-image losses"
+    se_method: str = "binomial; per-example losses"
 
     @property
     def accuracy(self) -> float:
@@ -78,9 +76,9 @@ class Gap:
     def accuracy_se(self) -> float:
         """Standard error from two binomial proportions, p (1 - p) / n each."""
         sides = (self.training, self.validation)
-        if any(side.images == 0 or not 0 <= side.accuracy <= 1 for side in sides):
+        if any(side.examples == 0 or not 0 <= side.accuracy <= 1 for side in sides):
             return NAN
-        return math.sqrt(sum(side.accuracy * (1 - side.accuracy) / side.images for side in sides))
+        return math.sqrt(sum(side.accuracy * (1 - side.accuracy) / side.examples for side in sides))
 
     @property
     def loss(self) -> float:
@@ -89,9 +87,9 @@ class Gap:
 
     @property
     def loss_se(self) -> float:
-        """Standard error from the variance of the per-image loss, s^2 / n each."""
+        """Standard error from the variance of the per-example loss, s^2 / n each."""
         sides = (self.training, self.validation)
-        return math.sqrt(sum(s.loss_variance / s.images for s in sides)) if all(s.images for s in sides) else NAN
+        return math.sqrt(sum(s.loss_variance / s.examples for s in sides)) if all(s.examples for s in sides) else NAN
 
     @property
     def mode_effect(self) -> float:

@@ -1,4 +1,4 @@
-"""What a module's ``validation_step`` says about its images, added up without waiting for the device."""
+"""What a module's ``validation_step`` says about its examples, added up without waiting for the device."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from training_health.gap.statistics import NAN, Sums
 
 
 class StepResults:
-    """Adds up the per-image ``losses`` and ``correct`` of the mappings that ``validation_step`` returns."""
+    """Adds up the per-example ``losses`` and ``correct`` of the mappings that ``validation_step`` returns."""
 
     def __init__(self) -> None:
-        self.images = 0
+        self.examples = 0
         self._sums: dict[str, Tensor] = {}
-        self._known: dict[str, int] = {"losses": 0, "correct": 0}  # images that came with each of them
+        self._known: dict[str, int] = {"losses": 0, "correct": 0}  # examples that came with each of them
 
-    def add(self, outputs: Any, images: int) -> None:  # noqa: ANN401
-        """Add one batch, of which the first ``images`` count."""
-        self.images += images
+    def add(self, outputs: Any, examples: int) -> None:  # noqa: ANN401
+        """Add one batch, of which the first ``examples`` count."""
+        self.examples += examples
         if not isinstance(outputs, Mapping):
             return
         for name, known in self._known.items():
             values = outputs.get(name)
-            if not isinstance(values, Tensor) or values.dim() != 1 or len(values) < images:
+            if not isinstance(values, Tensor) or values.dim() != 1 or len(values) < examples:
                 continue
             # MPS has no float64.
             exact = torch.float32 if values.device.type == "mps" else torch.float64
-            values = values.detach()[:images].to(exact)
-            self._known[name] = known + images
+            values = values.detach()[:examples].to(exact)
+            self._known[name] = known + examples
             parts = torch.stack([values.sum(), values.square().sum()])
             if name in self._sums:
                 self._sums[name] += parts  # in place: a new tensor per batch would wander into the holes of large ones
@@ -39,9 +39,8 @@ class StepResults:
                 self._sums[name] = parts
 
     def take(self) -> Sums:
-        """Fetch the sums; NaN for what not every image came with."""
-        complete = [name for name in self._sums if self._known[name] == self.images]
-        fetched = torch.cat([self._sums[name] for name in complete]).tolist() if complete else []
-        values = {name: fetched[2 * i : 2 * i + 2] for i, name in enumerate(complete)}
-        loss, squared = values.get("losses", (NAN, NAN))
-        return Sums(self.images, values.get("correct", (NAN,))[0], loss, squared)
+        """Fetch the sums; NaN for what not every example came with."""
+        complete = [name for name in self._sums if self._known[name] == self.examples]
+        fetched = torch.stack([self._sums[name] for name in complete]).tolist() if complete else []
+        sums = {"losses": (NAN, NAN), "correct": (NAN, NAN), **dict(zip(complete, fetched, strict=True))}
+        return Sums(self.examples, sums["correct"][0], *sums["losses"])

@@ -3,23 +3,25 @@
 from collections.abc import Sequence
 
 # What the monitors log beside the sites under the same prefix.
-_TAKEN = {"total", "deaths", "revivals", "n"}
+_RESERVED = {"total", "deaths", "revivals", "n"}
 
 
 def shorten(names: Sequence[str]) -> list[str]:
-    """Drop from dotted names what all of them share.
+    """Drop from dotted names what all of them have in common.
 
     The last segment goes if it is the same everywhere and what remains is not empty and still tells the names apart;
-    then the leading segments that all have in common, as long as every name keeps one.
-
-    ``net.conv1.relu, net.fc1.relu`` become ``conv1, fc1``; ``net.relu, net.layer1.0.relu, net.layer1.0.relu:2`` become
-    ``relu, layer1.0.relu, layer1.0.relu:2``.
+    then the leading segments that are the same everywhere, as long as every name keeps one.
 
     Args:
         names: Distinct names in forward order.
 
     Returns:
         The short names, distinct, in the same order.
+
+    >>> shorten(["net.conv1.relu", "net.fc1.relu"])
+    ['conv1', 'fc1']
+    >>> shorten(["net.relu", "net.layer1.0.relu", "net.layer1.0.relu:2"])
+    ['relu', 'layer1.0.relu', 'layer1.0.relu:2']
     """
     parts = [name.split(".") for name in names]
     heads = [part[:-1] for part in parts]
@@ -28,4 +30,12 @@ def shorten(names: Sequence[str]) -> list[str]:
         parts = heads
     while parts and all(len(part) > 1 for part in parts) and len({part[0] for part in parts}) == 1:
         parts = [part[1:] for part in parts]
-    return [f"relu.{short}" if short in _TAKEN else short for short in (".".join(part) for part in parts)]
+    short = [".".join(part) for part in parts]
+    taken = _RESERVED.union(short)
+
+    def renamed(name: str) -> str:
+        while name in taken:
+            name = f"relu.{name}"
+        return name
+
+    return [renamed(name) if name in _RESERVED else name for name in short]

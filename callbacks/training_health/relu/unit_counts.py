@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from training_health.batches import BatchSize
 from training_health.relu.sites import ReLUCall
 from training_health.relu.unit_activity import ActivityCounter, FlagBuffer
 
 
 @dataclass
 class SiteCounts:
-    """One site's sums over a window; plain numbers, so that ranks can exchange and add them."""
+    """One site's sums over a window; plain numbers, so that ranks can exchange and add them.
+
+    Attributes:
+        activation: "relu", "relu6" or "hardtanh".
+        positions: Outputs per example and unit: H * W for a convolution, 1 for a dense layer.
+        first_layer: Whether the site's inputs do not change during training.
+        pairs: (Example, position) pairs seen per unit.
+        active: Per unit, pairs with an output above zero.
+        magnitude: Per unit, sum of |output|; None where not asked for.
+
+    >>> site = SiteCounts("relu", 1, True, pairs=200, active=[0, 1, 100])
+    >>> site.dead, site.rare(below=0.01), site.activity
+    ([0], [1], [0.0, 0.005, 0.5])
+    """
 
     activation: str
-    positions: int  # outputs per image and unit: H * W for a convolution, 1 for a dense layer
+    positions: int
     first_layer: bool
-    pairs: int  # (image, position) pairs seen per unit
-    active: list[int]  # per unit: pairs with an output above zero
-    magnitude: list[float] | None  # per unit: sum of |output|, where asked for
+    pairs: int
+    active: list[int]
+    magnitude: list[float] | None = None
 
     def __add__(self, other: SiteCounts) -> SiteCounts:
-        if len(self.active) != len(other.active):
+        if self.units != other.units:
             raise ValueError("the ranks disagree on the number of units")
-        magnitude = None
-        if self.magnitude is not None and other.magnitude is not None:
-            magnitude = [a + b for a, b in zip(self.magnitude, other.magnitude, strict=True)]
         active = [a + b for a, b in zip(self.active, other.active, strict=True)]
-        pairs = self.pairs + other.pairs
-        return SiteCounts(self.activation, self.positions, self.first_layer, pairs, active, magnitude)
+        magnitude = [a + b for a, b in zip(self.magnitude or [], other.magnitude or [], strict=True)] or None
+        return replace(self, pairs=self.pairs + other.pairs, active=active, magnitude=magnitude)
 
     @property
     def units(self) -> int:
@@ -41,7 +53,7 @@ class SiteCounts:
 
     @property
     def activity(self) -> list[float]:
-        """Share of pairs with output above zero, per unit."""
+        """Fraction of pairs with output above zero, per unit."""
         return [count / self.pairs for count in self.active]
 
     @property
@@ -50,12 +62,12 @@ class SiteCounts:
         return [unit for unit, count in enumerate(self.active) if count == 0]
 
     def rare(self, below: float) -> list[int]:
-        """Indices of the units above zero in a share of pairs smaller than ``below``, but not never."""
+        """Indices of the units above zero in a fraction of pairs smaller than ``below``, but not never."""
         return [unit for unit, count in enumerate(self.active) if 0 < count < below * self.pairs]
 
     @property
     def sparsity(self) -> float:
-        """Share of zero outputs over all units."""
+        """Fraction of zero outputs over all units."""
         return 1 - sum(self.active) / (self.pairs * self.units)
 
     def dormant(self, tau: float) -> list[int]:
@@ -69,7 +81,7 @@ class SiteCounts:
 class WindowCounts:
     """All sites' sums over a window on one rank, in forward order."""
 
-    images: int = 0
+    examples: int = 0
     sites: dict[str, SiteCounts] = field(default_factory=dict)
 
 
@@ -77,10 +89,19 @@ def combined(parts: Iterable[WindowCounts]) -> WindowCounts:
     """Add up the ranks' windows; a site counts with the ranks that reached it."""
     total = WindowCounts()
     for part in parts:
-        total.images += part.images
+        total.examples += part.examples
         for name, counts in part.sites.items():
             total.sites[name] = total.sites[name] + counts if name in total.sites else counts
     return total
+
+
+@dataclass
+class _RunningSite:
+    """One site's sums while the window runs; those per unit are on the outputs' device."""
+
+    counts: SiteCounts  # without the per-unit sums
+    active: ActivityCounter
+    magnitude: Tensor | None
 
 
 class UnitCounter:
@@ -98,60 +119,55 @@ class UnitCounter:
 
     def clear(self) -> None:
         """Start a new window."""
-        self._images = self._batch = self._keep = 0
-        self._meta: dict[str, tuple[str, int, bool]] = {}
-        self._pairs: dict[str, int] = {}
-        self._active: dict[str, ActivityCounter] = {}
-        self._magnitude: dict[str, Tensor] = {}
+        self._examples, self._batch = 0, BatchSize(0, 0)
+        self._sites: dict[str, _RunningSite] = {}
 
-    def begin_batch(self, images: int, keep: int) -> None:
-        """Announce a batch of ``images``, of which the first ``keep`` count."""
-        self._batch, self._keep = images, keep
-        self._images += keep
+    def begin_batch(self, size: BatchSize) -> None:
+        """Announce a batch."""
+        self._batch = size
+        self._examples += size.counted
 
     def add(self, call: ReLUCall) -> None:
         """Add one call's output.
 
         Raises:
-            ValueError: If the site has another number of units than before, or images cannot be left out.
+            ValueError: If the site has another number of units than before, or examples cannot be left out.
         """
         output = call.output.detach()
         dim = self._dim(call)
-        if self._keep < self._batch:
-            if len(output) != self._batch:
-                raise ValueError("a repeated image cannot be left out: the first dimension does not hold the images")
-            output = output[: self._keep]
+        if self._batch.counted < self._batch.examples:
+            if len(output) != self._batch.examples:
+                raise ValueError(
+                    "a repeated example cannot be left out: the first dimension does not hold the examples"
+                )
+            output = output[: self._batch.counted]
         if output.numel() == 0:
             return
         units = output.shape[dim]
-        if call.site not in self._active:
-            self._meta[call.site] = (call.activation, call.output[:1].numel() // units, call.first_layer)
-            self._pairs[call.site] = 0
-            self._active[call.site] = ActivityCounter(units, output.device, self._flags)
-            if self._magnitudes:
-                with torch.inference_mode(False):  # normal tensors outlive inference mode
-                    self._magnitude[call.site] = torch.zeros(units, device=output.device)
-        if units != self._active[call.site].units:
-            del self._active[call.site]
+        site = self._sites.get(call.site)
+        if site is None:
+            counts = SiteCounts(call.activation, call.output[:1].numel() // units, call.first_layer, 0, [])
+            with torch.inference_mode(False):  # normal tensors outlive inference mode
+                magnitude = torch.zeros(units, device=output.device) if self._magnitudes else None
+            site = _RunningSite(counts, ActivityCounter(units, output.device, self._flags), magnitude)
+            self._sites[call.site] = site
+        if units != site.active.units:
+            del self._sites[call.site]
             raise ValueError("its number of units changes")
-        self._active[call.site].add(output, dim)
-        self._pairs[call.site] += output.numel() // units
-        if self._magnitudes:
+        site.active.add(output, dim)
+        site.counts.pairs += output.numel() // units
+        if site.magnitude is not None:
             others = [d for d in range(output.dim()) if d != dim]
-            self._magnitude[call.site] += output.abs().sum(dim=others, dtype=torch.float32)
+            site.magnitude += output.abs().sum(dim=others, dtype=torch.float32)
 
     def take(self) -> WindowCounts:
-        """Fetch everything from the device at once, and start anew."""
-        sites = list(self._active)
-        flat = torch.cat([self._active[s].counts() for s in sites]).tolist() if sites else []
-        magnitudes = torch.cat([self._magnitude[s] for s in sites]).tolist() if sites and self._magnitudes else None
-        window, start = WindowCounts(self._images), 0
-        for site in sites:
-            end = start + self._active[site].units
-            magnitude = None if magnitudes is None else magnitudes[start:end]
-            activation, positions, first = self._meta[site]
-            window.sites[site] = SiteCounts(activation, positions, first, self._pairs[site], flat[start:end], magnitude)
-            start = end
+        """Fetch everything from the device at once, and start a new window."""
+        sites, window = list(self._sites.values()), WindowCounts(self._examples)
+        sizes = [site.active.units for site in sites]
+        active = _fetched([site.active.counts() for site in sites], sizes)
+        magnitudes = _fetched([site.magnitude for site in sites if site.magnitude is not None], sizes)
+        for name, site in self._sites.items():
+            window.sites[name] = replace(site.counts, active=next(active), magnitude=next(magnitudes, None))
         self.clear()
         return window
 
@@ -160,3 +176,8 @@ class UnitCounter:
             if fnmatchcase(call.site, pattern):
                 return dim % call.output.dim()
         return call.unit_dim
+
+
+def _fetched(vectors: list[Tensor], sizes: list[int]) -> Iterator[list[Any]]:
+    """The vectors as lists, in one transfer."""
+    return (part.tolist() for part in torch.cat(vectors).cpu().split(sizes)) if vectors else iter(())

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from training_health.log_format import Record
 from training_health.relu.unit_counts import SiteCounts
-
-Record = tuple[str, str, list[float], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -16,11 +15,11 @@ class DeadReLUReport:
     """All sites' counts over one window, and which units were dead in the window before."""
 
     window: str
-    images: int
+    examples: int
     rare_below: float
     sites: Mapping[str, SiteCounts]  # by short name, in forward order
     previously_dead: Mapping[str, list[int]]
-    cannot_die: Mapping[str, str]  # site: activation
+    never_zero: Mapping[str, str]  # activations whose units cannot die, by site
     unwatched: Mapping[str, str]  # name: reason
 
     @property
@@ -51,7 +50,7 @@ class DeadReLUReport:
         values: dict[str, float] = {
             "dead_relu/total": self.dead / self.units,
             "rare_relu/total": self.rare / self.units,
-            "dead_relu/n": self.images,
+            "dead_relu/n": self.examples,
         }
         if self.changes is not None:
             values["dead_relu/deaths"], values["dead_relu/revivals"] = self.changes
@@ -76,22 +75,22 @@ class DeadReLUReport:
                 "first_layer": site.first_layer,
                 "rare_below": self.rare_below,
             }
-            yield f"activity/{name}", "activity", [self.images, *site.activity], content
+            yield f"activity/{name}", "activity", [self.examples, *site.activity], content
 
     def coverage_records(self) -> Iterator[Record]:
         """One ``cannot_die`` record: the activations that cannot die, and what is not watched."""
         content = {
-            "sites": [{"site": site, "activation": kind} for site, kind in self.cannot_die.items()],
+            "sites": [{"site": site, "activation": kind} for site, kind in self.never_zero.items()],
             "unwatched": [{"name": name, "reason": reason} for name, reason in self.unwatched.items()],
         }
-        yield "cannot_die", "cannot_die", [self.images], content
+        yield "cannot_die", "cannot_die", [self.examples], content
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         deaths, revivals = self.changes or (None, None)
         return {
             "window": self.window,
-            "n": self.images,
+            "n": self.examples,
             "units": self.units,
             "dead": self.dead,
             "dead_share": self.dead / self.units if self.units else None,
@@ -109,7 +108,7 @@ class DeadReLUReport:
                 }
                 for name, site in self.sites.items()
             },
-            "cannot_die": dict(self.cannot_die),
+            "cannot_die": dict(self.never_zero),
             "unwatched": dict(self.unwatched),
         }
 
@@ -118,15 +117,14 @@ def sentence(report: DeadReLUReport | None) -> str:
     """Say what percentage of the network is dead."""
     if report is None:
         return "Dead units were not counted: no validation pass has run to its end."
-    images = f"{report.images:,} {'validation' if report.window == 'validation' else 'training'} images"
+    window = f"on {report.examples:,} {'validation' if report.window == 'validation' else 'training'} examples"
     if report.sites:
         sites = ", ".join(f"{name} {len(site.dead)}/{site.units}" for name, site in report.sites.items())
-        share = 100 * report.dead / report.units
-        text = f"{share:.1f} % of the network is dead ({report.dead} of {report.units:,} units, on {images}): {sites}."
+        percent = 100 * report.dead / report.units
+        text = f"{percent:.1f} % of the network is dead ({report.dead} of {report.units:,} units, {window}): {sites}."
     else:
-        text = f"No ReLU was seen (on {images})."
-    if report.cannot_die:
-        text += " Cannot die: " + ", ".join(f"{site} ({kind})" for site, kind in report.cannot_die.items()) + "."
-    if report.unwatched:
-        text += " Not counted: " + ", ".join(f"{name} ({why})" for name, why in report.unwatched.items()) + "."
+        text = f"No ReLU was seen ({window})."
+    for label, named in (("Cannot die", report.never_zero), ("Not counted", report.unwatched)):
+        if named:
+            text += f" {label}: " + ", ".join(f"{name} ({what})" for name, what in named.items()) + "."
     return text

@@ -1,4 +1,4 @@
-"""Run a module's validation_step on the side: nothing it does outlives the pass."""
+"""Run a module's validation_step in isolation: nothing it does outlives the evaluation."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers.logger import DummyLogger
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-# What every module has of its own; buffers are kept separately.
-_MODULE_INTERNALS = frozenset(vars(nn.Module()))
+from training_health.lightning import DummyLogger, LightningModule, Trainer, isolate_rng
+
 _CONTAINERS = (list, dict, set, deque)
 
 
@@ -23,21 +20,21 @@ class LoggedValues:
     """Stands in for a module's ``log``: collects values instead of logging them."""
 
     def __init__(self) -> None:
-        self.images = 0  # in the batch whose step is running
+        self.examples = 0  # in the batch whose step is running
         self.values: dict[str, list[tuple[Tensor, int]]] = {}  # per key: value and weight of each batch
         self.metrics: dict[str, Metric] = {}
 
     def __call__(self, name: str, value: Any, *args: object, batch_size: int | None = None, **kwargs: object) -> None:  # noqa: ANN401
-        """Take the place of ``LightningModule.log``."""
+        """Stand in for ``LightningModule.log``."""
         if isinstance(value, Metric):
             self.metrics[name] = value
         elif isinstance(value, (Tensor, int, float)):
-            weight = self.images if batch_size is None else batch_size
+            weight = self.examples if batch_size is None else batch_size
             self.values.setdefault(name, []).append((torch.as_tensor(value).detach().reshape(()), weight))
 
 
 @contextmanager
-def quarantine(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[LoggedValues]:
+def isolated(trainer: Trainer, pl_module: LightningModule) -> Iterator[LoggedValues]:
     """Give the module a throw-away state: eval mode, empty metrics, loggers and ``log`` that go nowhere.
 
     Put back at the end, whatever happened: the random generators of torch, CUDA, NumPy and Python, every submodule's
@@ -69,21 +66,23 @@ def quarantine(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[L
 
 
 def _memory_of(module: nn.Module) -> Callable[[], None]:
-    """Remember a module's state; the returned function puts it back."""
+    """Remember a module's state; the returned function puts it back.
+
+    A module's own dictionaries of buffers, parameters and parts are attributes as any other.
+    """
     attributes = vars(module)
-    kept = {name: value for name, value in attributes.items() if name not in _MODULE_INTERNALS or name == "training"}
+    kept = dict(attributes)
     contents = [(value, value.copy()) for value in kept.values() if type(value) in _CONTAINERS]
-    buffers = [(name, buffer, buffer.clone()) for name, buffer in module._buffers.items() if buffer is not None]
+    buffers = [(buffer, buffer.clone()) for buffer in module.buffers(recurse=False)]
 
     def restore() -> None:
-        for name in [name for name in attributes if name not in kept and name not in _MODULE_INTERNALS]:
+        for name in attributes.keys() - kept.keys():
             del attributes[name]
         attributes.update(kept)
         for container, content in contents:
             container.clear()
             (container.extend if isinstance(container, (list, deque)) else container.update)(content)
-        for name, buffer, values in buffers:
+        for buffer, values in buffers:
             buffer.copy_(values)
-            module._buffers[name] = buffer
 
     return restore

@@ -1,4 +1,4 @@
-"""What a validation step does in quarantine does not outlive it."""
+"""What a validation step does in isolation does not outlive it."""
 
 import random
 from collections import deque
@@ -12,7 +12,7 @@ from torch import nn
 from torchmetrics import MeanMetric
 
 from tests.training_health.toys import make_trainer
-from training_health.training_sample.isolation import quarantine
+from training_health.training_sample.isolation import isolated
 
 
 class Leaky(pl.LightningModule):
@@ -24,20 +24,22 @@ class Leaky(pl.LightningModule):
         self.frozen = nn.BatchNorm1d(3).eval()
         self.mean = MeanMetric()
         self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("replaced", torch.zeros(()))
         self.outputs, self.table, self.recent, self.count = [1], {"a": 1}, deque([1]), 0
 
-    def step(self) -> torch.Tensor:
+    def step(self) -> None:
         x = self.net(torch.rand(4, 3)) + self.frozen(torch.rand(4, 3))
         self.seen += 1
+        self.replaced = self.replaced + 1
         self.mean.update(x)
         self.outputs.append(2)
         self.table["b"] = 2
         self.recent.append(2)
         self.count += 1
         self.extra = 3
+        self.late = nn.Linear(1, 1)
         np.random.rand()
         random.random()
-        return x
 
 
 @pytest.fixture
@@ -49,58 +51,49 @@ def leaky(tmp_path):
     return trainer, module
 
 
-def state(module: Leaky) -> tuple:
+def state(trainer, module: Leaky) -> tuple:
     return (
-        {name: tensor.tolist() for name, tensor in module.state_dict().items()},
-        module.mean.compute().item(),
-        list(module.outputs), dict(module.table), list(module.recent), module.count,
-        hasattr(module, "extra"), "log" in vars(module),
-        [part.training for part in module.modules()],
+        {name: tensor.tolist() for name, tensor in module.state_dict().items()}, module.mean.compute().item(),
+        list(module.outputs), dict(module.table), list(module.recent), module.count, set(vars(module)),
+        [part.training for part in module.modules()], list(map(id, module.buffers())), list(trainer.loggers),
         torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate(),
     )  # fmt: skip
 
 
-def test_everything_is_put_back(leaky):
-    trainer, module = leaky
-    before, lists = state(module), (module.outputs, module.recent)
+@pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
+def test_everything_is_put_back_also_after_an_exception(leaky, error):
+    before, containers = state(*leaky), [leaky[1].outputs, leaky[1].recent]
 
-    with quarantine(trainer, module):
-        module.step()
+    def evaluate():
+        with isolated(*leaky):
+            leaky[1].step()
+            if error is not None:
+                raise error
 
-    assert state(module) == before
-    assert (module.outputs is lists[0], module.recent is lists[1]) == (True, True)
+    if error is None:
+        evaluate()
+    else:
+        with pytest.raises(error):
+            evaluate()
 
-
-def test_everything_is_put_back_after_an_exception(leaky):
-    trainer, module = leaky
-    before, loggers = state(module), list(trainer.loggers)
-
-    def interrupted():
-        with quarantine(trainer, module):
-            module.step()
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-
-    assert state(module) == before
-    assert trainer.loggers == loggers
+    assert state(*leaky) == before
+    assert all(now is then for now, then in zip([leaky[1].outputs, leaky[1].recent], containers, strict=True))
 
 
 def test_inside_the_module_is_in_eval_mode_and_its_metrics_are_empty(leaky):
-    trainer, module = leaky
+    _, module = leaky
 
-    with quarantine(trainer, module):
+    with isolated(*leaky):
         module.mean.update(7.0)
         assert not any(part.training for part in module.modules())
         assert module.mean.compute().item() == 7.0
 
 
 def test_what_is_logged_is_caught_with_its_weight_and_reaches_no_logger(leaky):
-    trainer, module = leaky
+    _, module = leaky
 
-    with quarantine(trainer, module) as logged:
-        logged.images = 4
+    with isolated(*leaky) as logged:
+        logged.examples = 4
         module.log("a", torch.tensor(2.0))
         module.log_dict({"b": 3.0, "m": module.mean}, batch_size=2)
         module.logger.experiment.anything(1)

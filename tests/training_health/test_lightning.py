@@ -3,10 +3,10 @@
 import pytest
 import pytorch_lightning as pl
 
-from tests.training_health.toys import FEW_IMAGES, Toy, loader, make_trainer
-from training_health.epoch_clock import is_epochs_last_batch, is_epochs_last_validation
+from tests.training_health.toys import FEW_EXAMPLES, Toy, loader, make_trainer
+from training_health.lightning import is_epochs_last_batch, is_epochs_last_validation
 
-pytestmark = FEW_IMAGES
+pytestmark = FEW_EXAMPLES
 
 
 class Clock(pl.Callback):

@@ -1,0 +1,47 @@
+"""What the monitors use of torch's private parts: how a compiled module is recognised and its call wrapped.
+
+torch has no public question "is this compiled?". Where a name below disappears, the answer is "no": a compiled part
+then counts as one without ReLU calls.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Tell whether ``module`` is what ``torch.compile`` returned, or was compiled in place.
+
+    ``_compiler_ctx`` is Lightning's mark on a LightningModule that was compiled before it reached the trainer.
+    """
+    dynamo = sys.modules.get("torch._dynamo")  # imported by whoever compiles; it takes seconds
+    wrapper = getattr(dynamo, "OptimizedModule", ())
+    marks = ("_compiled_call_impl", "_compiler_ctx")
+    return isinstance(module, wrapper) or any(getattr(module, mark, None) is not None for mark in marks)
+
+
+def wrap_compiled_call(
+    module: nn.Module, before: Callable[[], None], after: Callable[[], None]
+) -> Callable[[], None] | None:
+    """Call ``before`` and ``after`` around every call of a module that was compiled in place.
+
+    Hooks will not do: they are compiled with the module.
+
+    Returns:
+        What takes the wrapper off again; None where the module is not compiled in place.
+    """
+    compiled = getattr(module, "_compiled_call_impl", None)
+    if compiled is None:
+        return None
+
+    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        before()
+        try:
+            return compiled(*args, **kwargs)
+        finally:
+            after()
+
+    module._compiled_call_impl = call
+    return lambda: setattr(module, "_compiled_call_impl", compiled)

@@ -1,0 +1,25 @@
+"""The examples in the docstrings run and print what they say."""
+
+import doctest
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import training_health
+
+ROOT = Path(training_health.__file__).parent
+WITH_EXAMPLES = sorted(
+    ".".join(["training_health", *path.relative_to(ROOT).with_suffix("").parts])
+    for path in ROOT.rglob("*.py")
+    if ">>>" in path.read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore::DeprecationWarning")
+def test_the_examples_of_a_module(name):
+    result = doctest.testmod(import_module(name))
+
+    assert result.attempted > 0
+    assert result.failed == 0
