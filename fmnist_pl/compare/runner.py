@@ -16,8 +16,6 @@ from fmnist_pl.compare.forecast import Forecast, duration
 from fmnist_pl.compare.job import Job
 from fmnist_pl.compare.locked_log import BusyError, LockedLog
 from fmnist_pl.compare.wanted_run import WantedRun
-from fmnist_pl.runs.identity import code_is_unchanged
-from training_health.errors import UserError
 
 _POLL_SECONDS = 0.2
 Command = Callable[[WantedRun, Path | None], Sequence[str]]
@@ -116,13 +114,6 @@ class Runner:
             log.close()
             self.display.line(f"{run}: done by another process. {self._left()}")
             return False
-        if not code_is_unchanged():
-            log.close()
-            raise UserError(
-                "The package's code was edited since this comparison began. Repeat the command; `fmnist compare "
-                "--any_code` lets the runs that are finished count. A copy of the repository of its own is "
-                "safe from edits."
-            )
         gpus = available_gpus() if self.jobs > 1 else []
         environment = job_environment(slot, self.jobs, available_cpus(), gpus, os.environ)
         interrupted = None if run.digest in self._resumed else self.logs.interrupted(run)
