@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
+from filelock import BaseFileLock
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -58,6 +59,7 @@ class FashionCLI(LightningCLI):
     def __init__(self, *args: Any, callbacks: Sequence[pl.Callback] = (), **options: Any) -> None:  # noqa: ANN401
         self.callbacks = list(callbacks)
         self.resume: ResumePoint | None = None
+        self.lock: BaseFileLock | None = None
         self.overlay = ""  # digest of what the variant's overlay says, if the command line names one
         self.requested = (options.get("args") or [""])[0]
         super().__init__(*args, **options)
@@ -174,7 +176,7 @@ class FashionCLI(LightningCLI):
         folder, steps = self.trainer.log_dir, 0
         first = self.trainer.is_global_zero
         if first and folder and isinstance(self.trainer.logger, TensorBoardLogger):
-            self._lock = run_folder.claim(Path(folder))
+            self.lock = run_folder.claim(Path(folder))
         if self.resume is not None:
             resume.check_network(self.resume, self.model, self.trainer.world_size)
             options["ckpt_path"], steps = self.resume.file, self.resume.steps
@@ -194,6 +196,8 @@ class FashionCLI(LightningCLI):
             summary = self.record.summary(self.trainer, self.model, tested)
             self.record.write(self.trainer, summary)
             print_summary(summary, Path(folder) if folder and self.trainer.loggers else None)
+        if self.lock is not None:
+            self.lock.release()
 
     def _test(self) -> str:
         """Test the checkpoint with the best validation loss, or where asked or without one the last weights: which."""
