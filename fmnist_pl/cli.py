@@ -106,10 +106,8 @@ class FashionCLI(LightningCLI):
             asked = os.environ.get(_RESUMED_FILE, config.resume) if launched else config.resume
             self.resume = resume.find(asked, run_folder.runs_folder(config))
             os.environ[_RESUMED_FILE] = str(self.resume.file)
-            if self.overlay:
-                resume.check_variant(self.resume, config.variant, self.overlay)
             self.config = parser.parse_args([command, "--config", str(self.resume.folder / "config.yaml"), *given])
-            resume.check_options(self.resume, self.config[command])
+            resume.check_options(self.resume, self.config[command], self.overlay)
 
     def _take_network(self, parser: LightningArgumentParser, given: list[str]) -> None:
         """Check the checkpoint to be evaluated; take the network's arguments and, unless given, the labels from it."""
@@ -151,18 +149,13 @@ class FashionCLI(LightningCLI):
         """Add the callbacks that belong to every run, whatever a variant's list says."""
         config = self.config[self.subcommand]
         settings = {
+            "variant": variant_name(config.variant),
+            "dataset": config.data.dataset,
+            "seed": config.seed_everything,
             "batch_size": config.data.batch_size,
             **{name: value for name, value in config.model.as_dict().items() if value is not None},
         }
-        self.record = RunRecord(
-            variant_name(config.variant),
-            config.data.dataset,
-            config.seed_everything,
-            settings,
-            identity=self.identity,
-            test_checkpoint=config.test_checkpoint,
-            overlay=self.overlay,
-        )
+        self.record = RunRecord(settings, self.identity, config.test_checkpoint, self.overlay)
         always = [*self.callbacks, self.record]
         if config.trainer.enable_progress_bar is not False:
             always.append(Progress())
@@ -201,10 +194,8 @@ class FashionCLI(LightningCLI):
 
     def _test(self) -> str:
         """Test the checkpoint with the best validation loss, or where asked or without one the last weights: which."""
-        best = next(
-            (c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor), None
-        )
-        path = best.best_model_path if best is not None and self.record.test_checkpoint == "best" else ""
+        saved = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
+        path = saved[0].best_model_path if saved and self.record.test_checkpoint == "best" else ""
         self.trainer.test(
             self.model, datamodule=self.datamodule, ckpt_path=path or None, weights_only=True, verbose=False
         )

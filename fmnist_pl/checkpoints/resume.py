@@ -83,22 +83,13 @@ def is_finished(folder: Path) -> bool:
     return (folder / "summary.json").is_file()
 
 
-def check_variant(point: ResumePoint, variant: str, overlay: str) -> None:
-    """Refuse a variant whose overlay (by its digest) says something else than when the run began."""
-    if variant_name(variant) == point.run["variant"] and overlay != point.run["overlay"] != "":
-        raise UserError(
-            f"The variant {variant} says something else than when {point.folder} began. Start a new run without "
-            f"--resume; or continue the run as it was, without --variant: --resume {point.folder}",
-            exit_code=2,
-        )
-
-
-def check_options(point: ResumePoint, config: Any) -> None:  # noqa: ANN401
+def check_options(point: ResumePoint, config: Any, overlay: str = "") -> None:  # noqa: ANN401
     """Refuse options that would make another run of it, and a run that has nothing left to do.
 
     Args:
         point: The run.
         config: Its configuration with the command line's options in it.
+        overlay: Digest of the variant that the command line names, if it does.
 
     Raises:
         UserError: They differ in more than the number of epochs, or in that in a way that cannot be.
@@ -107,36 +98,34 @@ def check_options(point: ResumePoint, config: Any) -> None:  # noqa: ANN401
     epochs_before, epochs = before.pop("trainer.max_epochs", None), now.pop("trainer.max_epochs", None)
     names = [name for name in sorted(before.keys() & now.keys()) if before[name] != now[name]]
     differing = [f"{name} is {now[name]!s:.80} here and {before[name]!s:.80} in the run" for name in names]
+    if not names and overlay and point.run["overlay"] not in {"", overlay}:
+        differing = [f"the variant {config.variant} says something else than when it began"]
     if differing:
         raise UserError(
-            f"This is not the run to resume: {'; '.join(differing)}. A run resumes with the options that it began "
-            "with: leave those out (with make: give the run's own SEED, DATASET and MONITORS), or start a new run "
-            "without --resume.",
+            f"{point.folder} is not the run to resume: {'; '.join(differing)}. A run resumes with the options that it "
+            "began with: leave those out (with make: give the run's own SEED, DATASET and MONITORS), or start a new "
+            "run without --resume.",
             exit_code=2,
         )
-    if now.get("trainer.max_steps", -1) != -1:
+    if now["trainer.max_steps"] != -1:
         raise UserError(
-            f"{point.folder} is limited by --trainer.max_steps, and Lightning resumes exactly only where epochs are "
-            "the limit. Start a new run without --resume, with --trainer.max_epochs.",
+            f"{point.folder} is limited by --trainer.max_steps: only runs that are limited by epochs resume exactly. "
+            "Start a new run without --resume.",
             exit_code=2,
         )
-    if epochs == epochs_before:
-        if is_finished(point.folder):
+    if epochs == epochs_before and is_finished(point.folder):
+        raise UserError(
+            f"{point.folder} is finished: {epochs} epochs. To train it further, raise --trainer.max_epochs; "
+            "for a new run leave --resume out."
+        )
+    if epochs != epochs_before:
+        schedule = before["model.schedule"]
+        if None in (epochs, epochs_before) or not (epochs == -1 or -1 < epochs_before < epochs) or schedule != "constant":
             raise UserError(
-                f"{point.folder} is finished: {epochs} epochs. To train it further, raise --trainer.max_epochs; "
-                "for a new run leave --resume out."
+                f"--trainer.max_epochs can only be raised, and only with a constant learning rate: it is "
+                f"{epochs_before} in the run, with model.schedule {schedule}, and {epochs} here.",
+                exit_code=2,
             )
-        return
-    if epochs_before in (None, -1) or not (epochs == -1 or epochs > epochs_before):
-        raise UserError(
-            f"--trainer.max_epochs can only be raised: it is {epochs_before} in the run, and {epochs} here.", 2
-        )
-    if before.get("model.schedule", "constant") != "constant":
-        raise UserError(
-            f"--trainer.max_epochs cannot be changed from {epochs_before} to {epochs}: the learning rates of the run "
-            f"(model.schedule {before['model.schedule']}) were made for {epochs_before} epochs.",
-            exit_code=2,
-        )
 
 
 def check_identity(point: ResumePoint, identity: dict[str, Any]) -> None:

@@ -30,28 +30,17 @@ class RunRecord(pl.Callback):
     """Describes the run in its log at the start, and at the end writes ``summary.json`` and the hparams.
 
     Args:
-        variant: Name of the variant.
-        dataset: "fashion_mnist" or "synthetic".
-        seed: The run's seed.
-        settings: The options worth comparing across runs: plain values for the HParams dashboard.
+        settings: ``variant``, ``dataset``, ``seed``, and the options worth comparing across runs.
         identity: What makes the run the same as another, by content; see `fmnist_pl.runs.identity`.
         test_checkpoint: Which weights are tested: "best" (lowest validation loss), "last" or "none".
         overlay: Digest of what the variant's overlay says.
     """
 
     def __init__(
-        self,
-        variant: str,
-        dataset: str,
-        seed: int,
-        settings: dict[str, Any],
-        *,
-        identity: dict[str, Any] | None = None,
-        test_checkpoint: str = "best",
-        overlay: str = "",
+        self, settings: dict[str, Any], identity: dict[str, Any], test_checkpoint: str = "best", overlay: str = ""
     ) -> None:
-        self.variant, self.dataset, self.seed, self.settings = variant, dataset, seed, settings
-        self.identity, self.test_checkpoint, self.overlay = identity or {}, test_checkpoint, overlay
+        self.settings, self.identity = settings, identity
+        self.test_checkpoint, self.overlay = test_checkpoint, overlay
         self.history: list[dict[str, float]] = []
         self.last_epoch: dict[str, float] = {}  # what was logged last under each key
         self.findings: dict[str, dict[str, Any]] = {}  # of each monitor: its summary and its sentence
@@ -112,9 +101,7 @@ class RunRecord(pl.Callback):
     def description(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """What was run, on what, with which versions."""
         return {
-            "variant": self.variant,
-            "dataset": self.dataset,
-            "seed": self.seed,
+            **self.settings,
             "max_epochs": trainer.max_epochs,
             "parameters": parameter_count(pl_module),
             "devices": trainer.world_size,
@@ -122,7 +109,6 @@ class RunRecord(pl.Callback):
             "threads": torch.get_num_threads(),
             "versions": versions(),
             "started": self._started,
-            **self.settings,
         }
 
     def summary(self, trainer: pl.Trainer, pl_module: pl.LightningModule, tested: str = "best") -> dict[str, Any]:
@@ -159,13 +145,10 @@ class RunRecord(pl.Callback):
                 self._write_hparams(logger.log_dir, [key for key in RESULTS if metrics.get(key) is not None])
         result = {
             "status": "finished",
-            "epochs": summary["epochs"],
-            "best_epoch": summary["best_epoch"],
+            **{key: summary[key] for key in ("epochs", "best_epoch", "seconds_per_epoch", "sentences")},
             "val_accuracy": summary["best_val_accuracy"],
             "test_accuracy": summary["test"].get("test/accuracy"),
             "test_loss": summary["test"].get("test/loss"),
-            "seconds_per_epoch": summary["seconds_per_epoch"],
-            "sentences": summary["sentences"],
         }
         write_text(trainer, "result", result)
         for logger in trainer.loggers:
@@ -173,8 +156,9 @@ class RunRecord(pl.Callback):
 
     def _write_hparams(self, folder: str, metrics: list[str]) -> None:
         """One record at the end: the dashboard reads the metrics from the scalars of the same names."""
-        values = {"variant": self.variant, "dataset": self.dataset, "seed": self.seed, **self.settings}
-        plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in values.items()}
+        plain = {
+            name: value if isinstance(value, int | float | str) else str(value) for name, value in self.settings.items()
+        }
         writer = FileWriter(folder)
         for summary in hparams_summaries(plain, dict.fromkeys(metrics, 0.0)):
             writer.add_summary(summary)

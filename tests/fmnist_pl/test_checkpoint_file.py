@@ -162,10 +162,11 @@ def test_a_disk_that_fails_is_an_error_and_a_whole_checkpoint_is_left(tmp_path, 
         raise OSError(number, os.strerror(number))
 
     save(DurableCheckpointIO(), tmp_path, 1)
-    with monkeypatch.context() as patch, pytest.raises(UserError, match=f"last.ckpt cannot be written: {said}"):
-        patch.setattr(os, failing, fail)
+    monkeypatch.setattr(os, failing, fail)
+    with pytest.raises(UserError, match=f"last.ckpt cannot be written: {said}"):
         save(DurableCheckpointIO(), tmp_path, 2)
 
+    monkeypatch.undo()
     assert list(numbers(tmp_path).values()) == [1]
 
 

@@ -232,7 +232,7 @@ def test_other_versions_code_and_threads_are_warned_of(stopped):
     identity = {**run["identity"], "code": "abc"}
     change(run={**run, "identity": identity, "versions": versions, "threads": torch.get_num_threads() + 3})
 
-    with pytest.warns(UserWarning, match=r"code abc, now .*torch 1.0, now .*threads \d+, now \d+\. Its last digits may"):
+    with pytest.warns(UserWarning, match=r"code abc, now .*torch 1.0, now .*threads \d+, now \d+\. Its last"):
         main(["fit", "--resume", str(stopped)])
 
 
@@ -289,7 +289,7 @@ def test_a_schedule_made_for_the_epochs_cannot_be_stretched(stopped):
     config["model"]["schedule"] = "cosine"
     (stopped / "config.yaml").write_text(yaml.safe_dump(config))
 
-    assert "cannot be changed from 4 to 5" in refused("--resume", str(stopped), "--trainer.max_epochs=5")
+    assert "only with a constant learning rate" in refused("--resume", str(stopped), "--trainer.max_epochs=5")
 
 
 # Evaluation
