@@ -159,7 +159,9 @@ class FashionCLI(LightningCLI):
         always = [*self.callbacks, self.record]
         if config.trainer.enable_progress_bar is not False:
             always.append(Progress())
-        always.append(PredictionsFile() if self.subcommand == "predict" else LastCheckpoint())
+        if self.subcommand == "predict":
+            always.append(PredictionsFile())
+        always.append(LastCheckpoint())
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": always}
         plugins = [*(self.config_init[self.subcommand].trainer.plugins or []), DurableCheckpointIO()]
         return super().instantiate_trainer(plugins=plugins, **kwargs)

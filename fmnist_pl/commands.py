@@ -60,10 +60,11 @@ def optional(command: str, args: list[str]) -> int:
     try:
         return importlib.import_module(f"fmnist_pl.{command}.command").main(args)
     except ModuleNotFoundError as error:
-        if error.name not in OPTIONAL_PACKAGES:
+        package = str(error.name).split(".")[0]
+        if package not in OPTIONAL_PACKAGES:
             raise
         install = f'pip install "fmnist_pl[{command}]"'
-        raise UserError(f"fmnist {command} needs {error.name}, which is not installed: {install}") from None
+        raise UserError(f"fmnist {command} needs {package}, which is not installed: {install}") from None
 
 
 def report(args: list[str]) -> None:

@@ -22,6 +22,9 @@ class LastCheckpoint(Checkpoint):
     The state is taken when everything of the epoch is over, validation and the other callbacks included, and written
     when Lightning has logged the epoch and the loggers are flushed: what a checkpoint counts as done is in the curves.
     It must be the last of the Trainer's callbacks, and needs the plugin `DurableCheckpointIO`.
+
+    >>> plugins, callbacks = [DurableCheckpointIO()], [LastCheckpoint()]
+    >>> trainer = pl.Trainer(plugins=plugins, callbacks=callbacks, logger=False, accelerator="cpu")
     """
 
     def __init__(self) -> None:

@@ -120,7 +120,8 @@ def check_options(point: ResumePoint, config: Any, overlay: str = "") -> None:  
         )
     if epochs != epochs_before:
         schedule = before["model.schedule"]
-        if None in (epochs, epochs_before) or not (epochs == -1 or -1 < epochs_before < epochs) or schedule != "constant":
+        raised = None not in (epochs, epochs_before) and (epochs == -1 or -1 < epochs_before < epochs)
+        if not raised or schedule != "constant":
             raise UserError(
                 f"--trainer.max_epochs can only be raised, and only with a constant learning rate: it is "
                 f"{epochs_before} in the run, with model.schedule {schedule}, and {epochs} here.",

@@ -43,7 +43,7 @@ def test_two_processes_train_like_one_on_an_odd_number_of_images(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_run_that_is_killed_again_and_again_ends_like_one_that_was_not():
-    # In a process of its own: it forks, and a test runner full of threads is no place for that.
+    # In a process of its own: it forks, and a test runner full of threads is not the right process for that.
     code = "import json; from tests.soak import sigkill; print(json.dumps(sigkill.check(kills=4, seed=2)))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
 
@@ -70,12 +70,12 @@ def test_the_command_ends_at_once_with_a_status_of_its_own_when_it_is_told_to_st
 
 
 def test_one_ranks_failure_ends_all_with_its_message(tmp_path):
-    failing = "--trainer.callbacks+={class_path: tests.soak.failing_rank.FailsOnOneRank, init_args: {rank: 1}}"
+    failing = "--trainer.callbacks+={class_path: tests.soak.command.FailsOnOneRank, init_args: {rank: 1}}"
     process = start(tmp_path, "--monitors=off", *TWO_RANKS, failing)
     said = process.communicate(timeout=120)[0]
 
     assert process.returncode not in (0, None)
-    assert "error: rank 1 has had enough." in said
+    assert "error: rank 1 has failed." in said
 
 
 def test_the_comparison_of_two_runs_finds_what_differs():

@@ -301,12 +301,6 @@ def test_an_evaluation_needs_weights(finished, command):
         main([command, "--data.dataset=synthetic"])
 
 
-def test_an_evaluation_takes_the_network_from_the_checkpoint(finished, capsys):
-    main(["test", "--ckpt_path", str(finished), "--data.dataset=synthetic", "--trainer.limit_test_batches=1"])
-
-    assert "test/accuracy" in capsys.readouterr().out
-
-
 def test_an_evaluation_checks_the_file_first(finished):
     file = finished / "checkpoints" / "best.ckpt"
     file.write_bytes(file.read_bytes()[:-1])

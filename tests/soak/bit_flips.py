@@ -26,7 +26,7 @@ def check(flips: int, seed: int, file: Path) -> tuple[int, list[str]]:
         content[bit // 8] ^= 1 << bit % 8
         damaged.write_bytes(content)
         try:
-            found += [f"bit {bit}: {place}" for place in differences(expected, load_checked(damaged))]
+            found += [f"bit {bit}: {where}" for where in differences(expected, load_checked(damaged))]
         except UserError as error:
             refused += 1
             if str(damaged) not in str(error):

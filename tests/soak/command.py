@@ -17,6 +17,7 @@ from fmnist_pl.checkpoints.checkpoint_file import load_checked
 from fmnist_pl.checkpoints.names import BEST, LAST
 from fmnist_pl.cli import main
 from tests.soak.tensorboard_readers import python_curves
+from training_health.errors import UserError
 
 EPOCHS = 4
 TINY = (
@@ -46,6 +47,17 @@ class KeepEpochs(pl.Callback):
         if batch_idx == 0 and trainer.current_epoch and trainer.is_global_zero:
             folder = Path(str(trainer.loggers[0].log_dir)) / "checkpoints"
             shutil.copy(folder / LAST, folder / f"epoch{trainer.current_epoch}.ckpt")
+
+
+class FailsOnOneRank(pl.Callback):
+    """Raises an error on rank ``rank`` in the second step."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
+        if trainer.global_rank == self.rank and trainer.global_step == 1:
+            raise UserError(f"rank {self.rank} has failed.")
 
 
 def fit(logs: Path, *options: str, variant: str = "baseline") -> Path:

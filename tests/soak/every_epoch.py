@@ -39,7 +39,7 @@ def check(
         if epoch < EPOCHS:  # after the last it is only tested
             shutil.move(resumed / "checkpoints" / f"epoch{epoch}.ckpt", resumed / "checkpoints" / "last.ckpt")
         run(logs, "--resume", str(resumed), *options, variant=variant)
-        found += [f"from epoch {epoch}: {place}" for place in differences(expected, ending(resumed))]
+        found += [f"from epoch {epoch}: {where}" for where in differences(expected, ending(resumed))]
     return found
 
 
@@ -49,7 +49,7 @@ def soak() -> str:
     for cases, run in ((CASES, fit), (TWO_RANKS_CASES, fit_elsewhere)):
         for name, (variant, *options) in cases.items():
             with tempfile.TemporaryDirectory() as folder:
-                found += [f"{name}, {place}" for place in check(Path(folder), variant, *options, run=run)]
+                found += [f"{name}, {where}" for where in check(Path(folder), variant, *options, run=run)]
     assert not found, "\n".join(found)
     points = EPOCHS * (len(CASES) + len(TWO_RANKS_CASES))
     return f"{points} resumed runs, one rank and two, from every epoch's end: 0 differences"

@@ -88,9 +88,9 @@ def check(kills: int, seed: int) -> tuple[int, list[str]]:
             if status != 0:
                 found.append(f"{logs.name}: ended with status {status}")
                 continue
-            found += [f"{logs.name}: {place}" for place in differences(expected, ending(logs / RUN))]
+            found += [f"{logs.name}: {where}" for where in differences(expected, ending(logs / RUN))]
             curves = python_curves(logs / RUN), rust_curves(logs / RUN)
-            found += [f"{logs.name}: the readers differ in {place}" for place in differences(*curves)]
+            found += [f"{logs.name}: the readers differ in {where}" for where in differences(*curves)]
             found += [f"{logs.name}: {path} is left" for path in (logs / RUN).rglob("*.part")]
     return runs, found
 

@@ -1,11 +1,10 @@
 """Stop a save at every step it consists of, and see what is there to be loaded."""
 
-import builtins
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,7 +17,7 @@ from fmnist_pl.checkpoints.durable_io import HOLD, DurableCheckpointIO
 from fmnist_pl.checkpoints.names import LAST, PREVIOUS
 from tests.soak.sigkill import in_a_process
 from training_health import durable_file
-from training_health.durable_file import TEMPORARY, remove_stale_temporaries
+from training_health.durable_file import remove_stale_temporaries
 
 
 def state(number: int) -> dict[str, Any]:
@@ -56,53 +55,17 @@ def dying_at_line(count: int, task: Callable[[], None]) -> Callable[[], None]:
     return run
 
 
-def dying_within_the_write(share: float, task: Callable[[], None]) -> Callable[[], None]:
-    """``task``, killed when this share of the temporary file is on the disk."""
-
-    def run() -> None:
-        def open_half(path: Path, mode: str = "r") -> Any:
-            file = builtins.open(path, mode)  # noqa: SIM115
-            if str(path).endswith(TEMPORARY):
-
-                def write_half(content: bytes) -> int:
-                    file.write(content[: int(len(content) * share)])
-                    file.flush()
-                    die()
-                    return 0
-
-                return _Writer(file, write_half)
-            return file
-
-        Path.open = open_half  # type: ignore[assignment, method-assign]
-        task()
-
-    return run
-
-
-class _Writer:
-    """A file whose ``write`` is another."""
-
-    def __init__(self, file: Any, write: Callable[[bytes], int]) -> None:
-        self.file, self.write = file, write
-
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.file.close()
-
-
 def check_kills() -> tuple[int, list[str]]:
     """Kill the third save of a run at each of its steps; return how many there are, and what was wrong."""
     found: list[str] = []
     steps = 0
     with tempfile.TemporaryDirectory() as name:
-        for kill in _kills():
+        while True:
             folder = Path(name) / str(steps)
             io = DurableCheckpointIO()
             save(io, folder, 1)
             save(io, folder, 2)
-            status = in_a_process(kill(lambda folder=folder, io=io: save(io, folder, 3)))  # type: ignore[misc]
+            status = in_a_process(dying_at_line(steps, lambda folder=folder, io=io: save(io, folder, 3)))  # type: ignore[misc]
             numbers = {path.name: load_checked(path)["number"] for path in folder.glob("*.ckpt")}
             if (numbers.get(LAST), numbers.get(PREVIOUS)) not in {(2, 1), (None, 2), (3, 2)}:
                 found.append(f"step {steps}: {numbers}")
@@ -114,13 +77,6 @@ def check_kills() -> tuple[int, list[str]]:
                 break
             steps += 1
     return steps, found
-
-
-def _kills() -> Iterator[Callable[[Callable[[], None]], Callable[[], None]]]:
-    for share in (0.0, 0.01, 0.5, 0.99, 1.0):
-        yield lambda task, share=share: dying_within_the_write(share, task)  # type: ignore[misc]
-    for count in range(1000):
-        yield lambda task, count=count: dying_at_line(count, task)  # type: ignore[misc]
 
 
 def soak() -> str:
