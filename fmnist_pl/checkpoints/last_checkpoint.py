@@ -13,7 +13,6 @@ from pytorch_lightning.callbacks import Checkpoint
 from fmnist_pl.checkpoints.durable_io import HOLD, DurableCheckpointIO
 from fmnist_pl.checkpoints.names import LAST
 from fmnist_pl.checkpoints.stop_signal import Stopped, replace_lightnings_handler
-from training_health.durable_file import remove_stale_temporaries
 
 
 class LastCheckpoint(Checkpoint):
@@ -37,12 +36,9 @@ class LastCheckpoint(Checkpoint):
         return LastCheckpoint.__name__
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Find the folder, and delete what a killed run left half written."""
-        if stage != "fit" or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        self.path = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / LAST
-        if trainer.is_global_zero:
-            remove_stale_temporaries(self.path.parent)
+        """Find the folder."""
+        if stage == "fit" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self.path = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / LAST
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore that training was about to end before its last epoch."""

@@ -10,7 +10,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from fmnist_pl.variants import variant_name
-from training_health.durable_file import replace_durably
+from training_health.durable_file import remove_stale_temporaries, replace_durably
 from training_health.errors import UserError
 
 TENSORBOARD = ("RunLogger", "TensorBoardLogger")
@@ -50,11 +50,16 @@ def reopen(config: Any, folder: Path) -> None:  # noqa: ANN401
 
 
 def claim(folder: Path) -> BaseFileLock:
-    """Hold ``folder`` for this run while the process lives; UserError if another process does."""
+    """Hold ``folder`` for this run while the process lives; UserError if another process does.
+
+    What a killed process left half written there is deleted.
+    """
     lock = FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
+        remove_stale_temporaries(folder)
+        remove_stale_temporaries(folder / "checkpoints")
     except Timeout:
         raise UserError(f"Another process is training in {folder}. Wait for it, or stop it, then resume.") from None
     except OSError as error:
