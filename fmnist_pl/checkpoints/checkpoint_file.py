@@ -15,11 +15,7 @@ from training_health.errors import UserError
 
 
 def checkpoint_bytes(checkpoint: dict[str, Any]) -> bytes:
-    """Content of the file of a checkpoint.
-
-    Raises:
-        UserError: Something in it is neither a tensor nor a plain value, so that it could not be loaded safely.
-    """
+    """Content of a checkpoint's file; UserError if it could not be loaded safely."""
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     try:
@@ -33,16 +29,7 @@ def checkpoint_bytes(checkpoint: dict[str, Any]) -> bytes:
 
 
 def write_checkpoint(path: Path, content: bytes, keep_as: str | None = None) -> None:
-    """Write a checkpoint whole or not at all.
-
-    Args:
-        path: The file.
-        content: From `checkpoint_bytes`.
-        keep_as: Name in the same folder under which the file that was there, if it is whole, stays available.
-
-    Raises:
-        UserError: It cannot be written.
-    """
+    """Write a checkpoint whole or not at all; ``keep_as``: name in the folder for the file before, if it is whole."""
     try:
         if keep_as and path.exists() and damage(path.read_bytes()) is None:
             os.replace(path, path.with_name(keep_as))
@@ -55,11 +42,7 @@ def write_checkpoint(path: Path, content: bytes, keep_as: str | None = None) -> 
 
 
 def load_checked(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:  # noqa: ANN401
-    """Read a checkpoint; never runs anything that is in it.
-
-    Raises:
-        UserError: There is no such file, it is damaged, or it holds something other than tensors and plain values.
-    """
+    """Read a checkpoint; UserError if it is not there, damaged, or holds more than tensors and plain values."""
     path = Path(path)
     try:
         content = path.read_bytes()

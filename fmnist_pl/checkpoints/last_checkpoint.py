@@ -92,12 +92,7 @@ def is_resumable(checkpoint: dict[str, Any]) -> bool:
 
 
 def end_launched_ranks(trainer: pl.Trainer, patience: float) -> None:
-    """End the ranks that this process launched and that may wait for it for ever.
-
-    Args:
-        trainer: The trainer that launched them.
-        patience: Seconds in which a rank that failed first may say why.
-    """
+    """End the ranks that this process launched, which may wait for it for ever; one that failed may first say why."""
     processes: list[subprocess.Popen] = getattr(trainer.strategy.launcher, "procs", [])
     until = time.monotonic() + patience
     for process in processes:

@@ -20,19 +20,12 @@ from training_health.errors import UserError
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where a run continues.
+    """Where a run continues."""
 
-    Attributes:
-        folder: The run's folder.
-        file: The checkpoint.
-        config: The run's configuration, as it was saved.
-        checkpoint: The checkpoint's content.
-    """
-
-    folder: Path
+    folder: Path  # the run's
     file: Path
-    config: dict[str, Any]
-    checkpoint: dict[str, Any]
+    config: dict[str, Any]  # as it was saved
+    checkpoint: dict[str, Any]  # the file's content
 
     @property
     def run(self) -> dict[str, Any]:
@@ -46,15 +39,7 @@ class ResumePoint:
 
 
 def find(value: str, runs: Path) -> ResumePoint:
-    """Find, load and check what ``--resume VALUE`` means.
-
-    Args:
-        value: "last", a run's folder, or a checkpoint's file.
-        runs: Folder with the ``version_N`` folders of the variant, for "last".
-
-    Raises:
-        UserError: There is nothing to resume, it is damaged, or it is not from the end of a run's epoch.
-    """
+    """Find and load what ``--resume VALUE`` means: "last" (of the ``version_N`` in ``runs``), a folder or a file."""
     path = _newest(runs) if value == "last" else Path(value).expanduser()
     if not path.exists():
         raise UserError(f"There is nothing to resume at {value}. Give last, a run's folder, or a checkpoint.", 2)
@@ -84,16 +69,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def check_options(point: ResumePoint, config: Any, overlay: str = "") -> None:  # noqa: ANN401
-    """Refuse options that would make another run of it, and a run that has nothing left to do.
-
-    Args:
-        point: The run.
-        config: Its configuration with the command line's options in it.
-        overlay: Digest of the variant that the command line names, if it does.
-
-    Raises:
-        UserError: They differ in more than the number of epochs, or in that in a way that cannot be.
-    """
+    """Refuse options (``overlay``: digest of the variant named) of another run, and a run with nothing left to do."""
     before, now = _comparable(point.config), _comparable(config)
     epochs_before, epochs = before.pop("trainer.max_epochs", None), now.pop("trainer.max_epochs", None)
     names = [name for name in sorted(before.keys() & now.keys()) if before[name] != now[name]]
