@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from fmnist_pl.checkpoints.checkpoint_file import load_checked
-from fmnist_pl.checkpoints.names import LAST
+from fmnist_pl.checkpoints.names import LAST, RESUMABLE
 from tests.soak.command import differences, ending, fit
 from tests.soak.tensorboard_readers import python_curves, rust_curves
 from training_health.errors import UserError
@@ -44,9 +44,9 @@ def in_a_process(task: Callable[[], Any], kill_after: float | None = None) -> in
 
 def attempt(logs: Path) -> None:
     """Start the run, or resume it if it has a checkpoint; nothing if it is finished."""
-    started = any((logs / RUN / "checkpoints").glob("*.ckpt"))
+    saved = any((logs / RUN / "checkpoints" / name).is_file() for name in RESUMABLE)
     try:
-        fit(logs, *(["--resume", str(logs / RUN)] if started else ["--trainer.logger.init_args.version=0"]))
+        fit(logs, *(["--resume", str(logs / RUN)] if saved else ["--trainer.logger.init_args.version=0"]))
     except UserError as error:
         if "is finished" not in str(error):
             raise
