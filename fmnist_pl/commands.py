@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import importlib
 import sys
 from pathlib import Path
 
@@ -18,26 +19,22 @@ COMMANDS = {
     "search": "search for the best configuration with Optuna",
     "report": "write the Training Health page as one HTML file",
 }
+OPTIONAL = ("compare", "search")  # each is also the name of the extra that installs what it needs
+OPTIONAL_PACKAGES = {"markdown_it", "optuna", "scipy", "sqlalchemy"}
 
 
 def main(args: list[str] | None = None) -> None:
     """Run ``fmnist`` with ``args`` (default: the process's own).
 
     Raises:
-        UserError: For a mistake that the user can mend.
+        UserError: For a mistake that the user can correct.
         SystemExit: With status 2 for options that do not parse, 130 after Ctrl-C, 143 after SIGTERM.
     """
     command, *rest = (sys.argv[1:] if args is None else args) or ["--help"]
     if command in {"-h", "--help"}:
         print(usage())
-    elif command == "compare":
-        from fmnist_pl.compare.command import main as compare
-
-        sys.exit(compare(rest))
-    elif command == "search":
-        from fmnist_pl.search.command import main as search
-
-        sys.exit(search(rest))
+    elif command in OPTIONAL:
+        sys.exit(optional(command, rest))
     elif command == "report":
         report(rest)
     elif command in COMMANDS:
@@ -56,6 +53,18 @@ def usage() -> str:
     """What ``fmnist --help`` prints."""
     lines = [f"  {name:9} {meaning}" for name, meaning in COMMANDS.items()]
     return "\n".join(["usage: fmnist COMMAND [OPTIONS]", "", *lines, "", "fmnist COMMAND --help lists its options."])
+
+
+def optional(command: str, args: list[str]) -> int:
+    """Run a command that needs packages of an extra; UserError names the extra if one is missing."""
+    try:
+        return importlib.import_module(f"fmnist_pl.{command}.command").main(args)
+    except ModuleNotFoundError as error:
+        package = str(error.name).split(".")[0]
+        if package not in OPTIONAL_PACKAGES:
+            raise
+        install = f'pip install "fmnist_pl[{command}]"'
+        raise UserError(f"fmnist {command} needs {package}, which is not installed: {install}") from None
 
 
 def report(args: list[str]) -> None:

@@ -1,11 +1,8 @@
 """Variants by name: one YAML overlay each, beside base.yaml; or a user's own file by its path."""
 
 import difflib
-import hashlib
-import json
 from pathlib import Path
 
-from fmnist_pl.yaml_file import load_yaml
 from training_health.errors import UserError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -43,9 +40,3 @@ def overlay_path(variant: str) -> Path:
 def variant_name(variant: str) -> str:
     """What runs of a variant are called: the packaged name, or the stem of the user's file."""
     return Path(variant).stem if variant.endswith((".yaml", ".yml")) else variant
-
-
-def overlay_digest(variant: str) -> str:
-    """SHA-256 of what a variant's overlay says; comments and layout do not count."""
-    content = json.dumps(load_yaml(overlay_path(variant)), sort_keys=True, default=str)
-    return hashlib.sha256(content.encode()).hexdigest()

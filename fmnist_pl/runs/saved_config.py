@@ -5,8 +5,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.cli import SaveConfigCallback
 
-from training_health.durable_file import replace_durably
-from training_health.errors import UserError
+from fmnist_pl.runs.folder import write_file
 
 
 class SavedConfig(SaveConfigCallback):
@@ -15,12 +14,6 @@ class SavedConfig(SaveConfigCallback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write it once, on one rank."""
         folder = trainer.log_dir  # every rank must ask
-        if self.already_saved or folder is None:
-            return
+        if folder is not None and not self.already_saved and trainer.is_global_zero:
+            write_file(Path(folder) / self.config_filename, self.parser.dump(self.config, skip_none=False))
         self.already_saved = True
-        if trainer.is_global_zero:
-            path = Path(folder) / self.config_filename
-            try:
-                replace_durably(path, self.parser.dump(self.config, skip_none=False).encode())
-            except OSError as error:
-                raise UserError(f"The configuration {path} cannot be written: {error.strerror}.") from error

@@ -16,10 +16,9 @@ def print_summary(summary: dict[str, Any], run_folder: Path | None, console: Con
         console: Where to print. Default: standard output, as wide as the table needs when it is not a terminal.
     """
     console = console or Console(soft_wrap=True, highlight=False)
-    data = "SYNTHETIC garments, not Fashion-MNIST" if summary["dataset"] == "synthetic" else "Fashion-MNIST"
-    table = Table(
-        title=f"{summary['variant']} on {data}, seed {summary['seed']}", title_justify="left", show_header=False
-    )
+    data = "SYNTHETIC images, not Fashion-MNIST" if summary["dataset"] == "synthetic" else "Fashion-MNIST"
+    title = f"{summary['variant']} on {data}, seed {summary['seed']}"
+    table = Table(title=title, title_justify="left", show_header=False)
     table.add_column(style="dim")
     table.add_column()
     for name, value in summary_rows(summary):
@@ -29,72 +28,44 @@ def print_summary(summary: dict[str, Any], run_folder: Path | None, console: Con
     for sentence in summary["sentences"]:
         console.print(sentence)
     console.print()
-    if run_folder is None:
-        return
-    console.print(f"Run folder: {run_folder}")
-    console.print(f"See it all: tensorboard --logdir {run_folder.parents[1]}")
+    if run_folder is not None:
+        console.print(f"Run folder: {run_folder}")
+        console.print(f"See it all: tensorboard --logdir {run_folder.parents[1]}")
 
 
 def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """The table's rows as (name, value)."""
-    last, best = summary["last_epoch"], summary["best_epoch"]
-    tested = f"checkpoint of epoch {_ordinal(best)}, the lowest validation loss"
-    if summary["test_checkpoint"] == "last":
-        tested = "last epoch"
+    last, best, checkpoint = summary["last_epoch"], summary["best_epoch"], summary["test_checkpoint"]
+    epoch = "none" if best is None else str(best + 1)
+    tested = "last epoch" if checkpoint == "last" else f"checkpoint of epoch {epoch}, the lowest validation loss"
     accuracy = f"{_percent(summary['test'].get('test/accuracy'))} ({tested})"
-    rows = [("test accuracy", "not tested" if summary["test_checkpoint"] == "none" else accuracy)]
-    rows.append(
-        (
-            "validation accuracy",
-            f"{_percent(last.get('val/accuracy'))} (best checkpoint: {_percent(summary['best_val_accuracy'])})",
-        )
-    )
-    rows.append(
-        ("training accuracy, running", f"{_percent(last.get('train/accuracy'))} (train mode, averaged over the epoch)")
-    )
+    best_accuracy = _percent(summary["best_val_accuracy"])
+    running = f"{_percent(last.get('train/accuracy'))} (train mode, averaged over the epoch)"
+    rows = [
+        ("test accuracy", "not tested" if checkpoint == "none" else accuracy),
+        ("validation accuracy", f"{_percent(last.get('val/accuracy'))} (best checkpoint: {best_accuracy})"),
+        ("training accuracy, running", running),
+    ]
     if "gap/train_eval_accuracy" in last:
-        rows.append(
-            (
-                "training accuracy, eval mode",
-                f"{_percent(last['gap/train_eval_accuracy'])} (same weights as validation)",
-            )
-        )
-        rows.append(
-            (
-                "gap",
-                f"{_points(last.get('gap/accuracy'))} points, standard error "
-                f"{_points(last.get('gap/accuracy_se'), sign=False)}",
-            )
-        )
-        rows.append(("mode effect", f"{_points(last.get('gap/mode_effect'))} points"))
+        error = _points(last.get("gap/accuracy_se"), sign="")
+        evaluated = f"{_percent(last['gap/train_eval_accuracy'])} (same weights as validation)"
+        rows += [
+            ("training accuracy, eval mode", evaluated),
+            ("gap", f"{_points(last.get('gap/accuracy'))} points, standard error {error}"),
+            ("mode effect", f"{_points(last.get('gap/mode_effect'))} points"),
+        ]
     if "dead_relu/total" in last:
-        rows.append(("dead share", _percent(last["dead_relu/total"])))
-    rows.append(("epochs", _epochs(summary)))
-    rows.append(("network", f"{summary['parameters']:,} parameters"))
+        rows.append(("dead fraction", _percent(last["dead_relu/total"])))
+    seconds, watched = summary["seconds_per_epoch"], " and monitors" if summary["monitors"] else ""
+    epochs = "none" if seconds is None else f"{summary['epochs']}, {seconds:.1f} s each with validation{watched}"
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
-    rows.append(
-        ("measured on", f"{summary['device']} x {summary['devices']}, {summary['threads']} threads; {versions}")
-    )
-    return rows
-
-
-def _epochs(summary: dict[str, Any]) -> str:
-    seconds = summary["seconds_per_epoch"]
-    if seconds is None:
-        return "none"
-    watched = " and monitors" if summary["monitors"] else ""
-    return f"{summary['epochs']}, {seconds:.1f} s each with validation{watched}"
+    machine = f"{summary['device']} x {summary['devices']}, {summary['threads']} threads; {versions}"
+    return [*rows, ("epochs", epochs), ("network", f"{summary['parameters']:,} parameters"), ("measured on", machine)]
 
 
 def _percent(value: float | None) -> str:
     return "unknown" if value is None else f"{100 * value:.2f} %"
 
 
-def _points(value: float | None, *, sign: bool = True) -> str:
-    if value is None:
-        return "unknown"
-    return f"{100 * value:+.2f}" if sign else f"{100 * value:.2f}"
-
-
-def _ordinal(epoch: int | None) -> str:
-    return "none" if epoch is None else str(epoch + 1)
+def _points(value: float | None, sign: str = "+") -> str:
+    return "unknown" if value is None else f"{100 * value:{sign}.2f}"

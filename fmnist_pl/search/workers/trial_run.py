@@ -10,7 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from fmnist_pl import cli
-from fmnist_pl.checkpoints.last_checkpoint import LAST, PREVIOUS
+from fmnist_pl.checkpoints.names import LAST, PREVIOUS
 from fmnist_pl.search.workers.job import DIVERGED, DONE, PRUNED, TrialJob
 from training_health.errors import UserError
 
