@@ -1,140 +1,63 @@
-"""The result: every run's figures, each variant's spread, each variant's difference to the reference."""
+"""Trains what a comparison lacks, and compares."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
-from fmnist_pl.compare.figures import FIGURES, figures_of
-from fmnist_pl.compare.finished import FinishedRun
-from fmnist_pl.compare.notebooks import EPOCHS, PRINTED
-from fmnist_pl.compare.sentences import verdict_sentence
-from fmnist_pl.compare.statistics import Difference, Spread, paired_difference, spread
-from fmnist_pl.compare.wanted_run import WantedRun
+from fmnist_pl.compare.log_folder import LogFolder, RunResult
+from fmnist_pl.compare.output import write_all
+from fmnist_pl.compare.plan import wanted_runs
+from fmnist_pl.compare.results import Comparison, compare
+from fmnist_pl.compare.training import TrainingPool, fit_command
+from fmnist_pl.variants import variant_name
 from training_health.errors import UserError
 
-
-@dataclass(frozen=True)
-class RunResult:
-    """One wanted run: its figures, or why it has none.
-
-    Attributes:
-        variant: Name.
-        seed: Of the run.
-        failure: Why it has no figures; None if it has.
-        figures: By key; None where the run did not measure it.
-        summary: The run's own; empty if there is none.
-        folder: Of the run; None likewise.
-    """
-
-    variant: str
-    seed: int
-    failure: str | None
-    figures: Mapping[str, float | None]
-    summary: Mapping[str, Any]
-    folder: str | None
+__all__ = ["Comparison", "train_and_compare"]
 
 
-@dataclass(frozen=True)
-class VariantResult:
-    """One row of the table.
+def train_and_compare(
+    variants: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    reference: str,
+    options: Sequence[str] = (),
+    jobs: int = 1,
+    logdir: Path,
+    output: Path | None = None,
+    any_code: bool = False,
+) -> Comparison:
+    """Train every variant with every seed, but for runs that are finished, and compare them.
 
-    Attributes:
-        name: Of the variant.
-        runs: All that were wanted.
-        spreads: By figure, over the runs that did not fail; None where they did not measure it.
-        printed: By figure, what the variant's notebook printed; empty if the runs did not do what it did.
-    """
-
-    name: str
-    runs: tuple[RunResult, ...]
-    spreads: Mapping[str, Spread | None]
-    printed: Mapping[str, float]
-
-    @property
-    def complete(self) -> tuple[RunResult, ...]:
-        """Those that did not fail."""
-        return tuple(run for run in self.runs if run.failure is None)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All variants, and how each differs from the reference.
-
-    Attributes:
-        variants: In the order they were asked for.
-        reference: Name of the one that the others are compared to.
-        differences: By variant and figure; None where no seed has both.
-        sentences: One per variant other than the reference.
-        data: Of all runs; see `fmnist_pl.runs.identity.data_identity`.
-        seeds: Asked for.
-    """
-
-    variants: tuple[VariantResult, ...]
-    reference: str
-    differences: Mapping[str, Mapping[str, Difference | None]]
-    sentences: tuple[str, ...]
-    data: Mapping[str, Any]
-    seeds: tuple[int, ...]
-
-    @property
-    def runs(self) -> list[RunResult]:
-        """All of them, failed ones included."""
-        return [run for variant in self.variants for run in variant.runs]
-
-
-def run_result(run: WantedRun, finished: FinishedRun | None, failure: str | None) -> RunResult:
-    """The result of a wanted run from what it left, or from the reason why it left nothing."""
-    if finished is None:
-        return RunResult(run.name, run.seed, failure or "not trained", {}, {}, None)
-    if finished.identity["data"] != run.identity["data"]:
-        raise UserError(f"{finished.folder} was trained on other data than {run}; one table cannot hold both.")
-    figures = figures_of(finished.summary)
-    return RunResult(run.name, run.seed, finished.failure, figures, finished.summary, str(finished.folder))
-
-
-def compare(results: Sequence[RunResult], reference: str, data: Mapping[str, Any]) -> Comparison:
-    """Put the results together.
+    Interrupted and called again, it repeats no finished run and resumes the interrupted ones.
 
     Args:
-        results: Of all wanted runs.
-        reference: Name of a variant among them.
-        data: What all of them were trained on.
+        variants: Packaged names or paths of YAML overlays.
+        seeds: Of the runs.
+        reference: The variant that the others are compared to, one of ``variants``.
+        options: Further options of ``fmnist fit``, the same for all runs.
+        jobs: How many runs train at a time; threads and CUDA devices are divided among them.
+        logdir: Where runs leave and find their folders.
+        output: Folder of the tables and of the runs' output. Default: ``LOGDIR/compare[-synthetic]``.
+        any_code: Accept finished runs of other versions of the code and its libraries.
+
+    Returns:
+        All results. A run that fails is no error: it has a ``failure``, and the table leaves it out.
+
+    Raises:
+        UserError: If runs cannot be planned or the results cannot be written.
     """
-    names = list(dict.fromkeys(result.variant for result in results))
-    variants = {name: _variant(name, [run for run in results if run.variant == name], data) for name in names}
-    others = [name for name in names if name != reference]
-    differences = {name: _differences(variants[name], variants[reference]) for name in others}
-    sentences = [
-        verdict_sentence(name, reference, differences[name], variants[name].spreads, variants[reference].spreads)
-        for name in others
+    if jobs < 1:
+        raise UserError(f"--jobs must be at least 1, got {jobs}.", exit_code=2)
+    runs = wanted_runs(variants, seeds, options)
+    reference = variant_name(reference)
+    if reference not in {run.name for run in runs}:
+        raise UserError(f"The reference {reference!r} is not among the variants. Add it to --variants.", exit_code=2)
+    logs, data = LogFolder(logdir, any_code=any_code), runs[0].identity["data"]
+    folder = output or logdir / f"compare{'-synthetic' if data['dataset'] == 'synthetic' else ''}"
+    failures = TrainingPool(logs, folder / "output", jobs, partial(fit_command, logdir)).train(runs)
+    results = [
+        logs.finished(run) or RunResult(run.name, run.seed, failures.get(run.digest, "not trained")) for run in runs
     ]
-    seeds = tuple(dict.fromkeys(result.seed for result in results))
-    return Comparison(tuple(variants.values()), reference, differences, tuple(sentences), data, seeds)
-
-
-def _variant(name: str, runs: Sequence[RunResult], data: Mapping[str, Any]) -> VariantResult:
-    complete = [run for run in runs if run.failure is None]
-    spreads = {figure.key: _spread([run.figures[figure.key] for run in complete]) for figure in FIGURES}
-    as_printed = data["dataset"] == "fashion_mnist" and data["training_images"] is None
-    as_printed = as_printed and all(run.summary.get("epochs") == EPOCHS for run in complete)
-    return VariantResult(name, tuple(runs), spreads, PRINTED.get(name, {}) if as_printed else {})
-
-
-def _spread(values: Sequence[float | None]) -> Spread | None:
-    """None unless every run has the figure: a mean over some of the runs would look like one over all."""
-    known = [value for value in values if value is not None]
-    return spread(known) if known and len(known) == len(values) else None
-
-
-def _differences(variant: VariantResult, reference: VariantResult) -> dict[str, Difference | None]:
-    by_seed = {run.seed: run.figures for run in reference.complete}
-    pairs = [(run.figures, by_seed[run.seed]) for run in variant.complete if run.seed in by_seed]
-    result: dict[str, Difference | None] = {}
-    for figure in FIGURES:
-        known = [
-            (mine, its)
-            for mine, its in ((mine.get(figure.key), its.get(figure.key)) for mine, its in pairs)
-            if mine is not None and its is not None
-        ]
-        result[figure.key] = paired_difference(*zip(*known, strict=True)) if known else None
-    return result
+    comparison = compare(results, reference, data)
+    write_all(comparison, folder)
+    return comparison

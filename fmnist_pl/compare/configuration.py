@@ -21,19 +21,13 @@ class _ConfigReader(FashionCLI):
 
 
 def fit_configuration(options: list[str]) -> Any:  # noqa: ANN401
-    """Parse the options of ``fmnist fit``.
-
-    Args:
-        options: What would follow ``fmnist fit``, ``--variant`` among it.
-
-    Returns:
-        jsonargparse's namespace; its ``seed_everything`` is False, to be filled in.
+    """Parse the options of ``fmnist fit`` into jsonargparse's namespace, its ``seed_everything`` to be filled in.
 
     Raises:
         SystemExit: With status 2 and a message on stderr, for options that ``fit`` would not take.
         UserError: For an unknown variant.
     """
-    reader = _ConfigReader(
+    return _ConfigReader(
         FashionClassifier,
         FashionMNISTDataModule,
         run=False,
@@ -41,5 +35,4 @@ def fit_configuration(options: list[str]) -> Any:  # noqa: ANN401
         save_config_callback=None,
         parser_kwargs={"allow_abbrev": False},
         args=[*configs_of(options), *options, "--seed_everything=false"],  # seeds nothing in this process
-    )
-    return reader.config
+    ).config

@@ -1,40 +1,34 @@
-"""How runs that train at the same time share the machine."""
+"""How processes that train at the same time divide the machine."""
 
 import os
-from collections.abc import Mapping
 
 
-def job_environment(slot: int, jobs: int, cpus: int, gpus: list[str], environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the run in one slot; a run alone gets this process's own.
+def slot_environment(slot: int, jobs: int) -> dict[str, str]:
+    """The environment of the process in one slot: this process's own, with the slot's part of threads and GPUs.
+
+    ``OMP_NUM_THREADS`` and ``CUDA_VISIBLE_DEVICES`` of this process bound what is divided. With fewer GPUs than slots
+    several slots use the same one; a single slot gets everything.
 
     Args:
-        slot: Number of the slot, from 0.
+        slot: Number of the slot, from 0 to ``jobs - 1``.
         jobs: How many slots there are.
-        cpus: Threads to divide among them.
-        gpus: CUDA devices to divide among them, as CUDA_VISIBLE_DEVICES names them.
-        environment: This process's.
     """
-    result = dict(environment)
-    if jobs > 1:
-        result["OMP_NUM_THREADS"] = str(max(1, cpus // jobs))
-        if gpus:
-            result["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
-    return result
+    environment = dict(os.environ)
+    if jobs == 1:
+        return environment
+    limit = environment.get("OMP_NUM_THREADS", "")
+    threads = int(limit) if limit.isdigit() and int(limit) > 0 else _processors()
+    environment["OMP_NUM_THREADS"] = str(max(1, threads // jobs))
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        import torch  # takes seconds
+
+        visible = ",".join(map(str, range(torch.cuda.device_count())))
+    if gpus := [name for name in visible.split(",") if name]:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[slot::jobs] or [gpus[slot % len(gpus)]])
+    return environment
 
 
-def available_cpus() -> int:
-    """OMP_NUM_THREADS if it is set to a number, else the processors this process may use."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdigit() and int(wanted) > 0:
-        return int(wanted)
+def _processors() -> int:
+    """Those that this process may use; macOS cannot tell."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def available_gpus() -> list[str]:
-    """The CUDA devices this process may use, by the names that CUDA_VISIBLE_DEVICES takes."""
-    import torch
-
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name for name in named.split(",") if name]
-    return [str(index) for index in range(torch.cuda.device_count())]

@@ -2,92 +2,95 @@
 
 from collections.abc import Sequence
 
-from fmnist_pl.compare.comparison import Comparison, VariantResult
-from fmnist_pl.compare.figures import BY_KEY, FIGURES, Figure
-from fmnist_pl.compare.notebooks import REPRODUCED
 from fmnist_pl.compare.notes import notes
-from fmnist_pl.compare.statistics import Difference
+from fmnist_pl.compare.results import Comparison
+from fmnist_pl.compare.run_metrics import BY_KEY, METRICS, Metric
+from fmnist_pl.compare.statistics import Difference, Spread
 
 _ABSENT = "-"
+_REPRODUCED = (
+    "running_accuracy",
+    "val_accuracy",
+    "apparent_gap",
+    "test_accuracy",
+)  # what the notebooks should agree on
+_TOLD = {"gap": "the gap", "test_accuracy": "test accuracy", "dead_fraction": "the fraction of dead units"}
 
 
 def markdown(comparison: Comparison) -> str:
     """The whole comparison for a person: results, differences, verdicts, the notebooks, failures, notes."""
-    sections = [f"# {', '.join(f'`{variant.name}`' for variant in comparison.variants)} compared"]
-    sections.append(results_table(comparison))
-    if comparison.sentences:
-        sections += [f"## Differences to `{comparison.reference}`", "\n".join(f"- {s}" for s in comparison.sentences)]
-        sections.append(differences_table(comparison))
-    if rows := notebook_rows(comparison):
-        sections += ["## Beside the notebooks", table(rows)]
-    if failures := [run for run in comparison.runs if run.failure is not None]:
-        lines = [f"- `{run.variant}` seed {run.seed}: {run.failure}" for run in failures]
-        sections += ["## Failed runs, left out above", "\n".join(lines)]
-    sections += ["## How this was measured", "\n".join(f"- {note}" for note in notes(comparison))]
-    return "\n\n".join(sections) + "\n"
-
-
-def results_table(comparison: Comparison) -> str:
-    """One row per variant: n and each figure's mean ± sd, with the notebook's printed figure in brackets."""
-    head = ["variant", "n", *(figure.heading for figure in FIGURES)]
-    rows = [
-        [f"`{variant.name}`", _count(variant), *(_cell(figure, variant) for figure in FIGURES)]
-        for variant in comparison.variants
-    ]
-    return table([head, *rows])
-
-
-def differences_table(comparison: Comparison) -> str:
-    """One row per variant: each figure's paired difference ± half of its interval, bold where beyond noise."""
-    head = ["variant", *(figure.heading.replace(" %", ", points") for figure in FIGURES)]
-    rows = [
-        [f"`{name}`", *(_difference_cell(figure, differences[figure.key]) for figure in FIGURES)]
-        for name, differences in comparison.differences.items()
-    ]
-    return table([head, *rows])
-
-
-def notebook_rows(comparison: Comparison) -> list[list[str]]:
-    """A header and one row per figure that a notebook printed; empty without any."""
-    rows = []
+    headings = [metric.heading for metric in METRICS]
+    results, notebooks = [["variant", "n", *headings]], [["variant", "metric", "here", "notebook", "notebook lies at"]]
     for variant in comparison.variants:
-        for key in REPRODUCED:
-            spread, printed, figure = variant.spreads[key], variant.printed.get(key), BY_KEY[key]
-            if spread is None or printed is None:
-                continue
-            distance = _ABSENT if not spread.sd else f"{(printed - spread.mean) / spread.sd:+.1f} sd"
-            rows.append([f"`{variant.name}`", figure.heading, _cell(figure, variant), figure.shown(printed), distance])
-    head = ["variant", "figure", "here", "notebook", "notebook lies at"]
-    return [head, *rows] if rows else []
+        name, failed = f"`{variant.name}`", len(variant.runs) - len(variant.complete)
+        count = f"{len(variant.complete)}" + (f" ({failed} failed)" if failed else "")
+        results.append([name, count, *(spread_cell(metric, variant.spreads[metric.key]) for metric in METRICS)])
+        for metric in (BY_KEY[key] for key in _REPRODUCED if key in variant.printed):
+            spread, printed = variant.spreads[metric.key], variant.printed[metric.key]
+            distance = f"{(printed - spread.mean) / spread.sd:+.1f} sd" if spread and spread.sd else _ABSENT
+            notebooks.append([name, metric.heading, spread_cell(metric, spread), metric.shown(printed), distance])
+    sections = [f"# {', '.join(f'`{variant.name}`' for variant in comparison.variants)} compared", table(results)]
+    if comparison.differences:
+        rows = [["variant", *(heading.replace(" %", ", points") for heading in headings)]]
+        for name, differences in comparison.differences.items():
+            rows.append([f"`{name}`", *(difference_cell(metric, differences[metric.key]) for metric in METRICS)])
+        sections += [f"## Differences to `{comparison.reference}`", _bullets(sentences(comparison)), table(rows)]
+    if len(notebooks) > 1:
+        sections += ["## Beside the notebooks", table(notebooks)]
+    if failures := [run for run in comparison.runs if run.failure is not None]:
+        listed = _bullets([f"`{run.variant}` seed {run.seed}: {run.failure}" for run in failures])
+        sections += ["## Failed runs, left out above", listed]
+    return "\n\n".join([*sections, "## How this was measured", _bullets(notes(comparison))]) + "\n"
+
+
+def sentences(comparison: Comparison) -> list[str]:
+    """How each variant differs from the reference, in words; what lies within noise is called that."""
+    result = []
+    for name, differences in comparison.differences.items():
+        told = {words: (BY_KEY[key], found) for key, words in _TOLD.items() if (found := differences[key]) is not None}
+        pairs = max((difference.n for _, difference in told.values()), default=0)
+        clauses = "; ".join(_clause(words, *about) for words, about in told.items())
+        nothing = "no seed has finished runs of both"
+        result.append(f"`{name}` against `{comparison.reference}`, seeds in common: {pairs}: {clauses or nothing}.")
+    return result
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first row is its head."""
+    """A Markdown table; the first row is its head.
+
+    >>> print(table([["variant", "n"], ["sgd", "5"]]))
+    | variant | n |
+    | --- | --- |
+    | sgd | 5 |
+    """
     lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
     return "\n".join([lines[0], f"|{' --- |' * len(rows[0])}", *lines[1:]])
 
 
-def _count(variant: VariantResult) -> str:
-    failed = len(variant.runs) - len(variant.complete)
-    return f"{len(variant.complete)}" + (f" ({failed} failed)" if failed else "")
-
-
-def _cell(figure: Figure, variant: VariantResult) -> str:
-    spread, printed = variant.spreads[figure.key], variant.printed.get(figure.key)
+def spread_cell(metric: Metric, spread: Spread | None) -> str:
+    """Mean ± standard deviation, or what of it is known."""
     if spread is None:
-        text = _ABSENT
-    elif spread.sd is None:
-        text = figure.shown(spread.mean)
-    else:
-        text = f"{figure.shown(spread.mean)} ± {figure.shown(spread.sd)}"
-    return text if printed is None else f"{text} ({figure.shown(printed)})"
+        return _ABSENT
+    return metric.shown(spread.mean) + (f" ± {metric.shown(spread.sd)}" if spread.sd is not None else "")
 
 
-def _difference_cell(figure: Figure, difference: Difference | None) -> str:
+def difference_cell(metric: Metric, difference: Difference | None) -> str:
+    """Mean ± half of the interval, bold if beyond noise."""
     if difference is None:
         return _ABSENT
-    mean = figure.shown(difference.mean, sign=True)
-    if difference.half_width is None:
-        return mean
-    text = f"{mean} ± {figure.shown(difference.half_width)}"
+    mean = metric.shown(difference.mean, sign=True)
+    text = mean if difference.half_width is None else f"{mean} ± {metric.shown(difference.half_width)}"
     return f"**{text}**" if difference.verdict == "different" else text
+
+
+def _clause(words: str, metric: Metric, difference: Difference) -> str:
+    size = difference_cell(metric, difference).strip("*") + " points"
+    return {
+        "different": f"{words} changes by {size}",
+        "noise": f"{words} does not differ beyond noise ({size})",
+        "unknown": f"{words} differs by {size}, with no second seed to judge it",
+    }[difference.verdict]
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)

@@ -1,24 +1,21 @@
-"""Runs that nobody trained: their wishes, their summaries, and a command that stands for a training."""
+"""Runs that nobody trained: what is wanted, their summaries, and a command that stands for a training."""
 
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from fmnist_pl.compare.wanted_run import WantedRun
+from fmnist_pl.compare.log_folder import WantedRun
 from fmnist_pl.runs.identity import content_hash
 
 DATA = {"dataset": "synthetic", "files": "f", "validation_images": 10, "training_images": None}
 REAL = {**DATA, "dataset": "fashion_mnist"}
 
-# Leaves what a finished training leaves: arguments are the log folder, the variant, the summary, seconds to take.
+# Leaves what a finished training leaves: arguments are the log folder, the variant and the summary.
 _TRAINING = """
-import json, pathlib, sys, time
-logdir, variant, summary, seconds = sys.argv[1:]
+import json, pathlib, sys
+logdir, variant, summary = sys.argv[1:]
 summary = json.loads(summary)
-for epoch in range(2):
-    time.sleep(float(seconds) / 2)
-    print(f"epoch {epoch + 1}/2  train/loss 1.0  {float(seconds) / 2:.1f} s", flush=True)
 with open(pathlib.Path(logdir, "trained.txt"), "a") as count:
     count.write(f"{variant} {summary['seed']}\\n")
 folder = pathlib.Path(logdir, variant, f"version_{summary['seed']}")
@@ -29,13 +26,12 @@ folder.mkdir(parents=True)
 
 def wanted(variant: str = "baseline", seed: int = 0, *, code: str = "c", data: dict[str, Any] = DATA) -> WantedRun:
     parts = {"config": content_hash([variant, seed]), "data": data, "code": code, "versions": {"torch": "2"}}
-    identity = {**parts, "digest": content_hash(parts)}
-    return WantedRun(variant, variant, seed, 2, ("--variant", variant), identity)
+    return WantedRun(variant, seed, ("--variant", variant), {**parts, "digest": content_hash(parts)})
 
 
-def summary(run: WantedRun, **figures: float | None) -> dict[str, Any]:
-    """A finished run's; ``figures`` (test, val, ...) are fractions."""
-    value = {"test": 0.9, "val": 0.91, "running": 0.92, "train_eval": 0.93, "gap": 0.02, "dead": 0.1, **figures}
+def summary(run: WantedRun, **metrics: float | None) -> dict[str, Any]:
+    """A finished run's; ``metrics`` (test, val, ...) are fractions."""
+    value = {"test": 0.9, "val": 0.91, "running": 0.92, "train_eval": 0.93, "gap": 0.02, "dead": 0.1, **metrics}
     return {
         "variant": run.name,
         "dataset": run.identity["data"]["dataset"],
@@ -71,10 +67,18 @@ def write_summary(logdir: Path, run: WantedRun, content: dict[str, Any] | None =
     return folder
 
 
-def pretend_to_train(run: WantedRun, logdir: Path, seconds: float = 0.0, **figures: float | None) -> list[str]:
+def begin(logdir: Path, run: WantedRun, version: int = 50, checkpoint: str = "last.ckpt") -> Path:
+    """What an interrupted run leaves."""
+    folder = logdir / run.name / f"version_{version}"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / checkpoint).touch()
+    (folder / "identity.json").write_text(json.dumps(run.identity))
+    return folder
+
+
+def pretend_to_train(run: WantedRun, logdir: Path, **metrics: float | None) -> list[str]:
     """A command line that leaves a summary and a line in ``trained.txt``, without torch."""
-    content = json.dumps(summary(run, **figures))
-    return [sys.executable, "-c", _TRAINING, str(logdir), run.name, content, str(seconds)]
+    return [sys.executable, "-c", _TRAINING, str(logdir), run.name, json.dumps(summary(run, **metrics))]
 
 
 def trained(logdir: Path) -> list[str]:

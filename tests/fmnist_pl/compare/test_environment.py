@@ -1,35 +1,31 @@
-"""How runs share threads and GPUs."""
+"""How processes that train at the same time divide threads and GPUs."""
 
-from fmnist_pl.compare.environment import available_cpus, available_gpus, job_environment
+import os
 
+import pytest
 
-def test_a_run_alone_keeps_the_environment():
-    assert job_environment(0, 1, 16, ["0", "1"], {"HOME": "/h"}) == {"HOME": "/h"}
-
-
-def test_threads_and_gpus_are_divided():
-    environments = [job_environment(slot, 3, 16, ["2", "5"], {}) for slot in range(3)]
-
-    assert environments == [
-        {"OMP_NUM_THREADS": "5", "CUDA_VISIBLE_DEVICES": "2"},
-        {"OMP_NUM_THREADS": "5", "CUDA_VISIBLE_DEVICES": "5"},
-        {"OMP_NUM_THREADS": "5", "CUDA_VISIBLE_DEVICES": "2"},
-    ]
+from fmnist_pl.compare.environment import slot_environment
 
 
-def test_more_jobs_than_threads_get_one_each():
-    assert job_environment(1, 4, 2, [], {}) == {"OMP_NUM_THREADS": "1"}
+@pytest.mark.parametrize(
+    ("threads", "gpus", "jobs", "slots"),
+    [
+        ("7", "2,5,GPU-7", 2, [("3", "2,GPU-7"), ("3", "5")]),
+        ("2", "2,5", 3, [("1", "2"), ("1", "5"), ("1", "2")]),  # more slots than threads and GPUs
+        ("7", "", 2, [("3", ""), ("3", "")]),  # hidden GPUs stay hidden
+        (None, None, 2, [("8", "0"), ("8", "1")]),  # all of the machine
+        ("7", "0,1", 1, [("7", "0,1")]),
+    ],
+)
+def test_threads_and_gpus_are_divided(monkeypatch, threads, gpus, jobs, slots):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for name, value in (("OMP_NUM_THREADS", threads), ("CUDA_VISIBLE_DEVICES", gpus)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
 
+    environments = [slot_environment(slot, jobs) for slot in range(jobs)]
 
-def test_the_users_own_limits_are_kept(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-
-    assert available_cpus() == 3
-    assert available_gpus() == ["4", "7"]
-
-
-def test_hidden_gpus_stay_hidden(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-
-    assert available_gpus() == []
+    assert [(found["OMP_NUM_THREADS"], found["CUDA_VISIBLE_DEVICES"]) for found in environments] == slots
+    assert environments[0]["PATH"] == os.environ["PATH"]

@@ -14,25 +14,15 @@ def runs():
 
 
 def test_every_variant_is_paired_with_every_seed_once(runs):
-    assert [str(run) for run in runs] == [
-        "baseline seed 0",
-        "no_dropout seed 0",
-        "baseline seed 1",
-        "no_dropout seed 1",
-    ]
+    assert list(map(str, runs)) == ["baseline seed 0", "no_dropout seed 0", "baseline seed 1", "no_dropout seed 1"]
 
 
-def test_a_run_knows_its_epochs_and_command(runs):
-    assert runs[2].epochs == 2
+def test_a_run_knows_its_options(runs):
     assert runs[2].options == ("--variant", "baseline", *TINY, "--seed_everything=1")
 
 
 def test_every_run_has_an_identity_of_its_own(runs):
     assert len({run.digest for run in runs}) == 4
-    assert len({run.identity["code"] for run in runs}) == 1
-
-
-def test_planning_twice_gives_the_same_identities(runs):
     assert wanted_runs(["baseline"], [1], TINY)[0].identity == runs[2].identity
 
 
@@ -46,13 +36,13 @@ def test_a_file_with_a_variants_content_is_the_same_run(runs, tmp_path):
 @pytest.mark.parametrize(
     ("variants", "seeds", "message"),
     [
-        ([], [0], "No variants were given"),
-        (["baseline"], [], r"No seeds were given. Name at least one, better five: --seeds 0 1 2 3 4"),
-        (["baseline"], [-1], "whole number from 0, got -1"),
-        (["basline"], [0], "no variant named 'basline'. Did you mean baseline"),
+        ([], [0], "No variants"),
+        (["baseline"], [], "No seeds"),
+        (["baseline"], [-1], "got -1"),
+        (["basline"], [0], "Did you mean baseline"),
     ],
 )
-def test_wrong_calls_are_refused(variants, seeds, message):
+def test_wrong_calls_are_user_errors(variants, seeds, message):
     with pytest.raises(UserError, match=message) as raised:
         wanted_runs(variants, seeds, [])
 
@@ -70,14 +60,14 @@ def test_different_data_are_not_mixed(tmp_path, setting, difference):
     other = tmp_path / "other.yaml"
     other.write_text(f"variant: other\ndata:\n  {setting}\n")
 
-    with pytest.raises(UserError, match=rf"do not use the same data and split.*{difference}"):
+    with pytest.raises(UserError, match=difference):
         wanted_runs(["baseline", str(other)], [0], [])
 
 
-def test_two_variants_of_one_name_are_refused(tmp_path):
+def test_two_variants_of_one_name_are_a_user_error(tmp_path):
     (tmp_path / "sgd.yaml").write_text("variant: sgd\n")
 
-    with pytest.raises(UserError, match="Two variants have the same name: sgd, sgd"):
+    with pytest.raises(UserError, match="same name: sgd, sgd"):
         wanted_runs(["sgd", str(tmp_path / "sgd.yaml")], [0], [])
 
 

@@ -1,0 +1,75 @@
+"""The result: every run's metrics, each variant's spread, each variant's difference to the reference."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fmnist_pl.compare.log_folder import RunResult
+from fmnist_pl.compare.run_metrics import METRICS, PRINTED, PRINTED_EPOCHS
+from fmnist_pl.compare.statistics import Difference, Spread, paired_difference, spread
+
+
+@dataclass(frozen=True)
+class VariantResult:
+    """One row of the table."""
+
+    name: str
+    runs: tuple[RunResult, ...]  # all that were wanted
+    spreads: Mapping[str, Spread | None]  # by metric, over the complete runs; None where they did not measure it
+    printed: Mapping[str, float]  # by metric, in the variant's notebook; empty if the runs did not do what it did
+
+    @property
+    def complete(self) -> tuple[RunResult, ...]:
+        """Those that did not fail."""
+        return tuple(run for run in self.runs if run.failure is None)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All variants, and how each differs from the reference."""
+
+    variants: tuple[VariantResult, ...]  # in the order they were asked for
+    reference: str  # name of the one that the others are compared to
+    differences: Mapping[str, Mapping[str, Difference | None]]  # by other variant and metric; None: no seed has both
+    data: Mapping[str, Any]  # of all runs; see `fmnist_pl.runs.identity`
+
+    @property
+    def runs(self) -> list[RunResult]:
+        """All of them, failed ones included."""
+        return [run for variant in self.variants for run in variant.runs]
+
+
+def compare(results: Sequence[RunResult], reference: str, data: Mapping[str, Any]) -> Comparison:
+    """Put the results of all wanted runs together, which were all trained on the same data."""
+    variants = {
+        name: _variant(name, tuple(run for run in results if run.variant == name), data)
+        for name in dict.fromkeys(result.variant for result in results)
+    }
+    differences = {
+        name: {metric.key: _difference(variant, variants[reference], metric.key) for metric in METRICS}
+        for name, variant in variants.items()
+        if name != reference
+    }
+    return Comparison(tuple(variants.values()), reference, differences, data)
+
+
+def _variant(name: str, runs: tuple[RunResult, ...], data: Mapping[str, Any]) -> VariantResult:
+    complete = [run for run in runs if run.failure is None]
+    spreads: dict[str, Spread | None] = {}
+    for metric in METRICS:
+        values = [value for run in complete if (value := run.metrics[metric.key]) is not None]
+        # A mean over some of the runs would look like one over all.
+        spreads[metric.key] = spread(values) if values and len(values) == len(complete) else None
+    as_printed = data["dataset"] == "fashion_mnist" and data["training_images"] is None
+    as_printed = as_printed and all(run.summary.get("epochs") == PRINTED_EPOCHS for run in complete)
+    return VariantResult(name, runs, spreads, PRINTED.get(name, {}) if as_printed else {})
+
+
+def _difference(variant: VariantResult, reference: VariantResult, key: str) -> Difference | None:
+    by_seed = {run.seed: run.metrics[key] for run in reference.complete}
+    pairs = [
+        (ours, theirs)
+        for run in variant.complete
+        if (ours := run.metrics[key]) is not None and (theirs := by_seed.get(run.seed)) is not None
+    ]
+    return paired_difference(*zip(*pairs, strict=True)) if pairs else None
