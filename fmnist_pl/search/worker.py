@@ -28,7 +28,6 @@ from training_health.errors import UserError
 
 _MOST_DEATHS = 3  # of each slot's workers in a row, without a trial that trains in between
 _USER_ERROR, _SECONDS_TO_END = 3, 20.0
-_TRAINED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def run_workers(search: Search, make_objective: Callable[[Search], Objective]) -
         sender.close()
         pool[slot] = process, receiver
 
-    finished = deaths = 0
+    trained = deaths = 0
     try:
         for slot in range(search.jobs):
             start(slot)
@@ -102,8 +101,9 @@ def run_workers(search: Search, make_objective: Callable[[Search], Objective]) -
                 if process.exitcode == _USER_ERROR:
                     raise UserError(reason)
                 with search.open() as (study, _):
-                    before, finished = finished, sum(trial.state in _TRAINED for trial in study.get_trials())
-                deaths = deaths + 1 if finished == before else 1
+                    trials = [trial for trial in study.get_trials(deepcopy=False) if counts(trial)]
+                before, trained = trained, sum(trial.state != TrialState.FAIL for trial in trials)
+                deaths = deaths + 1 if trained == before else 1
                 if deaths == _MOST_DEATHS * search.jobs:
                     raise UserError(
                         f"{deaths} workers ended one after the other, the last one: {reason}. Their output is in "

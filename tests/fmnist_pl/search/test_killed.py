@@ -1,7 +1,6 @@
 """Searches whose processes are killed or stopped."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -12,9 +11,8 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from fmnist_pl.search.study import counts, retry
 from tests.fmnist_pl.search import postgresql_server
-from tests.fmnist_pl.search.toy_search import search, toy, trained, trials_of
+from tests.fmnist_pl.search.toy_search import toy, trained, trials_of
 
 PROJECT = Path(__file__).parents[3]
 pytestmark = pytest.mark.slow
@@ -46,27 +44,26 @@ def wait_for(condition, seconds=120):
 
 def run_with_kills(folder, storage, start, kills):
     """50 trials in three processes, some of which are killed while they train; the trials."""
-    process, rng = start(storage, 50, jobs=3), random.Random(0)
-    for number in range(kills):
+    process = start(storage, 50, jobs=3)
+    for _ in range(kills):
         seen = len(trained(folder))
-        wait_for(lambda seen=seen: len(trained(folder)) >= seen + 5)
-        alive = [pid for pid, _ in trained(folder)[-3:] if Path(f"/proc/{pid}").exists()]
-        os.kill(int(rng.choice(alive)), signal.SIGKILL)
-    assert process.wait(120) == 0
+        wait_for(lambda seen=seen: len(trained(folder)) >= seen + 4)
+        os.kill(int(trained(folder)[-1][0]), signal.SIGKILL)  # it has just begun
+    assert process.wait(240) == 0
     return trials_of(toy(folder, storage, 50, kind="slow", jobs=3))
 
 
-def check(trials, kills):
-    """Fifty trials are complete, every lost one was repeated, and no configuration is complete twice."""
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+def check(trials, kills, complete=50):
+    """As many trials are complete, every lost one was repeated, and no configuration is complete twice."""
+    done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     lost = [trial for trial in trials if trial.state == TrialState.FAIL]
-    values = Counter(trial.params["x"] for trial in complete)
-    assert len(complete) >= 50
+    values = Counter(trial.params["x"] for trial in done)
+    assert len(done) >= complete
     assert max(values.values()) == 1
     assert {trial.params["x"] for trial in lost} <= set(values)
-    assert len(lost) <= kills
+    assert 0 < len(lost) <= kills
     assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED}
-    print(f"{len(complete)} complete, {len(lost)} lost, {len(trials)} in all")
+    print(f"{len(done)} complete, {len(lost)} lost, {len(trials)} in all")
 
 
 def test_workers_that_are_killed_lose_no_trial_and_repeat_none(tmp_path, start):
@@ -78,3 +75,16 @@ def test_workers_that_are_killed_lose_no_trial_and_repeat_none(tmp_path, start):
 def test_nor_do_they_over_postgresql(tmp_path, start):
     with postgresql_server.server() as storage:
         check(run_with_kills(tmp_path, storage, start, kills=5), kills=5)
+
+
+def test_a_search_that_is_killed_takes_its_workers_with_it_and_the_next_repeats_what_they_trained(tmp_path, start):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    process = start(storage, 6)
+    wait_for(lambda: len(trained(tmp_path)) >= 2)
+    process.kill()
+    worker = Path("/proc", trained(tmp_path)[-1][0])
+    wait_for(lambda: not worker.exists())
+    assert start(storage, 6).wait(120) == 0
+
+    trials = trials_of(toy(tmp_path, storage, 6, kind="slow"))
+    check(trials, kills=1, complete=6)

@@ -72,11 +72,14 @@ def test_a_driver_that_is_missing_is_named_with_its_extra(monkeypatch):
 
 
 def test_a_database_that_breaks_later_is_one_message_whatever_hides_it():
-    with pytest.raises(UserError, match="cannot be used: the connection was lost"), explained("postgresql://h/n"):
+    def fail():
         try:
             raise StorageInternalError("the connection was lost")
         finally:
             raise UnboundLocalError("updated_state")  # as Optuna does
+
+    with pytest.raises(UserError, match="cannot be used: the connection was lost"), explained("postgresql://h/n"):
+        fail()
 
 
 def test_other_errors_pass():

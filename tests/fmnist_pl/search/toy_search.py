@@ -10,10 +10,13 @@ import time
 from pathlib import Path
 
 import optuna
+from optuna.distributions import FloatDistribution
 
 from fmnist_pl.search.study import Settings
 from fmnist_pl.search.worker import Search, TrialFailedError, run_workers
 from training_health.errors import UserError
+
+X = FloatDistribution(0.0, 1.0)
 
 
 def toy(
