@@ -13,7 +13,8 @@ from optuna import Study
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
-from sqlalchemy.engine import make_url
+from sqlalchemy import event
+from sqlalchemy.engine import Engine, make_url
 
 from training_health.errors import UserError
 
@@ -54,12 +55,22 @@ def open_storage(where: str, heartbeat: int, grace: int, on_stale: Callable[[Stu
         text = text.replace("{", "{{").replace("}", "}}")  # Optuna fills in a template
         beats = {"heartbeat_interval": heartbeat, "grace_period": grace, "heartbeat_stale_trial_callback": on_stale}
         try:
-            return RDBStorage(text, engine, **beats)  # type: ignore[arg-type]
+            storage = RDBStorage(text, engine, **beats)  # type: ignore[arg-type]
         except sqlalchemy.exc.DBAPIError as error:
             if not re.search("already exists|unique|duplicate", str(error.orig), re.IGNORECASE):
                 raise
-        time.sleep(1)  # another process made the tables at the same moment
-        return RDBStorage(text, engine, **beats)  # type: ignore[arg-type]
+            time.sleep(1)  # another process made the tables at the same moment
+            storage = RDBStorage(text, engine, **beats)  # type: ignore[arg-type]
+        if kind == "sqlite":
+            _one_at_a_time(storage.engine)
+        return storage
+
+
+def _one_at_a_time(engine: Engine) -> None:
+    """Lock an SQLite file from each transaction's begin: without row locks, two workers could begin the same trial."""
+    engine.dispose()  # what is connected already would not be told
+    event.listen(engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
 
 
 @contextlib.contextmanager

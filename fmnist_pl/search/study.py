@@ -134,7 +134,8 @@ class SeededSampler(BaseSampler):
         """Choose the sampler of this trial."""
         trials = study.get_trials(deepcopy=False)
         ordinal = sum(one.number < trial.number and not is_retry(one) for one in trials)
-        seed = int(np.random.SeedSequence([self.seed, ordinal]).generate_state(1)[0])
+        entropy = [self.seed, ordinal, trial.number if is_retry(trial) else 0]
+        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         guided = sum(map(counts, trials)) >= RANDOM_TRIALS
         self._sampler = TPESampler(seed=seed, multivariate=True, constant_liar=True) if guided else RandomSampler(seed)
 

@@ -88,3 +88,18 @@ def test_a_search_that_is_killed_takes_its_workers_with_it_and_the_next_repeats_
 
     trials = trials_of(toy(tmp_path, storage, 6, kind="slow"))
     check(trials, kills=1, complete=6)
+
+
+def test_what_is_trained_when_a_search_is_stopped_waits_for_the_next(tmp_path, start):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    process = start(storage, 6, jobs=2)
+    wait_for(lambda: len(trained(tmp_path)) >= 3)
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
+
+    trials = trials_of(toy(tmp_path, storage, 6, kind="slow"))
+    lost = [trial.params["x"] for trial in trials if trial.state == TrialState.FAIL]
+    waiting = [trial.params["x"] for trial in trials if trial.state == TrialState.WAITING]
+    assert sorted(lost) == sorted(waiting)
+    assert len(lost) in {1, 2}
+    assert TrialState.RUNNING not in {trial.state for trial in trials}
