@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 import optuna
 import yaml
-from optuna.distributions import BaseDistribution
 from optuna.pruners import PercentilePruner
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
@@ -116,39 +115,23 @@ def retry(study: Study, trial: FrozenTrial) -> None:
             RetryHeartbeatStaleTrialCallback(MOST_RETRIES)(study, trial)
 
 
-class SeededSampler(BaseSampler):
+class SeededSampler(TPESampler):
     """Random for the first trials that count, then a tree-structured Parzen estimator (Bergstra et al. 2011).
 
     Each trial has an rng of its own, made of the seed and of how many trials came before, retries left out: no two
     processes draw the same, nor does a search that is resumed repeat what it drew before.
-
-    Args:
-        seed: Of the study.
     """
 
     def __init__(self, seed: int) -> None:
+        super().__init__(seed=seed)
         self.seed = seed
-        self._sampler: BaseSampler = RandomSampler(seed)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Choose the sampler of this trial."""
+        """Begin again with the rng of this trial."""
         trials = study.get_trials(deepcopy=False)
         ordinal = sum(one.number < trial.number and not is_retry(one) for one in trials)
         entropy = [self.seed, ordinal, trial.number if is_retry(trial) else 0]
         seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-        guided = sum(map(counts, trials)) >= RANDOM_TRIALS
-        self._sampler = TPESampler(seed=seed, multivariate=True, constant_liar=True) if guided else RandomSampler(seed)
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """What is drawn together."""
-        return self._sampler.infer_relative_search_space(study, trial)
-
-    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> Any:  # noqa: ANN401
-        """Values that are drawn together."""
-        return self._sampler.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:  # noqa: ANN401
-        """A value that is drawn alone."""
-        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+        guided = sum(map(counts, trials)) >= RANDOM_TRIALS  # Optuna's own count has those beyond the limits too
+        super().__init__(seed=seed, multivariate=True, n_startup_trials=0 if guided else len(trials) + 1)
+        super().before_trial(study, trial)

@@ -25,9 +25,6 @@ class PruningReport(pl.Callback):
 
     Optuna's own callback prunes by an exception out of the validation, and a pruned run would be no ordinary run: no
     training metrics of its last epoch, no hparams, no summary. This one lets the epoch end.
-
-    Args:
-        trial: That is trained.
     """
 
     def __init__(self, trial: optuna.Trial) -> None:
@@ -84,11 +81,7 @@ class _TrialCLI(cli.FashionCLI):
 
 
 class FitObjective:
-    """Trains the trials of a search in this process.
-
-    Args:
-        search: Of the trials.
-    """
+    """Trains the trials of a search in this process."""
 
     def __init__(self, search: Search) -> None:
         self.search, self.space = search, Space(search.settings.space)
