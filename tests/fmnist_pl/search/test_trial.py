@@ -2,15 +2,13 @@
 
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import optuna
 import pytest
-import torch
 import yaml
 
 from fmnist_pl.search.study import Settings, quiet_optuna
-from fmnist_pl.search.trial import FitObjective, PruningReport, fit_arguments
+from fmnist_pl.search.trial import FitObjective, fit_arguments
 from fmnist_pl.search.worker import Search, TrialFailedError
 from training_health.errors import UserError
 
@@ -34,42 +32,6 @@ class Always(optuna.pruners.BasePruner):
 def made():
     quiet_optuna()
     return lambda pruner: optuna.create_study(direction="maximize", pruner=pruner)
-
-
-def epoch_end(report, epoch, **metrics):
-    values = {key.replace("_", "/"): torch.tensor(value) for key, value in metrics.items()}
-    trainer = SimpleNamespace(callback_metrics=values, current_epoch=epoch, max_epochs=3, should_stop=False)
-    report.on_train_epoch_end(trainer, None)
-    return trainer.should_stop
-
-
-def test_every_epoch_is_reported_from_0(made):
-    study = made(Never())
-    report = PruningReport(study.ask())
-
-    assert not epoch_end(report, 0, val_accuracy=0.5)
-    assert not epoch_end(report, 1, val_accuracy=0.75)
-    assert study.trials[0].intermediate_values == {0: 0.5, 1: 0.75}
-    assert report.accuracy == 0.75
-
-
-def test_a_trial_is_pruned_but_not_after_its_last_epoch(made):
-    report = PruningReport(made(Always()).ask())
-
-    assert not epoch_end(report, 2, val_accuracy=0.5)
-    assert not report.pruned
-    assert epoch_end(report, 1, val_accuracy=0.5)
-    assert report.pruned
-
-
-@pytest.mark.parametrize(("key", "value"), [("train_loss", float("nan")), ("val_loss", float("inf"))])
-def test_losses_that_are_no_numbers_are_a_failure_and_are_not_reported(made, key, value):
-    study = made(Never())
-    report = PruningReport(study.ask())
-
-    assert epoch_end(report, 1, **{"val_accuracy": 0.1, key: value})
-    assert report.failure == f"{key.replace('_', '/')} was {value} after epoch 2"
-    assert study.trials[0].intermediate_values == {}
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +59,7 @@ def test_a_trial_is_an_ordinary_run_that_is_not_tested(search, made):
     run = search.folder / "trial_0000-synthetic" / "version_0"
     summary = json.loads((run / "summary.json").read_text())
     assert trial.value == summary["last_epoch"]["val/accuracy"]
+    assert trial.intermediate_values == dict(enumerate(one["val/accuracy"] for one in summary["history"]))
     assert trial.user_attrs.pop("seconds") == pytest.approx(sum(one["seconds"] for one in summary["history"]), abs=1)
     assert trial.user_attrs == {
         "parameters": 474,
@@ -120,12 +83,19 @@ def test_a_pruned_trial_ends_its_epoch_in_order(search, made):
     assert {"train/loss", "val/loss", "gap/accuracy", "dead_relu/total"} <= set(summary["last_epoch"])
 
 
+def test_no_trial_is_pruned_after_its_last_epoch(search, made):
+    short = dataclasses.replace(search, settings=dataclasses.replace(search.settings, epochs=1))
+
+    assert train(short, made(Always())).state == optuna.trial.TrialState.COMPLETE
+
+
 @pytest.mark.filterwarnings("ignore:.* hold NaN or infinity")  # the monitors say so too
 def test_a_trial_that_diverges_says_when(search, made):
     trial = train(search, made(Never()), learning_rate=1e30)
 
     assert trial.state == optuna.trial.TrialState.FAIL
     assert trial.user_attrs["failure"].endswith("after epoch 1")
+    assert trial.intermediate_values == {}
 
 
 def test_a_network_beyond_the_limits_is_not_trained(search, made):
