@@ -1,25 +1,24 @@
-"""Is the winner better than the baseline, or was it lucky? Further seeds of both, compared as any two variants."""
+"""The winner of a search, and whether it is better than the baseline or was lucky: further seeds of both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import yaml
 from optuna.study import Study
+from optuna.trial import TrialState
 
-from fmnist_pl.compare.comparison import Comparison, compare, run_result
-from fmnist_pl.compare.display import Display
-from fmnist_pl.compare.finished import LogFolder
-from fmnist_pl.compare.output import write_all
-from fmnist_pl.compare.plan import wanted_runs
-from fmnist_pl.compare.runner import Runner, fit_command
-from fmnist_pl.compare.statistics import Difference
-from fmnist_pl.search.result import best_trial
-from fmnist_pl.variants import variant_name
+from fmnist_pl.search.study import best_of
+from training_health.durable_file import replace_durably
 from training_health.errors import UserError
 
-BASELINE = "baseline"
+if TYPE_CHECKING:
+    from fmnist_pl.compare.comparison import Comparison
+    from fmnist_pl.compare.statistics import Difference
+
+BASELINE, WINNER = "baseline", "winner"  # the variants' names; the second also that of its file
 FOLDER = "confirmation"  # below the search's own
-_JUDGED = "test_accuracy"
 
 
 @dataclass(frozen=True)
@@ -33,15 +32,15 @@ class Confirmation:
         searched: The accuracy on the validation images that the search saw, as a fraction.
     """
 
-    comparison: Comparison
+    comparison: "Comparison"
     winner: str
     epochs: int
     searched: float | None
 
     @property
-    def difference(self) -> Difference | None:
+    def difference(self) -> "Difference | None":
         """In test accuracy, winner minus baseline; None if no seed has both."""
-        return self.comparison.differences[self.winner][_JUDGED]
+        return self.comparison.differences[self.winner]["test_accuracy"]
 
     @property
     def sentence(self) -> str:
@@ -50,55 +49,64 @@ class Confirmation:
         if difference is None:
             return "The winner could not be compared with the baseline: no seed has finished runs of both."
         mean = f"{100 * difference.mean:+.2f}"
-        seeds = f"{difference.n} further seed{'s' * (difference.n > 1)}"
         if difference.half_width is None:
             return f"The winner's test accuracy is {mean} points from the baseline's with one seed: not a verdict."
-        size = f"{mean} ± {100 * difference.half_width:.2f} points of test accuracy, {seeds}"
-        if difference.verdict == "noise":
-            return f"The winner is not better than the baseline beyond noise ({size}, paired 95 % interval)."
-        word = "better" if difference.mean > 0 else "worse"
-        return f"The winner is {word} than the baseline ({size}, paired 95 % interval)."
+        verdict = "not better than the baseline beyond noise"
+        if difference.verdict != "noise":
+            verdict = f"{'better' if difference.mean > 0 else 'worse'} than the baseline"
+        return (
+            f"The winner is {verdict} ({mean} ± {100 * difference.half_width:.2f} points of test accuracy, "
+            f"{difference.n} further seed{'s' * (difference.n > 1)}, paired 95 % interval)."
+        )
+
+
+def write_winner(study: Study, folder: Path) -> Path:
+    """Write the best trial's configuration as ``folder/winner.yaml``, for ``fmnist fit --variant folder/winner.yaml``.
+
+    Raises:
+        UserError: If no trial was completed, or the file cannot be written.
+    """
+    from fmnist_pl.search.space import Space
+
+    trials = study.get_trials(deepcopy=False)
+    trial = best_of(trials)
+    if trial is None:
+        raise UserError(
+            f"No trial of the study {study.study_name!r} was completed, so it has no winner. The report in {folder} "
+            "says why; repeat the search with more trials or with a space that trains."
+        )
+    path = folder / f"{WINNER}.yaml"
+    complete = sum(one.state == TrialState.COMPLETE for one in trials)
+    name = "".join(letter if letter.isprintable() else " " for letter in study.study_name)
+    head = f"# Trial {trial.number} of the search {name}: the best of {complete} that trained to the end.\n"
+    overlay = {**Space(study.user_attrs["space"]).overlay(trial.params), "variant": WINNER}
+    try:
+        replace_durably(path, (head + yaml.safe_dump(overlay, sort_keys=False, allow_unicode=True)).encode())
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}. Make room, and repeat the command.") from error
+    return path
 
 
 def confirm(
-    study: Study,
-    winner: Path,
-    folder: Path,
-    seeds: Sequence[int],
-    epochs: int,
-    jobs: int,
-    *,
-    logdir: Path = Path("lightning_logs"),
-    options: Sequence[str] = (),
+    study: Study, winner: Path, folder: Path, seeds: Sequence[int], epochs: int, jobs: int, logdir: Path
 ) -> Confirmation:
     """Train the winner and the baseline with each of ``seeds``, test each run once, and compare.
 
-    Stopped or killed and called again, it goes on where it was: finished runs are found in ``logdir`` by content.
-
-    Args:
-        study: The search that the winner is of; it says which data to train on and with what options of ``fmnist fit``.
-        winner: The winner's overlay.
-        folder: Of the search's results; the comparison is written below it.
-        seeds: Better not the search's own: with that the winner was chosen.
-        epochs: Of each run.
-        jobs: How many runs train at a time.
-        logdir: Where runs leave and find their folders.
-        options: Further options for all runs.
-
-    Raises:
-        UserError: If runs cannot be planned or the comparison cannot be written. A run that fails is no error: the
-            comparison names its reason.
+    Finished runs are found in ``logdir``; interrupted and called again, it trains what is missing. ``seeds`` had
+    better not be the search's own, with which the winner was chosen. A run that fails is named by the comparison.
     """
-    if jobs < 1:
-        raise UserError(f"--jobs must be at least 1, got {jobs}.", exit_code=2)
-    dataset = str(study.user_attrs.get("data", "fashion_mnist")).replace("-", "_")
-    trials_options = study.user_attrs.get("options") or []
-    fit_options = [f"--data.dataset={dataset}", f"--trainer.max_epochs={epochs}", *trials_options, *options]
-    runs = wanted_runs([BASELINE, str(winner)], seeds, fit_options)
-    logs, output = LogFolder(logdir), folder / FOLDER
-    failures = Runner(logs, output / "output", jobs, Display(), fit_command(logdir)).train(runs)
-    results = [run_result(run, logs.finished(run), failures.get(run.digest)) for run in runs]
-    comparison = compare(results, BASELINE, runs[0].identity["data"])
-    write_all(comparison, output)
-    trial = best_trial(study)
-    return Confirmation(comparison, variant_name(str(winner)), epochs, None if trial is None else trial.value)
+    from fmnist_pl.compare.comparison import train_and_compare
+
+    settings = study.user_attrs
+    options = [f"--data.dataset={settings['data']}", f"--trainer.max_epochs={epochs}", *settings["options"]]
+    comparison = train_and_compare(
+        [BASELINE, str(winner)],
+        seeds,
+        reference=BASELINE,
+        options=options,
+        jobs=jobs,
+        logdir=logdir,
+        output=folder / FOLDER,
+    )
+    trial = best_of(study.get_trials(deepcopy=False))
+    return Confirmation(comparison, WINNER, epochs, None if trial is None else trial.value)

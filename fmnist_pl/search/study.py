@@ -1,120 +1,137 @@
-"""Opens the study that a command asks for, and refuses one that holds something else."""
+"""Opens the study that a command asks for; says which of its trials count, and what is tried next.
 
+A study's user attributes: ``data`` ("fashion_mnist" or "synthetic"), ``epochs``, ``seed``, ``images`` (training images
+of every trial; None for all), ``options`` (further ones of ``fmnist fit``), ``code`` (of the first command: git commit
+or version, and the libraries' versions) and ``space`` (the space's file as a dict).
+
+A trial's: ``begun`` (its own number, once it runs), ``parameters`` (weights), ``seconds`` (of training),
+``dead_fraction`` (dead ReLU units after the last epoch; None where no unit can die), ``validation_loss``, ``run``
+(folder) and ``failure`` (why it failed or was never trained). A failed trial without ``failure`` was lost, since its
+process was stopped or killed; a further trial, which Optuna marks as its retry, repeats it.
+"""
+
+import dataclasses
+import difflib
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import optuna
+import yaml
 from optuna.pruners import PercentilePruner
-from optuna.study import Study, StudyDirection
+from optuna.samplers import TPESampler
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
 
-from fmnist_pl.search.storage import StudyStorage
+from fmnist_pl.search.storage import experimental
 from training_health.errors import UserError
 
-if TYPE_CHECKING:  # it imports torch, which takes seconds
-    from fmnist_pl.search.space import Space
-
-# Hopeless is a trial below three quarters of the completed ones at its epoch: not before ten are completed, nor after
-# a first epoch, which says more about the learning rate's warm-up than about the network. The median would prune two
+# Drawn at random before the estimators are asked. With Optuna's ten they settled on the first good corner of sixteen
+# choices and tried hardly anything else, which is neither a good search nor data that tell what matters.
+RANDOM_TRIALS = 30
+MOST_RETRIES = 5  # of one configuration's killed processes
+# Pruned is a trial below three quarters of the completed ones at its epoch: not before ten are completed, nor after a
+# first epoch, which says more about the learning rate's warm-up than about the network. The median would prune two
 # thirds of a search, since it rises with the trials that complete, and leave too few of them to tell what mattered.
-PRUNER_STARTUP_TRIALS, PRUNER_WARMUP_EPOCHS, PRUNER_KEEPS = 10, 1, 75.0
-_WORDS = {
-    "data": "data set",
-    "epochs": "number of epochs",
-    "seed": "seed",
-    "subset": "number of training images",
-    "options": "choice of fit's options",
-}
+PRUNER = PercentilePruner(75.0, n_startup_trials=10, n_warmup_steps=1)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Settings:
-    """What all trials of a study have in common.
+    """What all trials of a study have in common; its user attributes, ``space`` as the last."""
 
-    Attributes:
-        space: What varies.
-        data: "fashion_mnist" or "synthetic".
-        epochs: Of every trial.
-        seed: Of the suggestions and of every trial.
-        subset: Training images of every trial; None for all.
-        options: Further options of ``fmnist fit``.
-        code: Hash of the source code and the libraries' versions. A study may outlive a version.
-    """
-
-    space: "Space"
     data: str
     epochs: int
     seed: int
-    subset: int | None
-    options: tuple[str, ...]
-    code: str
-
-    def attributes(self) -> dict[str, Any]:
-        """As the study keeps them."""
-        return {
-            **{name: getattr(self, name) for name in ("data", "epochs", "seed", "subset", "code")},
-            "options": list(self.options),
-            "space": self.space.content,
-            "space_hash": self.space.digest,  # the last: a study that has it has all
-        }
+    images: int | None
+    options: list[str]
+    code: Mapping[str, Any]
+    space: Mapping[str, Any]
 
 
-def open_study(storage: StudyStorage, name: str, settings: Settings) -> Study:
+def open_study(storage: RDBStorage, name: str, settings: Settings) -> Study:
     """Open the study called ``name``, or create it.
 
     Raises:
-        UserError: There is one that was made with another space or other settings, or the storage fails.
+        UserError: There is one that was made with another space or other settings.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    logging.getLogger("optuna.storages._rdb").setLevel(logging.ERROR)  # its SQL; what failed is said in words
-    with storage.explained(), storage.one_at_a_time():
-        study = optuna.create_study(
-            storage=storage.backend,
-            study_name=name,
-            direction=StudyDirection.MAXIMIZE,
-            pruner=PercentilePruner(PRUNER_KEEPS, PRUNER_STARTUP_TRIALS, PRUNER_WARMUP_EPOCHS),
-            load_if_exists=True,
+    quiet_optuna()
+    study = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        direction="maximize",
+        sampler=SeededSampler(settings.seed),
+        pruner=PRUNER,
+        load_if_exists=True,
+    )
+    wanted, found = dataclasses.asdict(settings), study.user_attrs
+    if "space" not in found and not study.get_trials(deepcopy=False):
+        for key, value in wanted.items():
+            study.set_user_attr(key, value)
+        return study
+    old, new = (yaml.safe_dump({**attributes, "code": None}).splitlines() for attributes in (found, wanted))
+    if old != new:
+        lines = [line for line in difflib.ndiff(old, new) if line.startswith(("-", "+"))]
+        raise UserError(
+            "\n".join([f"The study {name!r} was made with other settings (-) than these (+):", *lines])
+            + "\nTheir trials could not be compared. Choose another --study, or repeat the command that made this one.",
+            exit_code=2,
         )
-        wanted, found = settings.attributes(), study.user_attrs
-        if "space_hash" not in found and not study.get_trials(deepcopy=False):
-            for key, value in wanted.items():
-                study.set_user_attr(key, value)
-            return study
-    _refuse_others(name, wanted, found)
     return study
 
 
-def _refuse_others(name: str, wanted: dict[str, Any], found: dict[str, Any]) -> None:
-    other = f"Choose another name with --study, or repeat the command that made {name!r}."
-    if "space_hash" not in found:
-        raise UserError(f"The study {name!r} was not made by `fmnist search`. {other}", exit_code=2)
-    for key, words in _WORDS.items():
-        if found[key] != wanted[key]:
-            raise UserError(
-                f"The study {name!r} exists with another {words}: {_shown(found[key])}, not {_shown(wanted[key])}. Its "
-                f"trials and the new ones could not be compared. {other}",
-                exit_code=2,
-            )
-    if found["space_hash"] != wanted["space_hash"]:
-        raise UserError(
-            f"The study {name!r} exists with another space: {_differences(found['space'], wanted['space'])}. {other}",
-            exit_code=2,
-        )
+def quiet_optuna() -> None:
+    """Keep Optuna from printing every trial, and its SQL: what failed is said in words."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("optuna.storages._rdb").setLevel(logging.ERROR)
 
 
-def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """Which names differ, for a message."""
-    differing = []
-    for section in dict.fromkeys([*found, *wanted]):
-        old, new = found.get(section), wanted.get(section)
-        if isinstance(old, dict) and isinstance(new, dict):
-            differing += [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
-        elif old != new:
-            differing.append(section)
-    return f"{', '.join(differing)} differ{'s' * (len(differing) == 1)}"
+def counts(trial: FrozenTrial) -> bool:
+    """Whether a trial has a result, be it that it fails: not lost, and not beyond the space's limits."""
+    if trial.state == TrialState.FAIL:
+        return "failure" in trial.user_attrs
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and max(trial.constraints.values(), default=0) <= 0
 
 
-def _shown(value: Any) -> str:  # noqa: ANN401
-    if value is None:
-        return "all"
-    return (" ".join(value) or "none") if isinstance(value, list) else str(value)
+def best_of(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """The completed trial with the highest validation accuracy, the earliest of equals; Optuna's may be any of them."""
+    complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
+    return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
+
+
+def is_retry(trial: FrozenTrial) -> bool:
+    """Whether a trial repeats a lost one."""
+    with experimental():
+        return RetryHeartbeatStaleTrialCallback.retried_trial_number(trial) is not None
+
+
+def retry(study: Study, trial: FrozenTrial) -> None:
+    """Queue what a lost trial was to try, unless it is queued already or was lost too often."""
+    with experimental():
+        history = RetryHeartbeatStaleTrialCallback.retry_history
+        if not any(trial.number in history(other) for other in study.get_trials(deepcopy=False)):
+            RetryHeartbeatStaleTrialCallback(MOST_RETRIES)(study, trial)
+
+
+class SeededSampler(TPESampler):
+    """Random for the first trials that count, then a tree-structured Parzen estimator (Bergstra et al. 2011).
+
+    Each trial has an rng of its own, made of the seed and of how many trials came before, retries left out: no two
+    processes draw the same, nor does a search that is resumed repeat what it drew before.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed=seed)
+        self.seed = seed
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Begin again with the rng of this trial."""
+        trials = study.get_trials(deepcopy=False)
+        ordinal = sum(one.number < trial.number and not is_retry(one) for one in trials)
+        entropy = [self.seed, ordinal, trial.number if is_retry(trial) else 0]
+        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        guided = sum(map(counts, trials)) >= RANDOM_TRIALS  # Optuna's own count has those beyond the limits too
+        super().__init__(seed=seed, multivariate=True, n_startup_trials=0 if guided else len(trials) + 1)
+        super().before_trial(study, trial)

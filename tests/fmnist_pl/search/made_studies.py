@@ -13,7 +13,14 @@ RATE = FloatDistribution(1e-4, 1e-1, log=True)
 OPTIMIZER = CategoricalDistribution(["adam", "sgd"])
 MOMENTUM = FloatDistribution(0.0, 1.0)
 SPACE = {"conv_layers": LAYERS, "learning_rate": RATE, "optimizer": OPTIMIZER, "momentum": MOMENTUM}
-SETTINGS = {"space": {}, "space_hash": "s", "data": "fashion_mnist", "epochs": 2, "seed": 0, "subset": 1000}
+SETTINGS = {
+    "space": {"space": {"conv_layers": {"from": 1, "to": 4}}},
+    "data": "fashion_mnist",
+    "epochs": 2,
+    "seed": 0,
+    "images": 1000,
+    "options": [],
+}
 
 
 def trial(
@@ -33,7 +40,7 @@ def trial(
         value=value,
         params=params,
         distributions={name: space[name] for name in params},
-        user_attrs={"overlay": {"model": dict(params)}, **attributes},
+        user_attrs=attributes,
         system_attrs={"failed_trial": retries[0], "retry_history": list(retries)} if retries else {},
         intermediate_values=dict(enumerate(reported)),
     )
@@ -65,6 +72,6 @@ def layers_matter(n: int = 40) -> Study:
         if optimizer == "sgd":
             params["momentum"] = (i * 7 % 11) / 11
         value = 0.8 + 0.02 * params["conv_layers"] + 0.0005 * ((i * 37) % 17)
-        figures = {"parameters": 1000 * params["conv_layers"] + i, "seconds": 5.0 + i % 7, "dead_share": i % 10 / 20}
+        figures = {"parameters": 1000 * params["conv_layers"] + i, "seconds": 5.0 + i % 7, "dead_fraction": i % 10 / 20}
         trials.append(trial(value, params, run=f"logs/version_{i}", **figures))
     return study(*trials)
