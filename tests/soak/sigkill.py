@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from fmnist_pl.checkpoints.checkpoint_file import load_checked
-from fmnist_pl.checkpoints.names import LAST, RESUMABLE
+from fmnist_pl.checkpoints.names import RESUMABLE
 from tests.soak.command import differences, ending, fit
 from tests.soak.tensorboard_readers import python_curves, rust_curves
 from training_health.errors import UserError
@@ -53,9 +53,9 @@ def attempt(logs: Path) -> None:
 
 
 def steps(run: Path) -> int:
-    """The step that the last checkpoint is of; every checkpoint must be whole."""
+    """The step that the run resumes from; every checkpoint must be whole."""
     found = {path.name: load_checked(path)["global_step"] for path in (run / "checkpoints").glob("*.ckpt")}
-    return found.get(LAST, 0)
+    return max(found.get(name, 0) for name in RESUMABLE)  # killed within a save, only the previous one may be there
 
 
 def check(kills: int, seed: int) -> tuple[int, list[str]]:
