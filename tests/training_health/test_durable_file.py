@@ -15,19 +15,6 @@ def test_the_content_is_written_and_the_folder_made(tmp_path):
     assert {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()} == {"file": b"content"}
 
 
-@pytest.mark.parametrize("links", [True, False], ids=["hard_links", "no_hard_links"])
-def test_the_content_before_is_kept_under_the_other_name(tmp_path, monkeypatch, links):
-    def no_links(*_):
-        raise OSError(errno.EPERM, "Operation not permitted")
-
-    if not links:
-        monkeypatch.setattr(os, "link", no_links)
-    for number in range(3):
-        replace_durably(tmp_path / "file", b"%d" % number, tmp_path / "before")
-
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"2", "before": b"1"}
-
-
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_failure_leaves_the_old_content_and_nothing_else(tmp_path, monkeypatch, call):
     replace_durably(tmp_path / "file", b"old")

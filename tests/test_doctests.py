@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+import fmnist_pl
 import training_health
 
-ROOT = Path(training_health.__file__).parent
+ROOTS = [Path(package.__file__).parent for package in (fmnist_pl, training_health)]
 WITH_EXAMPLES = sorted(
-    ".".join(["training_health", *path.relative_to(ROOT).with_suffix("").parts])
-    for path in ROOT.rglob("*.py")
+    ".".join([root.name, *path.relative_to(root).with_suffix("").parts])
+    for root in ROOTS
+    for path in root.rglob("*.py")
     if ">>>" in path.read_text(encoding="utf-8")
 )
 
