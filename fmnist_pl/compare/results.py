@@ -66,4 +66,4 @@ def _variant(name: str, runs: tuple[RunResult, ...], data: Mapping[str, Any]) ->
 def _difference(variant: VariantResult, reference: VariantResult, key: str) -> Difference | None:
     ours, theirs = ({run.seed: run.metrics[key] for run in side.complete} for side in (variant, reference))
     pairs = [(ours[seed], theirs[seed]) for seed in ours if None not in (ours[seed], theirs.get(seed))]
-    return paired_difference(*zip(*pairs, strict=True)) if pairs else None  # type: ignore[arg-type]
+    return paired_difference(*zip(*pairs, strict=True)) if pairs else None
