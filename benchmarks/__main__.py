@@ -8,13 +8,12 @@ import torch
 
 from benchmarks import measures
 from benchmarks.report import Report, machine
-from benchmarks.step_profile import profile_step
 from benchmarks.workshop import Workshop
 
 MEASURES = {  # and the number of rounds
     "quick": (measures.quick, 7),
     "monitors": (measures.what_monitors_add, 40),
-    "profile": (profile_step, 9),
+    "profile": (measures.profile, 9),
     "peers": (measures.against_keras, 10),
     "gpu": (measures.on_gpu, 10),
     "growth": (measures.grow, 5),

@@ -8,7 +8,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.interleave import best_of, interleaved, ratio, summary
-from benchmarks.logged_epochs import logged_epochs
 from benchmarks.report import Report
 from benchmarks.subjects import stock
 from benchmarks.workshop import Workshop, run_group, tell
@@ -149,6 +148,19 @@ def against_keras(workshop: Workshop, report: Report, rounds: int) -> None:
         report.ratios.append((ratio(f"{name} / ours", result, name, OURS), target))
 
 
+def profile(workshop: Workshop, report: Report, rounds: int) -> None:
+    """Lightning's own work per step, with a network of one linear layer; then the operations of ours."""
+    size, bare, lightning = "--steps=800", "linear layer, bare loop", "linear layer, Lightning"
+    layers = ["--model=--model.conv_channels=[]", "--model=--model.hidden_units=[]"]
+    wanted = {bare: ["loop", size, "--what=linear"], lightning: ["our_lightning", size, *layers]}
+    result = run_group(workshop, report, "Lightning alone", wanted, rounds)
+    added = summary("Lightning alone", [1e3 * (times[lightning] - times[bare]) for times in result])
+    report.facts["Lightning's own work, ms per step"] = str(added)
+    from benchmarks.step_profile import profile_step  # late: children inherit this process's peak memory
+
+    profile_step(workshop, report)
+
+
 def on_gpu(workshop: Workshop, report: Report, rounds: int) -> None:
     """Ratios of whole epochs on a CUDA device, host synchronisations inside an epoch, and the time of ten epochs."""
     report.facts["device"] = torch.cuda.get_device_name()
@@ -201,4 +213,6 @@ def grow(workshop: Workshop, report: Report, rounds: int, steps: int = 100) -> N
         added = statistics.median(steps * (times[monitored] - times[off]) for times in result)
         report.facts[f"{name}: seconds that monitors add to an epoch"] = round(added, 2)
         tell(f"{name}: {found}")
+    from benchmarks.logged_epochs import logged_epochs  # late, as in `profile`
+
     report.facts["logged epochs"] = logged_epochs(workshop)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.interleave import Ratio, Round
-from fmnist_pl.compare.markdown import table
 
 
 def machine(threads: int) -> dict[str, Any]:
@@ -53,6 +52,8 @@ class Report:
 
     def markdown(self) -> str:
         """The machine, the ratios and the contenders."""
+        from fmnist_pl.compare.markdown import table  # late: children inherit the memory that scipy takes here
+
         where, ratios = self.machine, [["ratio", "median", "95 % interval", "n", "target"]]
         for found, target in self.ratios:
             interval = f"{found.low:.3f} to {found.high:.3f}"

@@ -1,4 +1,4 @@
-"""Where a training step's time goes, operation by operation, and how much Lightning adds."""
+"""Where a training step's time goes, operation by operation."""
 
 from collections import Counter
 
@@ -6,10 +6,9 @@ import torch
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.interleave import summary
 from benchmarks.measures import BATCH, training_flops
 from benchmarks.report import Report
-from benchmarks.workshop import Workshop, run_group
+from benchmarks.workshop import Workshop
 from fmnist_pl.classifier import FashionClassifier
 from fmnist_pl.dataset.files import load_split
 from fmnist_pl.loader import BatchLoader, device_tensors
@@ -18,13 +17,12 @@ from fmnist_pl.process import keep_freed_memory
 SMALLEST = 0.01  # fraction of the step below which an operation is summed up under "everything else"
 
 
-def profile_step(workshop: Workshop, report: Report, rounds: int, steps: int = 100) -> None:
+def profile_step(workshop: Workshop, report: Report, steps: int = 100) -> None:
     """Add the operations of our step in a bare loop to the report's facts, in ms and percent of the step.
 
     An operation counts with everything that it calls; backward operations are called ``...Backward``. ``steps`` are
     profiled after ten to warm up; the profiler slows a step by a few percent.
     """
-    _lightning_alone(workshop, report, rounds)  # before: children inherit the peak memory of this process
     torch.set_num_threads(workshop.threads)
     keep_freed_memory()
     torch.manual_seed(0)
@@ -55,13 +53,3 @@ def profile_step(workshop: Workshop, report: Report, rounds: int, steps: int = 1
     shown["everything else"] = whole - sum(shown.values())
     report.facts["step under the profiler"] = f"{whole:.2f} ms, {training_flops() / whole / 1e6:.0f} GFLOP/s"
     report.facts |= {name: f"{ms:.2f} ms, {100 * ms / whole:.0f} %" for name, ms in shown.items()}
-
-
-def _lightning_alone(workshop: Workshop, report: Report, rounds: int) -> None:
-    """Milliseconds of Lightning's own work per step, from a network of one linear layer, with and without it."""
-    size, bare, lightning = "--steps=800", "linear layer, bare loop", "linear layer, Lightning"
-    layers = ["--model=--model.conv_channels=[]", "--model=--model.hidden_units=[]"]
-    wanted = {bare: ["loop", size, "--what=linear"], lightning: ["our_lightning", size, *layers]}
-    result = run_group(workshop, report, "Lightning alone", wanted, rounds)
-    added = summary("Lightning alone", [1e3 * (times[lightning] - times[bare]) for times in result])
-    report.facts["Lightning's own work, ms per step"] = str(added)
