@@ -1,23 +1,23 @@
 """`python -m benchmarks [MEASURE]`: measure, print a table, write JSON; see README.md beside this file."""
 
 import argparse
-import importlib
 import time
 from pathlib import Path
 
 import torch
 
-from benchmarks.groups import Workshop, sgemm_alone
+from benchmarks import measures
 from benchmarks.report import Report, machine
+from benchmarks.workshop import Workshop
 
-MEASURES = {  # name -> module, function (workshop, report, rounds), rounds
-    "quick": ("groups", "quick", 7),
-    "monitors": ("groups", "what_monitors_add", 40),
-    "profile": ("step_profile", "profile_step", 9),
-    "peers": ("groups", "against_keras", 10),
-    "gpu": ("gpu", "on_gpu", 10),
-    "growth": ("growth", "grow", 5),
-    "variants": ("groups", "steps_of_variants", 7),
+MEASURES = {  # and the number of rounds
+    "quick": (measures.quick, 7),
+    "monitors": (measures.what_monitors_add, 40),
+    "profile": (measures.profile, 9),
+    "peers": (measures.against_keras, 10),
+    "gpu": (measures.on_gpu, 10),
+    "growth": (measures.grow, 5),
+    "variants": (measures.steps_of_variants, 7),
 }
 
 
@@ -38,12 +38,11 @@ def main() -> None:
         raise SystemExit("No CUDA device was found: bench-gpu needs one. `make bench` measures on the CPU.")
     start = time.perf_counter()
     report = Report(machine(arguments.threads))
-    module, function, rounds = MEASURES[arguments.measure]
+    measure, rounds = MEASURES[arguments.measure]
     device = "cuda" if gpu else "cpu"
     with Workshop(arguments.threads, device, arguments.data, arguments.peers_python) as workshop:
         if not gpu:
-            sgemm_alone(workshop, report)
-        measure = getattr(importlib.import_module(f"benchmarks.{module}"), function)
+            measures.sgemm_alone(workshop, report)
         measure(workshop, report, arguments.rounds or rounds)
     report.facts["measuring took, s"] = round(time.perf_counter() - start)
     report.write(arguments.output / f"{arguments.measure}.json")

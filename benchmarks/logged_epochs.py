@@ -4,8 +4,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.groups import Workshop, tell
 from benchmarks.subjects.callbacks import COPIED_AFTER
+from benchmarks.workshop import Workshop, tell
 
 
 def logged_epochs(workshop: Workshop) -> list[dict[str, Any]]:
@@ -16,11 +16,8 @@ def logged_epochs(workshop: Workshop) -> list[dict[str, Any]]:
         overview and its page of the run are answered.
     """
     done = workshop.fit(
-        *(
-            "--data.training_images=64",
-            "--trainer.limit_val_batches=1",
-            f"--trainer.max_epochs={max(COPIED_AFTER) + 1}",
-        ),
+        *("--data.training_images=64", "--trainer.limit_val_batches=1"),
+        f"--trainer.max_epochs={max(COPIED_AFTER) + 1}",
         "--trainer.callbacks+=benchmarks.subjects.callbacks.CopyLog",
     )
     result = []

@@ -6,7 +6,7 @@ import os
 import platform
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,7 @@ def machine(threads: int) -> dict[str, Any]:
 
 @dataclass
 class Report:
-    """What a benchmark found.
-
-    Args:
-        machine: From `machine`.
-    """
+    """What a benchmark found, on which `machine`."""
 
     machine: dict[str, Any]
     ratios: list[tuple[Ratio, str]] = field(default_factory=list)  # with the target in words
@@ -56,34 +52,25 @@ class Report:
 
     def markdown(self) -> str:
         """The machine, the ratios and the contenders."""
-        where = self.machine
-        lines = [
-            f"{where['processor']}, {where['threads']} of {where['cores']} cores, load {where['load'][0]} at start, "
-            f"torch {where['torch']}, {where['measured']}",
-            "",
-            "| ratio | median | 95 % interval | n | target |",
-            "| --- | ---: | --- | ---: | --- |",
-        ]
-        for value, target in self.ratios:
-            interval = f"{value.low:.3f} to {value.high:.3f}"
-            lines.append(f"| {value.name} | {value.median:.3f} | {interval} | {value.rounds} | {target} |")
-        lines += ["", "| contender | ms per step | peak MiB |", "| --- | ---: | ---: |"]
+        from fmnist_pl.compare.markdown import table  # late: children inherit the memory that scipy takes here
+
+        where, ratios = self.machine, [["ratio", "median", "95 % interval", "n", "target"]]
+        for found, target in self.ratios:
+            interval = f"{found.low:.3f} to {found.high:.3f}"
+            ratios.append([found.name, f"{found.median:.3f}", interval, str(found.rounds), target])
+        contenders = [["contender", "ms per step", "peak MiB"]]
         for name, seconds in self.times.items():
             if name != "sgemm":
                 peak = f"{self.peaks[name]:.0f}" if name in self.peaks else ""
-                lines.append(f"| {name} | {seconds * 1e3:.2f} | {peak} |")
-        lines += ["", *(f"- {name}: {value}" for name, value in self.facts.items())]
-        return "\n".join(lines)
+                contenders.append([name, f"{seconds * 1e3:.2f}", peak])
+        head = (
+            f"{where['processor']}, {where['threads']} of {where['cores']} cores, load {where['load'][0]} at start, "
+            f"torch {where['torch']}, {where['measured']}"
+        )
+        facts = "\n".join(f"- {name}: {value}" for name, value in self.facts.items())
+        return "\n\n".join([head, table(ratios), table(contenders), facts])
 
     def write(self, path: Path) -> None:
         """Write everything, each round included, as JSON."""
-        content = {
-            "machine": self.machine,
-            "ratios": [{**asdict(value), "target": target} for value, target in self.ratios],
-            "seconds_per_step": self.times,
-            "peak_mib": self.peaks,
-            "facts": self.facts,
-            "rounds": self.rounds,
-        }
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(vars(self), indent=1, default=vars) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Where a training step's time goes, operation by operation, and how much Lightning adds."""
+"""Where a training step's time goes, operation by operation."""
 
 from collections import Counter
 
@@ -6,8 +6,9 @@ import torch
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.groups import BATCH, Workshop, lightning_alone, training_flops
+from benchmarks.measures import BATCH, training_flops
 from benchmarks.report import Report
+from benchmarks.workshop import Workshop
 from fmnist_pl.classifier import FashionClassifier
 from fmnist_pl.dataset.files import load_split
 from fmnist_pl.loader import BatchLoader, device_tensors
@@ -16,18 +17,12 @@ from fmnist_pl.process import keep_freed_memory
 SMALLEST = 0.01  # fraction of the step below which an operation is summed up under "everything else"
 
 
-def profile_step(workshop: Workshop, report: Report, rounds: int, steps: int = 100) -> None:
+def profile_step(workshop: Workshop, report: Report, steps: int = 100) -> None:
     """Add the operations of our step in a bare loop to the report's facts, in ms and percent of the step.
 
-    An operation counts with everything that it calls; backward operations are called ``...Backward``.
-
-    Args:
-        workshop: Has the data.
-        report: Receives the facts.
-        rounds: Of Lightning against the bare loop.
-        steps: How many steps are profiled, after ten to warm up. The profiler slows a step by a few percent.
+    An operation counts with everything that it calls; backward operations are called ``...Backward``. ``steps`` are
+    profiled after ten to warm up; the profiler slows a step by a few percent.
     """
-    lightning_alone(workshop, report, rounds)  # before: children inherit the peak memory of this process
     torch.set_num_threads(workshop.threads)
     keep_freed_memory()
     torch.manual_seed(0)

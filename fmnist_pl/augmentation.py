@@ -47,8 +47,7 @@ class RandomShift(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Shift each of the images (N, C, H, W) by its own distance."""
-        count, _, height, width = images.shape
-        device = images.device
+        (count, _, height, width), device = images.shape, images.device
         padded = F.pad(images, [self.pixels] * 4)
         top, left = torch.randint(2 * self.pixels + 1, (2, count, 1), device=device)  # each (N, 1)
         rows = top + torch.arange(height, device=device)  # (N, H)
@@ -77,14 +76,13 @@ class RandomErase(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Erase a rectangle from a random choice of the images (N, C, H, W)."""
-        count, _, height, width = images.shape
-        device = images.device
+        (count, _, height, width), device = images.shape, images.device
         sides = torch.randint(self.smallest, self.largest + 1, (2, count, 1), device=device)
         centre = torch.rand(2, count, 1, device=device)
-        inside_rows = _inside(centre[0] * height, sides[0], height)  # (N, H)
-        inside_columns = _inside(centre[1] * width, sides[1], width)  # (N, W)
+        rows = _inside(centre[0] * height, sides[0], height)  # (N, H)
+        columns = _inside(centre[1] * width, sides[1], width)  # (N, W)
         chosen = torch.rand(count, 1, 1, device=device) < self.probability
-        erased = inside_rows[:, :, None] & inside_columns[:, None, :] & chosen  # (N, H, W)
+        erased = rows[:, :, None] & columns[:, None, :] & chosen  # (N, H, W)
         return images.masked_fill(erased[:, None], 0.0)
 
 

@@ -56,10 +56,9 @@ class FashionMNISTDataModule(pl.LightningDataModule):
         training_images: int | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise UserError(f"--data.batch_size must be at least 1, got {batch_size}.", exit_code=2)
-        if training_images is not None and training_images < 1:
-            raise UserError(f"--data.training_images must be at least 1, got {training_images}.", exit_code=2)
+        for name, value in (("batch_size", batch_size), ("training_images", training_images)):
+            if value is not None and value < 1:
+                raise UserError(f"--data.{name} must be at least 1, got {value}.", exit_code=2)
         self.root = Path(root or os.environ.get("DATA_DIR") or "data")
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.augmentation = nn.Sequential(*augmentation) if augmentation else None
@@ -72,9 +71,9 @@ class FashionMNISTDataModule(pl.LightningDataModule):
         splits: tuple[Split, ...] = ("test",) if stage in {"test", "predict"} else ("train", "test")
         if self.dataset == "fashion_mnist":
             dataset_files.prepare(self.root, splits)
-        else:
-            for split in splits:  # rendered once, here, rather than by every rank
-                load_synthetic(self.root, split)
+            return
+        for split in splits:  # rendered once, here, rather than by every rank
+            load_synthetic(self.root, split)
 
     def setup(self, stage: str) -> None:
         """Read and verify the images that ``stage`` needs: fit, validate, test or predict."""
@@ -89,10 +88,8 @@ class FashionMNISTDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         """The training images, in another order each epoch, with augmentation."""
-        overfitting = getattr(self.trainer, "overfit_batches", 0) > 0
-        return self._loader(
-            "train", self.batch_size, shuffle=not overfitting, seed=self.seed, augmentation=self.augmentation
-        )
+        shuffle = getattr(self.trainer, "overfit_batches", 0) == 0
+        return self._loader("train", self.batch_size, shuffle=shuffle, seed=self.seed, augmentation=self.augmentation)
 
     def val_dataloader(self) -> BatchLoader:
         """The first 5,000 training images in their order."""
@@ -102,9 +99,7 @@ class FashionMNISTDataModule(pl.LightningDataModule):
         """The 10,000 test images in their order."""
         return self._loader("test")
 
-    def predict_dataloader(self) -> BatchLoader:
-        """The test images in their order."""
-        return self._loader("test")
+    predict_dataloader = test_dataloader
 
     def _read(self, split: Split) -> tuple[Tensor, Tensor]:
         load = load_synthetic if self.dataset == "synthetic" else dataset_files.load_split
@@ -115,6 +110,5 @@ class FashionMNISTDataModule(pl.LightningDataModule):
     def _loader(self, part: str, batch_size: int | None = None, **options: object) -> BatchLoader:
         images, labels = self._tensors[part]
         batch_size = batch_size or evaluation_batch(images.device)
-        rank = 0 if self.trainer is None else self.trainer.global_rank
-        world_size = 1 if self.trainer is None else self.trainer.world_size
+        rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         return BatchLoader(images, labels, batch_size, rank=rank, world_size=world_size, **options)  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 """The notebooks' convolutional network, with an argument for each thing that they asked about."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -12,12 +12,7 @@ Activation = Literal["relu", "leaky_relu", "gelu", "silu"]
 Initialization = Literal["glorot", "he", "pytorch"]
 Normalization = Literal["none", "batch"]
 
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-}
+_ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
 
 class FashionCNN(nn.Module):
@@ -101,12 +96,9 @@ class FashionCNN(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """Convolution, normalisation, activation, and where asked for a 2x2 max-pool and dropout.
+    """Convolution, normalisation, activation, and where asked for a 2x2 max-pool and dropout."""
 
-    Its input comes padded, and it pads its output for the convolution that follows (``pad_output``): writing a result
-    into a padded tensor costs nothing, copying it there would.
-    """
-
+    # Its input comes padded, and it pads its output for the next: writing into a padded tensor costs nothing.
     pad_output: Padding = (0, 0)
 
     def __init__(

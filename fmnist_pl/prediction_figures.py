@@ -36,16 +36,12 @@ def confusion_figure(counts: Tensor, class_names: Sequence[str]) -> Figure:
     ticks = range(len(class_names))
     ax.set_xticks(ticks, class_names, rotation=45, ha="right", parse_math=False)
     ax.set_yticks(ticks, class_names, parse_math=False)
-    ax.set_xlabel("predicted")
-    ax.set_ylabel("true")
+    ax.set(xlabel="predicted", ylabel="true")
     for row in ticks:
         for column in ticks:
             fraction = fractions[row, column].item()
-            text, shade = (
-                f"{int(counts[row, column]):,}\n{100 * fraction:.1f} %",
-                "white" if fraction > 0.5 else "black",
-            )
-            ax.text(column, row, text, ha="center", va="center", fontsize=7, color=shade)
+            text = f"{int(counts[row, column]):,}\n{100 * fraction:.1f} %"
+            ax.text(column, row, text, ha="center", va="center", fontsize=7, color="wk"[fraction <= 0.5])
     return figure
 
 

@@ -59,7 +59,6 @@ class PredictionImages(Callback):
         if rows < 1 or columns < 1:
             raise MisconfigurationException(f"A grid of {rows} x {columns} has no images: use at least 1 x 1.")
         self.class_names, self.rows, self.columns, self.seed = list(class_names), rows, columns, seed
-        self._said_missing = False
         self._start()
 
     def _start(self) -> None:
@@ -89,8 +88,7 @@ class PredictionImages(Callback):
     ) -> None:
         images = first_tensor(batch)
         if not isinstance(outputs, Mapping) or "logits" not in outputs or "labels" not in outputs or images is None:
-            if not self._said_missing:
-                self._said_missing = True
+            if batch_idx == 0:
                 rank_zero_warn(
                     "`PredictionImages` shows nothing: `test_step` must return a mapping with `logits` and `labels`, "
                     "and the batch must hold the images."
@@ -114,8 +112,7 @@ class PredictionImages(Callback):
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         parts = every_rank(trainer, None if self._counts is None else self._counts.cpu())
         known = [part for part in parts if part is not None]
-        writers = list(tensorboard_writers(trainer))
-        if not known or not writers or not self._sample:
+        if not known or not self._sample or not (writers := list(tensorboard_writers(trainer))):
             return
         # Imported here: matplotlib takes half a second that a training alone need not wait for.
         from fmnist_pl.prediction_figures import class_table, confusion_figure, figure_pixels, prediction_grid

@@ -1,8 +1,10 @@
 """Training steps in a bare loop, without Lightning, metrics or logging; or the machine's matrix-product rate."""
 
+import argparse
 import statistics
-import time
-from collections.abc import Iterator
+import timeit
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +17,7 @@ from fmnist_pl.dataset.files import load_split
 from fmnist_pl.loader import BatchLoader, device_tensors
 from fmnist_pl.process import keep_freed_memory
 
-OURS = {"ours": {}, "linear": {"conv_channels": (), "hidden_units": ()}}  # arguments of the network
+OURS: dict[str, dict[str, Any]] = {"ours": {}, "linear": {"conv_channels": (), "hidden_units": ()}}
 SGEMM_SIZE, SGEMM_TIMES = 1024, 20
 
 
@@ -31,8 +33,16 @@ def main() -> None:
     )
     parser.add_argument("--bf16", action="store_true", help="Under bfloat16 autocast.")
     arguments = parser.parse_args()
-    if arguments.what == "sgemm":
-        matrix_products(Channel())
+    work = matrix_products() if arguments.what == "sgemm" else training(arguments)
+    units = 2 * SGEMM_SIZE**3 if arguments.what == "sgemm" else arguments.steps
+    channel = Channel()
+    while True:
+        channel.begin()
+        channel.end(units, work())
+
+
+def training(arguments: argparse.Namespace) -> Callable[[], None]:
+    """The function that trains for a round."""
     device, count = torch.device(arguments.device), arguments.steps * arguments.batch_size
     pixels, classes = load_split(arguments.data, "train")
     images, labels = device_tensors(pixels[5000:], classes[5000:], device)
@@ -59,20 +69,13 @@ def main() -> None:
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    Channel().run(steps, arguments.steps)
+    return steps
 
 
-def matrix_products(channel: Channel) -> None:
-    """Seconds per floating-point operation of a large matrix product; never returns."""
+def matrix_products() -> Callable[[], float]:
+    """The function that multiplies large matrices for a round and returns the median seconds of a product."""
     a, b, out = (torch.rand(SGEMM_SIZE, SGEMM_SIZE) for _ in range(3))
-    while True:
-        channel.begin()
-        seconds = []
-        for _ in range(SGEMM_TIMES):
-            start = time.perf_counter()
-            torch.mm(a, b, out=out)
-            seconds.append(time.perf_counter() - start)
-        channel.end(2 * SGEMM_SIZE**3, statistics.median(seconds))
+    return lambda: statistics.median(timeit.repeat(lambda: torch.mm(a, b, out=out), number=1, repeat=SGEMM_TIMES))
 
 
 if __name__ == "__main__":

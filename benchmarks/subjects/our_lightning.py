@@ -25,11 +25,9 @@ MONITORS = {  # of those that `--monitors=off` takes out, which stay
 
 
 class EpochGate(pl.Callback):
-    """Holds every epoch at its start until the channel says go; reports the epoch before.
+    """Holds every epoch of ``steps`` at its start until the channel says go; reports the epoch before.
 
-    Args:
-        steps: Of an epoch.
-        alternate: Take the monitors out in every second epoch: on, off, off, on, and so on.
+    With ``alternate`` the monitors are taken out in every second epoch: on, off, off, on, and so on.
     """
 
     def __init__(self, steps: int, alternate: bool = False) -> None:
@@ -60,19 +58,16 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1, help="Train on this many copies of the training set.")
     parser.add_argument("--model", action="append", default=[], help="More options, as --model.NAME=VALUE.")
     arguments = parser.parse_args()
-    callbacks = [
-        entry
-        for entry in load_yaml(BASE)["trainer"]["callbacks"]
-        if (name := entry["class_path"].rsplit(".", 1)[-1]) in MONITORS[arguments.monitors]
-        or (name not in MONITORS["all"] and arguments.validation)
-    ]
-    gate = {
-        "class_path": f"{__name__}.EpochGate",
-        "init_args": {"steps": arguments.only or arguments.steps, "alternate": arguments.alternate},
-    }
+    kept: list[dict[str, object]] = []
+    for entry in load_yaml(BASE)["trainer"]["callbacks"]:
+        name = entry["class_path"].rsplit(".", 1)[-1]
+        if name in MONITORS[arguments.monitors] or (name not in MONITORS["all"] and arguments.validation):
+            kept.append(entry)
+    gate = {"steps": arguments.only or arguments.steps, "alternate": arguments.alternate}
+    kept.append({"class_path": f"{__name__}.EpochGate", "init_args": gate})
     with tempfile.TemporaryDirectory() as folder:
         overlay = Path(folder) / "measured.yaml"
-        overlay.write_text(yaml.safe_dump({"trainer": {"callbacks": [*callbacks, gate]}}))
+        overlay.write_text(yaml.safe_dump({"trainer": {"callbacks": kept}}))
         options_of_fit = [
             f"--config={overlay}",
             f"--data.root={arguments.data}",

@@ -31,15 +31,19 @@ def main(args: list[str]) -> int:
     fit_options = [f"--{name}={value}" for name, value in given.items() if value is not None] + fit_options
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores the latter
-            signal.signal(number, _stop)
+            signal.signal(number, _interrupt)
     try:
         from fmnist_pl.compare.comparison import train_and_compare
 
         comparison = train_and_compare(**options, options=fit_options)
-    except (KeyboardInterrupt, _Stopped) as stop:
+    except KeyboardInterrupt as interrupt:
         print(f"\nStopped. Finished runs are kept. Resume with: fmnist compare {shlex.join(args)}", file=sys.stderr)
-        return 130 if isinstance(stop, KeyboardInterrupt) else int(stop.code or 0)
+        return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
     return 1 if any(run.failure is not None for run in comparison.runs) else 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(number)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,11 +66,3 @@ def _parser() -> argparse.ArgumentParser:
     text = "Accept finished runs of other versions of the code and its libraries; the table says so."
     add("--any_code", action="store_true", help=text)
     return parser
-
-
-class _Stopped(SystemExit):
-    """A signal asks this process to end."""
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise _Stopped(128 + number)

@@ -8,16 +8,13 @@ from fmnist_pl.data import FashionMNISTDataModule
 
 
 class _ConfigReader(FashionCLI):
-    """Stops after parsing."""
+    """Stops after parsing: evaluates no checkpoint, makes no run folder, builds nothing."""
 
-    def _parse_ckpt_path(self) -> None:
-        """No checkpoint is evaluated."""
+    def _parse_ckpt_path(self) -> None: ...
 
-    def before_instantiate_classes(self) -> None:
-        """Make no run folder."""
+    def before_instantiate_classes(self) -> None: ...
 
-    def instantiate_classes(self) -> None:
-        """Build nothing."""
+    def instantiate_classes(self) -> None: ...
 
 
 def fit_configuration(options: list[str]) -> Any:  # noqa: ANN401

@@ -17,7 +17,9 @@ def slot_environment(slot: int, jobs: int) -> dict[str, str]:
     if jobs == 1:
         return environment
     limit = environment.get("OMP_NUM_THREADS", "")
-    threads = int(limit) if limit.isdigit() and int(limit) > 0 else _processors()
+    # The processors that this process may use; macOS cannot tell.
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = int(limit) if limit.isdigit() and int(limit) > 0 else processors
     environment["OMP_NUM_THREADS"] = str(max(1, threads // jobs))
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
@@ -27,8 +29,3 @@ def slot_environment(slot: int, jobs: int) -> dict[str, str]:
     if gpus := [name for name in visible.split(",") if name]:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[slot::jobs] or [gpus[slot % len(gpus)]])
     return environment
-
-
-def _processors() -> int:
-    """Those that this process may use; macOS cannot tell."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -89,6 +89,6 @@ def _not_finite(summary: Mapping[str, Any]) -> str | None:
     """Why the run's metrics cannot be compared, or None if they can."""
     for number, entry in enumerate(summary.get("history", []), start=1):
         for key in ("train/loss", "val/loss"):
-            if key in entry and entry[key] is None:  # JSON has no NaN
+            if entry.get(key, 0.0) is None:  # JSON has no NaN
                 return f"{key} was not a finite number in epoch {number}"
     return None

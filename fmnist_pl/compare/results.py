@@ -45,31 +45,25 @@ def compare(results: Sequence[RunResult], reference: str, data: Mapping[str, Any
         name: _variant(name, tuple(run for run in results if run.variant == name), data)
         for name in dict.fromkeys(result.variant for result in results)
     }
+    others = {name: variant for name, variant in variants.items() if name != reference}
     differences = {
         name: {metric.key: _difference(variant, variants[reference], metric.key) for metric in METRICS}
-        for name, variant in variants.items()
-        if name != reference
+        for name, variant in others.items()
     }
     return Comparison(tuple(variants.values()), reference, differences, data)
 
 
 def _variant(name: str, runs: tuple[RunResult, ...], data: Mapping[str, Any]) -> VariantResult:
     complete = [run for run in runs if run.failure is None]
-    spreads: dict[str, Spread | None] = {}
-    for metric in METRICS:
-        values = [value for run in complete if (value := run.metrics[metric.key]) is not None]
-        # A mean over some of the runs would look like one over all.
-        spreads[metric.key] = spread(values) if values and len(values) == len(complete) else None
+    values = {metric.key: [run.metrics[metric.key] for run in complete] for metric in METRICS}
+    # A mean over some of the runs would look like one over all.
+    spreads = {key: None if None in found or not found else spread(found) for key, found in values.items()}  # type: ignore[arg-type]
     as_printed = data["dataset"] == "fashion_mnist" and data["training_images"] is None
     as_printed = as_printed and all(run.summary.get("epochs") == PRINTED_EPOCHS for run in complete)
     return VariantResult(name, runs, spreads, PRINTED.get(name, {}) if as_printed else {})
 
 
 def _difference(variant: VariantResult, reference: VariantResult, key: str) -> Difference | None:
-    by_seed = {run.seed: run.metrics[key] for run in reference.complete}
-    pairs = [
-        (ours, theirs)
-        for run in variant.complete
-        if (ours := run.metrics[key]) is not None and (theirs := by_seed.get(run.seed)) is not None
-    ]
+    ours, theirs = ({run.seed: run.metrics[key] for run in side.complete} for side in (variant, reference))
+    pairs = [(ours[seed], theirs[seed]) for seed in ours if None not in (ours[seed], theirs.get(seed))]
     return paired_difference(*zip(*pairs, strict=True)) if pairs else None

@@ -1,10 +1,9 @@
-"""Mean and spread over seeds, and differences paired by seed with their 95 % intervals (scipy's)."""
+"""Mean and spread over seeds, and differences paired by seed with their 95 % intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Literal
-
-import numpy as np
 
 from training_health.errors import UserError
 
@@ -32,8 +31,7 @@ def spread(values: Sequence[float]) -> Spread:
     >>> spread([1.0, 2.0, 3.0])
     Spread(n=3, mean=2.0, sd=1.0)
     """
-    array = np.asarray(values, np.float64)
-    return Spread(len(array), float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None)
+    return Spread(len(values), fmean(values), stdev(values) if len(values) > 1 else None)
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,5 @@ def paired_difference(values: Sequence[float], reference: Sequence[float]) -> Di
     'noise'
     """
     found = spread([ours - theirs for ours, theirs in zip(values, reference, strict=True)])
-    if found.sd is None:
-        return Difference(found.n, found.mean, None)
-    quantile = float(stats.t.ppf(0.975, found.n - 1))
-    return Difference(found.n, found.mean, quantile * found.sd / found.n**0.5)
+    width = None if found.sd is None else float(stats.t.ppf(0.975, found.n - 1)) * found.sd / found.n**0.5
+    return Difference(found.n, found.mean, width)

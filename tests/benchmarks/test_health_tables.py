@@ -20,7 +20,7 @@ RUN = {
 def test_the_dead_fraction_has_a_row_per_site_and_a_column_per_epoch():
     assert dead_fraction_table({"baseline": RUN}).splitlines() == [
         "| run | site | 1 | 2 |",
-        "| --- | --- | ---: | ---: |",
+        "| --- | --- | --- | --- |",
         "| baseline | total | 25.0 | 12.5 |",
         "| baseline | conv1 | 50.0 | 0.0 |",
     ]

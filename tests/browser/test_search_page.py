@@ -22,7 +22,7 @@ def page(tmp_path_factory, open_page):
         params = {HOSTILE: [HOSTILE, ENDING][i % 2], "<b>x": i * 7 % 40 / 40}
         trials.append(trial(0.8 + 0.05 * (i % 2) + 0.0007 * i, params, space=SPACE, **metrics))
     write_report(study(*trials, trial(failure=HOSTILE), name=HOSTILE, options=[ENDING]), folder, None)
-    page = open_page("file://").page
+    page = open_page("file://")
     page.goto((folder / "report.html").as_uri())
     page.locator("figure .main-svg").first.wait_for()
     return page

@@ -55,6 +55,7 @@ def test_validation_is_the_first_part_of_the_training_images_and_training_the_re
 def test_each_stage_works_alone_and_reads_what_it_needs(numbered_files, stage, loader, files):
     data = FashionMNISTDataModule()
     data.setup(stage)
+    data.setup(stage)
 
     assert len(numbers_in(getattr(data, loader)())) > 0
     assert numbered_files == files
@@ -68,14 +69,6 @@ def test_synthetic_images_are_kept_in_the_root(tmp_path):
         "synthetic-v1-seed0-test-2000.npz",
         "synthetic-v1-seed0-train-12000.npz",
     ]
-
-
-def test_fit_and_validate_read_the_files_once(numbered_files):
-    data = FashionMNISTDataModule()
-    data.setup("fit")
-    data.setup("validate")
-
-    assert numbered_files == ["train"]
 
 
 def test_fewer_training_images_leave_validation_as_it_is(numbered_files):

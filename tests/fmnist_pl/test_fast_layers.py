@@ -22,12 +22,6 @@ def test_dropout_zeroes_its_fraction_and_scales_the_rest():
     assert out.unique().tolist() == pytest.approx([0.0, 1 / (1 - rate)])
 
 
-def test_dropout_at_one_half_is_exact():
-    torch.manual_seed(0)
-
-    assert FastDropout(0.5)(torch.ones(64)).unique().tolist() == [0.0, 2.0]
-
-
 def test_dropout_decides_each_element_independently():
     torch.manual_seed(0)
 
@@ -46,21 +40,7 @@ def test_dropout_passes_the_gradient_to_the_survivors_alone():
     out.backward(torch.full_like(out, 3.0))
 
     assert torch.equal(x.grad, torch.where(out != 0, 6.0, 0.0))
-
-
-def test_dropout_keeps_the_channels_last_layout():
-    x = torch.rand(4, 8, 6, 6).to(memory_format=torch.channels_last)
-
-    assert FastDropout(0.5)(x).is_contiguous(memory_format=torch.channels_last)
-
-
-def test_dropout_follows_the_global_seed():
-    layer, x = FastDropout(0.5), torch.ones(999)
-    torch.manual_seed(5)
-    first = layer(x)
-    torch.manual_seed(5)
-
-    assert torch.equal(layer(x), first)
+    assert out.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_dropout_is_the_identity_in_eval_mode():
@@ -215,12 +195,6 @@ def test_the_fused_tail_is_exactly_the_stock_function(count, channels, height, w
     assert torch.equal(fast_x.grad, stock_x.grad)
 
 
-def test_a_convolution_of_many_channels_takes_the_fused_tail():
-    layers = block(4, 2)
-
-    assert path_taken(conv_block(torch.rand(2, 4, 9, 9), *layers, (0, 0))) == "ReluPoolDropout"
-
-
 @pytest.mark.parametrize("channels", [1, 4])
 def test_dropout_in_a_fused_block_drops_its_fraction_and_scales_the_rest(channels):
     torch.manual_seed(0)
@@ -231,6 +205,7 @@ def test_dropout_in_a_fused_block_drops_its_fraction_and_scales_the_rest(channel
 
     out = conv_block(x, *layers, (0, 0))
 
+    assert path_taken(out) == ("ConvReluPoolDropout" if channels == 1 else "ReluPoolDropout")
     dropped = (out == 0).double().mean().item()
     assert dropped == pytest.approx(rate, abs=5 * (rate * (1 - rate) / out.numel()) ** 0.5)
     expected = torch.where(out == 0, 0.0, undropped / (1 - rate))

@@ -26,10 +26,6 @@ def test_a_batch_is_scaled_to_the_unit_interval():
     assert batch.images.dtype == torch.float32
 
 
-def test_evaluation_keeps_the_order():
-    assert labels_of(BatchLoader(*numbered_images(5), 2)) == [[0, 1], [2, 3], [4]]
-
-
 @given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 4), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_the_ranks_batches_partition_the_epoch(count, batch_size, world_size, shuffle):
@@ -113,12 +109,7 @@ def test_an_evaluation_sample_is_fixed_by_its_seed_and_free_of_augmentation():
     assert chosen == sum(labels_of(again), [])
     assert chosen != sum(labels_of(other), [])
     assert all(batch.images.max() == 0 for batch in first)
-
-
-def test_augmentation_changes_training_batches():
-    loader = BatchLoader(*numbered_images(4), 4, shuffle=True, augmentation=lambda images: images + 1)
-
-    assert next(iter(loader)).images.min() == 1
+    assert all(batch.images.min() == 1 for batch in loader)
 
 
 def test_neighbouring_numbers_give_unrelated_seeds():

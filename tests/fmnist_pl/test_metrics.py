@@ -8,14 +8,6 @@ import torch
 from fmnist_pl.metrics import ExampleMean
 
 
-def test_the_mean_weighs_every_example_alike():
-    metric = ExampleMean()
-    metric.update(torch.tensor([1.0, 2.0, 3.0]))
-    metric.update(torch.tensor([10.0]))
-
-    assert metric.compute().item() == 4.0
-
-
 def test_whether_an_example_was_right_counts_as_zero_or_one():
     metric = ExampleMean()
     metric.update(torch.tensor([True, True, False, True]))
@@ -37,12 +29,3 @@ def test_a_long_sum_keeps_its_precision():
         metric.update(torch.full((50,), 0.1))
 
     assert metric.total.item() == pytest.approx(100_000 * torch.tensor(0.1).double().item(), rel=1e-12)
-
-
-def test_after_a_reset_only_new_examples_count():
-    metric = ExampleMean()
-    metric.update(torch.tensor([5.0]))
-    metric.reset()
-    metric.update(torch.tensor([1.0]))
-
-    assert metric.compute().item() == 1.0
