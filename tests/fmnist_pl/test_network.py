@@ -47,12 +47,6 @@ def test_he_gives_normal_weights_with_variance_two_over_fan_in():
     assert weight.var().item() == pytest.approx(2 / 1568, rel=0.02)
 
 
-def test_the_argument_conv_channels_sets_the_number_of_convolutions():
-    names = [name for name, _ in FashionCNN(conv_channels=(8, 8, 16), convs_per_pool=2).named_children()]
-
-    assert names == ["conv1", "conv2", "conv3", "fc1", "output"]
-
-
 @pytest.mark.parametrize(
     ("options", "features"),
     [
