@@ -75,7 +75,7 @@ test: $(READY) ## Run the quick tests, in up to four processes (about two minute
 test-all: $(READY) ## Run all tests: those too that train for long, fork, drive a browser or a database
 	$(PYTEST)
 
-soak: $(READY) ## Kill, tear and damage runs at full counts (about 15 minutes)
+soak: $(READY) ## Kill, tear and damage runs at full counts (about half an hour)
 	$(BIN)/python -m tests.soak
 
 bench: $(READY) ## Measure speed against plain pipelines (under five minutes on a quiet machine)
