@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fmnist_pl.fast.blocks import FastDropout, Padding, conv_block, pad
+from fmnist_pl.fast.layers import FastDropout, conv_block
 
 Activation = Literal["relu", "leaky_relu", "gelu", "silu"]
 Initialization = Literal["glorot", "he", "pytorch"]
@@ -64,11 +64,9 @@ class FashionCNN(nn.Module):
         super().__init__()
         _check_arguments(conv_channels, kernel_size, stride, convs_per_pool, hidden_units)
         size, channels = image_size, 1
-        self.padding = same_padding(kernel_size)
         for number, filters in enumerate(conv_channels, start=1):
             pooled = convs_per_pool > 0 and number % convs_per_pool == 0
             block = ConvBlock(channels, filters, kernel_size, stride, activation, normalization, pooled, conv_dropout)
-            block.pad_output = (0, 0) if number == len(conv_channels) else self.padding
             self.add_module(f"conv{number}", block)
             size, channels = -(-size // stride) // (2 if pooled else 1), filters
             if size < 1:
@@ -86,8 +84,7 @@ class FashionCNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, 1, H, W) in [0, 1] to logits (N, classes)."""
-        x = pad(images, self.padding) if hasattr(self, "conv1") else images
-        spatial = True
+        x, spatial = images, True
         for block in self.children():
             if spatial and not isinstance(block, ConvBlock):
                 x, spatial = x.flatten(1), False  # (N, C * H * W) in C, H, W order whatever the memory layout
@@ -96,10 +93,10 @@ class FashionCNN(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """Convolution, normalisation, activation, and where asked for a 2x2 max-pool and dropout."""
+    """Convolution, normalisation, activation, and where asked for a 2x2 max-pool and dropout.
 
-    # Its input comes padded, and it pads its output for the next: writing into a padded tensor costs nothing.
-    pad_output: Padding = (0, 0)
+    The convolution pads as Keras's "same": of an odd number of pixels the larger part goes below and to the right.
+    """
 
     def __init__(
         self,
@@ -113,15 +110,16 @@ class ConvBlock(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, filters, kernel_size, stride=stride)
+        self.pad = nn.Identity() if kernel_size % 2 else nn.ZeroPad2d((0, 1, 0, 1))
+        self.conv = nn.Conv2d(channels, filters, kernel_size, stride, padding=(kernel_size - 1) // 2)
         self.norm = nn.BatchNorm2d(filters) if normalization == "batch" else nn.Identity()
         self.activation = _ACTIVATIONS[activation]()
         self.pool = nn.MaxPool2d(2) if pooled else nn.Identity()
         self.dropout = FastDropout(dropout) if pooled else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W), padded for this convolution, to (N, filters, H', W'), padded for the next."""
-        return conv_block(x, self.conv, self.norm, self.activation, self.pool, self.dropout, self.pad_output)
+        """Map (N, C, H, W) to (N, filters, H', W')."""
+        return conv_block(x, self.pad, self.conv, self.norm, self.activation, self.pool, self.dropout)
 
 
 class HiddenBlock(nn.Module):
@@ -155,11 +153,6 @@ def initialize(network: nn.Module, scheme: Initialization) -> None:
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             assert module.bias is not None
             nn.init.zeros_(module.bias)
-
-
-def same_padding(kernel_size: int) -> Padding:
-    """Keras's "same": of an odd number of pixels the larger part goes after (below, right)."""
-    return (kernel_size - 1) // 2, kernel_size // 2
 
 
 def parameter_count(network: nn.Module) -> int:
