@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training_health.gap.records import as_dict, scalars, sentence
-from training_health.gap.statistics import NAN, Evaluation, Gap, Sums, total, variance_from_batch_means
+from training_health.gap.statistics import NAN, Evaluation, Gap, Sums, sentence, total, variance_from_batch_means
 
 losses = st.lists(st.floats(0, 10, width=32), max_size=30)
 
@@ -89,11 +88,11 @@ def test_the_gap_in_words(gap, words):
 def test_unknown_values_stay_unknown():
     gap = Gap(Evaluation(5, loss=0.1), Evaluation(5, loss=NAN))
 
-    assert [key for key, value in scalars(gap).items() if not math.isnan(value)] == ["gap/train_eval_loss"]
-    assert as_dict(gap)["loss_gap"] is None
+    assert [key for key, value in gap.scalars().items() if not math.isnan(value)] == ["gap/train_eval_loss"]
+    assert gap.as_dict()["loss_gap"] is None
 
 
 def test_the_mode_effect_is_what_training_mode_hid():
     gap = Gap(Evaluation(10, 0.9), Evaluation(10, 0.8), running_accuracy=0.7)
 
-    assert scalars(gap)["gap/mode_effect"] == pytest.approx(0.2)
+    assert gap.scalars()["gap/mode_effect"] == pytest.approx(0.2)

@@ -6,14 +6,12 @@
 from types import SimpleNamespace
 
 import pytest
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
 
-from tests.training_health.toys import FEW_EXAMPLES, Toy, events, fit, loader, make_trainer
+from tests.training_health.toys import FEW_EXAMPLES, Toy, events, fit, loader, make_trainer, pl
 from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
 from training_health.lightning import epoch_end_step, to_device
-from training_health.sinks import add_summary
+from training_health.sinks import write_text
 
 pytestmark = FEW_EXAMPLES
 
@@ -37,7 +35,7 @@ class TwoOptimisers(Toy):
 
 def test_records_have_the_step_of_lightnings_own_scalars(tmp_path):
     monitors = [DeadReLUMonitor(), TrainValGapMonitor(), WeightHistogramMonitor()]
-    fit(TwoOptimisers(), monitors, tmp_path, logger=TensorBoardLogger(tmp_path, name=None, version="run"))
+    fit(TwoOptimisers(), monitors, tmp_path, logger="tensorboard")
 
     steps: dict[str, set[int]] = {}
     for tag, step, _ in events(tmp_path):
@@ -73,5 +71,6 @@ def test_without_these_names_the_public_ones_stand_in(tmp_path):
 
     assert epoch_end_step(renamed) == 4
     assert to_device(trainer, module, torch.ones(2)).tolist() == [0.5, 0.5]
+    bare = type("TensorBoardLogger", (), {"experiment": SimpleNamespace()})()
     with pytest.warns(UserWarning, match="takes no records"):
-        add_summary(SimpleNamespace(), None)
+        write_text(SimpleNamespace(is_global_zero=True, loggers=[bare]), "run", {})
