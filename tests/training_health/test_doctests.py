@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import training_health
+from tests.training_health.toys import FEW_EXAMPLES
 
 ROOT = Path(training_health.__file__).parent
 WITH_EXAMPLES = sorted(
@@ -17,7 +18,8 @@ WITH_EXAMPLES = sorted(
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
-@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore::DeprecationWarning")
+@FEW_EXAMPLES
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_examples_of_a_module(name):
     result = doctest.testmod(import_module(name))
 

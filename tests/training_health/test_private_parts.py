@@ -50,16 +50,12 @@ class Halving(pl.LightningDataModule):
     def on_before_batch_transfer(self, batch, dataloader_idx):
         return batch[0] * 0.5, batch[1]
 
-    def train_dataloader(self):
-        return loader(13, seed=1)
-
-    val_dataloader = train_dataloader
-
 
 def test_the_sample_is_prepared_by_the_datamodules_hook(tmp_path):
-    monitor = TrainValGapMonitor()
+    monitor, data = TrainValGapMonitor(), Halving()
+    data.train_dataloader = data.val_dataloader = lambda: loader(13, seed=1)
 
-    make_trainer([monitor], tmp_path).fit(Toy(), datamodule=Halving())
+    make_trainer([monitor], tmp_path).fit(Toy(), datamodule=data)
 
     assert monitor.summary()["loss_gap"] == pytest.approx(0, abs=1e-6)  # both sides hold the same examples
 
