@@ -148,13 +148,6 @@ def test_sanity_checking_leaves_no_trace(make, tmp_path):
     assert set(seen) <= KEYS
 
 
-def test_epoch_end_records_share_the_step_of_lightnings_own(make, tmp_path):
-    fit(Toy(), make(), tmp_path, logger="tensorboard")  # 5 batches an epoch
-
-    once = ("hp_metric", "_hparams_", "training_health/cannot_die")
-    assert {step for tag, step, _ in events(tmp_path) if not tag.startswith(once)} == {4, 9}
-
-
 def test_a_model_without_any_relu_will_do(make, tmp_path):
     assert fit(Toy(nn.Sequential(nn.Flatten(), nn.Linear(36, 4))), make(), tmp_path).state.finished
 

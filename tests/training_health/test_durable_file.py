@@ -9,12 +9,6 @@ from tests.soak import torn_saves
 from training_health.durable_file import remove_stale_temporaries, replace_durably
 
 
-def test_the_content_is_written_and_the_folder_made(tmp_path):
-    replace_durably(tmp_path / "new" / "file", b"content")
-
-    assert {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()} == {"file": b"content"}
-
-
 @pytest.mark.parametrize("links", [True, False], ids=["hard_links", "no_hard_links"])
 def test_the_content_before_is_kept_under_the_other_name(tmp_path, monkeypatch, links):
     def no_links(*_):
@@ -23,9 +17,9 @@ def test_the_content_before_is_kept_under_the_other_name(tmp_path, monkeypatch, 
     if not links:
         monkeypatch.setattr(os, "link", no_links)
     for number in range(3):
-        replace_durably(tmp_path / "file", b"%d" % number, tmp_path / "before")
+        replace_durably(tmp_path / "new" / "file", b"%d" % number, tmp_path / "new" / "before")
 
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"2", "before": b"1"}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()} == {"file": b"2", "before": b"1"}
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
