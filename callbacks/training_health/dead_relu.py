@@ -189,8 +189,6 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
             self._pending = False
             self._publish(trainer, pl_module)
 
-    # ---- nothing stays behind
-
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._abandon()  # the only hook Lightning calls after an exception or Ctrl-C
@@ -211,8 +209,6 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         self._watching = False
         self._sites.detach()
         self._counter.clear()
-
-    # ---- the report
 
     def _close(self, trainer: pl.Trainer) -> None:
         """Remove the hooks and make the report, from every rank's counts."""
@@ -251,16 +247,12 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     def _warn(self, report: DeadReLUReport, pl_module: pl.LightningModule) -> None:
         if self._sites.opaque:
             parts = ", ".join(f"{name} ({reason})" for name, reason in self._sites.opaque.items())
-            message = f"`DeadReLUMonitor` cannot see into: {parts}. ReLUs in there are not counted."
-            pl.warn_once(self._said, "opaque", message)
+            pl.warn_once(self._said, "opaque", f"`DeadReLUMonitor` cannot see into: {parts}. It misses their ReLUs.")
         if not report.sites and not report.never_zero:
             pl.warn_once(self._said, "none", "`DeadReLUMonitor` saw no ReLU in the validation step: nothing to count.")
         if "nan" not in self._said and any(len(counts.dead) == counts.units for counts in report.sites.values()):
             broken = [name for name, p in pl_module.named_parameters() if not bool(p.isfinite().all())]
             if broken:
-                pl.warn_once(
-                    self._said,
-                    "nan",
-                    f"{len(broken)} parameters, {broken[0]} first, hold NaN or infinity. A NaN output is not above "
-                    "zero, so the units behind them are counted as dead.",
-                )
+                message = f"{len(broken)} parameters, {broken[0]} first, hold NaN or infinity."
+                hint = "A NaN output is not above zero, so the units behind them are counted as dead."
+                pl.warn_once(self._said, "nan", f"{message} {hint}")

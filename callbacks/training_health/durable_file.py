@@ -10,8 +10,6 @@ TEMPORARY = ".part"  # suffix of files that are being written
 def replace_durably(path: Path, content: bytes, keep_as: Path | None = None) -> None:
     """Write ``content`` to ``path``: temporary file in the same folder, fsync, rename, fsync of the folder.
 
-    The same folder, because a rename is atomic within one file system only.
-
     Args:
         path: File to write; its folder is made if need be.
         content: The whole new content.
@@ -42,7 +40,12 @@ def replace_durably(path: Path, content: bytes, keep_as: Path | None = None) -> 
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    with contextlib.suppress(OSError):  # some network file systems refuse to sync a folder; the data are synced
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def remove_stale_temporaries(folder: Path) -> list[Path]:
@@ -69,13 +72,3 @@ def _also_name(path: Path, second: Path) -> None:
         except OSError:
             link.unlink(missing_ok=True)
             raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the renames themselves durable, where folders can be opened."""
-    with contextlib.suppress(OSError):  # some network file systems refuse to sync a folder; the data are synced
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

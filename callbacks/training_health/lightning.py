@@ -71,12 +71,10 @@ T = TypeVar("T")
 def epoch_end_step(trainer: Trainer) -> int:
     """Give the step at which Lightning logs the running epoch's end values: batches that stepped, minus one.
 
-    Valid in validation hooks and in ``on_train_epoch_end`` alike. Lightning keeps the counter private; should it
-    disappear, ``global_step`` (optimiser steps) stands in for it.
+    Valid in validation hooks and in ``on_train_epoch_end`` alike.
     """
-    loop = getattr(trainer.fit_loop, "epoch_loop", None)
-    stepped = getattr(loop, "_batches_that_stepped", None)
-    if stepped is None:
+    stepped = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", None)
+    if stepped is None:  # renamed: optimiser steps stand in for it
         return max(trainer.global_step - 1, 0)
     # The counter moves on between the epoch's last validation and `on_train_epoch_end`.
     return stepped if trainer.validating else max(stepped - 1, 0)
@@ -92,10 +90,7 @@ def is_epochs_last_validation(trainer: Trainer) -> bool:
 
 
 def is_epochs_last_batch(trainer: Trainer) -> bool:
-    """Tell whether the running training batch is this epoch's last, as far as the loop knows.
-
-    Valid until the batch's optimiser step, which is when ``global_step`` moves on.
-    """
+    """Tell whether the running training batch is this epoch's last; valid until its optimiser step."""
     before = trainer.fit_loop.epoch_loop.batch_idx
     return trainer.is_last_batch or before + 1 >= trainer.num_training_batches or _batches_left(trainer, before) <= 1
 

@@ -13,12 +13,7 @@ _SAID: WeakSet[pl.Trainer] = WeakSet()  # whose user knows that there will be no
 
 
 def write_records(trainer: pl.Trainer, records: Iterable[Record]) -> None:
-    """Write records at the running epoch's step; does nothing for other loggers and on other ranks.
-
-    Args:
-        trainer: The running trainer.
-        records: Tuples of tag, kind, values and metadata. The epoch is put in front: a vector is ``[n, v_1 ... v_k]``.
-    """
+    """Write records, whose vectors are ``[n, v_1 ... v_k]``, with the epoch in front at the running epoch's step."""
     if writers := _file_writers(trainer):
         for tag, kind, vector, content in records:
             record = tensor_record(tag, kind, [trainer.current_epoch, *vector], **content)
@@ -27,12 +22,9 @@ def write_records(trainer: pl.Trainer, records: Iterable[Record]) -> None:
 
 
 def write_text(trainer: pl.Trainer, kind: str, value: dict[str, Any]) -> None:
-    """Write ``value`` as the text record ``training_health/<kind>`` at the current step.
+    """Write ``value``, JSON without NaN, as the text record ``training_health/<kind>`` at the current step.
 
-    Args:
-        trainer: The trainer whose TensorBoard loggers take it; without one nothing happens.
-        kind: "run" for the description at the start, "result" for the final metrics.
-        value: Must be JSON without NaN.
+    The kind is "run" for the description at the start, "result" for the final metrics.
     """
     for writer in _file_writers(trainer):
         writer.add_summary(text_record(kind, value), global_step=trainer.global_step)
@@ -63,10 +55,9 @@ def _is_tensorboard(logger: object) -> bool:
 
 
 def _file_writers(trainer: pl.Trainer) -> list[Any]:
-    """Give what takes ready-made protobufs, which no public method of ``SummaryWriter`` does.
+    """Give what takes ready-made protobufs, which no public method of ``SummaryWriter`` does, nor tensorboardX.
 
-    Its private ``_get_file_writer`` also opens a closed writer again. Without it the records are left out with a
-    warning; scalars and histograms do not depend on it. tensorboardX's takes protobufs of its own kind only.
+    The private ``_get_file_writer`` also opens a closed writer again. Without it a warning takes the records' place.
     """
     found = []
     for writer in tensorboard_writers(trainer):

@@ -28,18 +28,12 @@ def exact_dtype(tensor: Tensor) -> torch.dtype:
 
 
 def packed_statistics(tensor: Tensor, bins: int) -> Tensor:
-    """Compute a tensor's statistics on its device, without waiting for it.
+    """Compute a tensor's statistics on its device, without waiting for it; shape (6 + 2 * bins,), for `unpack`.
 
-    Args:
-        tensor: Any floating tensor, sparse too.
-        bins: Number of buckets, of equal width between the smallest and the largest finite element; half of it to
-            either side where these are equal. A bucket holds its left edge, the last one both, to rounding.
-
-    Returns:
-        Shape ``(6 + 2 * bins,)``, of the widest floating type, for `unpack`.
+    The buckets are of equal width between the smallest and the largest finite element, and around them where these are
+    equal. A bucket holds its left edge, the last one both, to rounding. The tensor may be sparse.
     """
-    dense = tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach()
-    values = dense.flatten()
+    values = (tensor if tensor.layout == torch.strided else tensor.to_dense()).detach().flatten()
     exact = exact_dtype(values)
     if values.dtype in (torch.float16, torch.bfloat16):
         values = values.float()

@@ -119,12 +119,8 @@ class WeightHistogramMonitor(pl.Callback):
         if not self._measures(trainer) or not self._names:
             return
         if not self._gradients:
-            pl.warn_once(
-                self._said,
-                "missed",
-                "`WeightHistogramMonitor` saw no optimiser step in the epoch's last batch: this epoch has no "
-                "gradients and no update ratio.",
-            )
+            message = "no optimiser step in the epoch's last batch: this epoch has no gradients and no update ratio."
+            pl.warn_once(self._said, "missed", f"`WeightHistogramMonitor` saw {message}")
         after = {name: parameter.detach() for parameter, name in self._names.items()}
         packed = {name: packed_statistics(values, self.bins) for name, values in after.items()}
         moved = {name: _norm(after[name] - before) / _norm(before) for name, before in self._before.items()}
@@ -176,11 +172,9 @@ class WeightHistogramMonitor(pl.Callback):
         vectors: dict[str, Mapping[str, float]] = {
             "update_ratio": ratios, "nonfinite": bad_weights, "nonfinite_gradients": bad_gradients
         }  # fmt: skip
-        content = {"parameters": list(weights)}
-        write_records(
-            trainer,
-            [(key, key, [1, *(row.get(name, math.nan) for name in weights)], content) for key, row in vectors.items()],
-        )
+        for key, values in vectors.items():
+            vector = [1, *(values.get(name, math.nan) for name in weights)]
+            write_records(trainer, [(key, key, vector, {"parameters": list(weights)})])
 
 
 def _fetched(*groups: dict[str, Tensor]) -> list[dict[str, list[float]]]:

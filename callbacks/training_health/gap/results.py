@@ -16,7 +16,7 @@ from training_health.training_sample.isolation import LoggedValues
 
 
 class StepResults:
-    """Adds up the per-example ``losses`` and ``correct`` of the mappings that ``validation_step`` returns."""
+    """Adds up the per-example ``losses`` and ``correct`` that ``validation_step`` returns, on their device."""
 
     def __init__(self) -> None:
         self.examples = 0
@@ -53,10 +53,7 @@ def logged_mean(
 ) -> tuple[float, float]:
     """Give the mean of what was logged under ``key`` over all ranks, and one example's variance from the batch means.
 
-    A logged metric object is computed, which torchmetrics does over all ranks. Collective.
-
-    Returns:
-        Mean and variance; NaN for what is unknown.
+    NaN for what is unknown. A logged metric object is computed, which torchmetrics does over all ranks. Collective.
     """
     metric = next((name for name, module in pl_module.named_modules() if module is logged.metrics.get(key)), None)
     batches = logged.values.get(key, [])

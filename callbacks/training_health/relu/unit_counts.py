@@ -113,12 +113,11 @@ class UnitCounter:
             ValueError: If the site has another number of units than before, or examples cannot be left out.
         """
         output = call.output.detach()
-        dim = self._dim(call)
+        named = (dim for pattern, dim in self._unit_dims.items() if fnmatchcase(call.site, pattern))
+        dim = next(named, call.unit_dim) % output.dim()
         if self._batch.counted < self._batch.examples:
             if len(output) != self._batch.examples:
-                raise ValueError(
-                    "a repeated example cannot be left out: the first dimension does not hold the examples"
-                )
+                raise ValueError("the first dimension does not hold the examples: a repeated one cannot be left out")
             output = output[: self._batch.counted]
         if output.numel() == 0:
             return
@@ -142,9 +141,3 @@ class UnitCounter:
             window.sites[name] = replace(counts, active=units.tolist())
         self.clear()
         return window
-
-    def _dim(self, call: ReLUCall) -> int:
-        for pattern, dim in self._unit_dims.items():
-            if fnmatchcase(call.site, pattern):
-                return dim % call.output.dim()
-        return call.unit_dim

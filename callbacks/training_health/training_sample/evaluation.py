@@ -56,11 +56,9 @@ class TrainingSampleEvaluation:
         return _BY_TRAINER.setdefault(trainer, cls())
 
     def register(self, observer: SampleObserver, request: SampleRequest | None = None) -> None:
-        """Let ``observer``, a callback of the trainer, watch; in its ``setup``.
+        """Let ``observer``, a callback of the trainer, watch; called in its ``setup``, in each of them.
 
-        Args:
-            observer: Registering again changes nothing but the request.
-            request: Which sample; the first observer with a request decides, without one it is `SampleRequest()`.
+        The first observer with a request decides which sample; without one it is `SampleRequest()`.
         """
         self._observers[observer] = request
         self._failed = False

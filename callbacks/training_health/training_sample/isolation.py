@@ -40,13 +40,7 @@ def isolated(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[Log
     Put back at the end, whatever happened: the random generators of torch, CUDA, NumPy and Python, every submodule's
     mode, buffers, metric states and plain attributes (the content of lists, dicts, sets and deques too), ``log`` and
     the trainer's loggers. A tensor kept as a plain attribute is put back but not copied: changes made inside it stay.
-
-    Args:
-        trainer: The running trainer.
-        pl_module: The module.
-
-    Yields:
-        What the module logs meanwhile.
+    Yields what the module logs meanwhile.
     """
     logged = LoggedValues()
     with ExitStack() as stack:

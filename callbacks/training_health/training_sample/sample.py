@@ -30,9 +30,6 @@ def training_sample(trainer: pl.Trainer, count: int, seed: int) -> Iterable[Any]
         count: Examples over all ranks; fewer if there are fewer.
         seed: Of the choice.
 
-    Returns:
-        The batches, in order of index.
-
     Raises:
         NoTrainingSampleError: If the training examples cannot be picked by index.
     """
@@ -41,7 +38,8 @@ def training_sample(trainer: pl.Trainer, count: int, seed: int) -> Iterable[Any]
         sample = getattr(source, "evaluation_sample", None)
         if sample is not None:
             return sample(count, seed, rank, world)
-    train, val = trainer.train_dataloader, pl.loader_at(trainer.val_dataloaders)
+    train: Any = trainer.train_dataloader
+    val = pl.loader_at(trainer.val_dataloaders)
     dataset = getattr(train, "dataset", None)
     if dataset is None or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
         raise NoTrainingSampleError(
