@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -13,7 +13,7 @@ from torchmetrics import Metric
 
 from training_health import lightning as pl
 
-_CONTAINERS = (list, dict, set, deque)
+_CONTAINERS = (list, dict, OrderedDict, set, deque)  # a module's own are ordered in older torch
 
 
 class LoggedValues:
