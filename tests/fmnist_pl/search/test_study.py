@@ -6,24 +6,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from fmnist_pl.search.study import RANDOM_TRIALS, SeededSampler, best_of, counts, is_retry, quiet_optuna, retry
-from tests.fmnist_pl.search.toy_search import toy
+from fmnist_pl.search.study import RANDOM_TRIALS, SeededSampler, best_of, counts, origin, retry
+from tests.fmnist_pl.search.toy_search import X, toy
 from training_health.errors import UserError
-
-X = optuna.distributions.FloatDistribution(0.0, 1.0)
-
-
-def test_a_study_says_what_its_trials_have_in_common(tmp_path):
-    with toy(tmp_path).open() as (study, _):
-        assert study.user_attrs == {
-            "data": "synthetic",
-            "epochs": 1,
-            "seed": 0,
-            "images": None,
-            "options": [],
-            "code": {},
-            "space": {"space": {"kind": "good"}},
-        }
 
 
 def test_another_version_of_the_code_may_resume(tmp_path):
@@ -40,8 +25,6 @@ def test_another_version_of_the_code_may_resume(tmp_path):
     ("change", "lines"),
     [
         ({"epochs": 5}, ["- epochs: 1", "+ epochs: 5"]),
-        ({"data": "fashion_mnist"}, ["- data: synthetic", "+ data: fashion_mnist"]),
-        ({"images": 1000}, ["- images: null", "+ images: 1000"]),
         ({"options": ["--monitors=off"]}, ["+ - --monitors=off"]),
         ({"space": {"space": {"kind": "nan"}}}, ["-     kind: good", "+     kind: nan"]),
     ],
@@ -94,7 +77,6 @@ def test_of_equals_the_earliest_is_the_best_and_a_pruned_one_never_is():
 
 
 def made_study(seed=0):
-    quiet_optuna()
     return optuna.create_study(direction="maximize", sampler=SeededSampler(seed))
 
 
@@ -106,7 +88,7 @@ def test_a_lost_trial_is_queued_once_and_not_for_ever():
         retry(study, lost)
         retry(study, lost)
 
-    assert [is_retry(trial) for trial in study.trials] == [False] + [True] * 5
+    assert [origin(trial) for trial in study.trials] == [0] * 6
     assert {trial.params["x"] for trial in study.trials} == {0.5}
 
 
@@ -128,12 +110,6 @@ def test_what_is_tried_depends_on_the_seed_and_the_trials_before():
     assert drawn(n) == drawn(2, study=study)
     assert drawn(3) != drawn(3, seed=1)
     assert len(set(drawn(n))) == n
-
-
-def test_after_the_random_trials_the_better_part_is_tried():
-    values = drawn(4 * RANDOM_TRIALS)
-
-    assert sum(values[-RANDOM_TRIALS:]) > sum(values[:RANDOM_TRIALS]) + 5
 
 
 def test_trials_beyond_the_limits_are_none_of_the_random_ones():
