@@ -14,17 +14,8 @@ from training_health.errors import UserError
 if TYPE_CHECKING:
     from optuna.study import Study
 
-    from fmnist_pl.search.worker import Objective, Search
+    from fmnist_pl.search.worker import Search
 
-_DESCRIPTION = """\
-Search for the best configuration: train one after the other what Optuna suggests, confirm the winner over further
-seeds against the baseline, and report which choices mattered. Every trial is judged by its validation accuracy; test
-images are seen by the confirmation alone.
-Options that are not listed here are passed on to `fmnist fit` for every trial, for instance --monitors=off."""
-_EPILOG = """\
-Stopped or killed, the same command resumes; with more --trials, it continues a finished search. The same command on
-other machines shares the study, if --storage is a database that all of them reach (one of them with, the others
-without confirmation: --confirm_seeds without a number)."""
 _SEEDS = 2**32
 _EPOCHS_TO_CONFIRM = 10
 _GRID = 100  # configurations; a space of no more is tried as a whole
@@ -59,7 +50,7 @@ def main(args: list[str]) -> int:
         search = _prepare(options, fit_options)
         from fmnist_pl.search.worker import run_workers
 
-        run_workers(search, _objective)
+        run_workers(search, "fmnist_pl.search.trial:FitObjective")
         with search.open() as (study, _):
             return conclude(study, options, search.folder)
     except (KeyboardInterrupt, SystemExit) as stop:
@@ -68,13 +59,6 @@ def main(args: list[str]) -> int:
         command = "the same command" if "@" in (options.storage or "") else f"fmnist search {shlex.join(args)}"
         print(f"\nStopped. Finished trials are kept. Resume with: {command}", file=sys.stderr)
         return 130 if isinstance(stop, KeyboardInterrupt) else 143
-
-
-def _objective(search: "Search") -> "Objective":
-    """What a worker does with a trial; imported there, once its number of threads is set."""
-    from fmnist_pl.search.trial import FitObjective
-
-    return FitObjective(search)
 
 
 def _prepare(options: argparse.Namespace, fit_options: list[str]) -> "Search":
@@ -168,10 +152,12 @@ def parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """
     parser = argparse.ArgumentParser(
         "fmnist search",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
+        description="Train one after the other what Optuna suggests, confirm the winner over further seeds against the "
+        "baseline, and report which choices mattered. Options that are not listed here are passed on to `fmnist fit` "
+        "for every trial, for instance --monitors=off.",
+        epilog="Stopped or killed, the same command resumes; with more --trials, it continues a finished search. On "
+        "other machines with the same --storage, a database, it shares the study; give one alone the --confirm_seeds.",
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add, count, seed = parser.add_argument, _number(1, 10**9), _number(0, _SEEDS - 1)
     add("--trials", type=count, default=50, help="In the study at the end. Default: %(default)s.")

@@ -111,10 +111,8 @@ def write_winner(study: optuna.Study, folder: Path) -> Path:
     """
     trial = best_of(study.get_trials(deepcopy=False))
     if trial is None:
-        raise UserError(
-            f"No trial of the study {study.study_name!r} was completed, so it has no winner. The report in {folder} "
-            "says why; repeat the search with more trials or with a space that trains."
-        )
+        why = f"The report in {folder} says why; search with more trials, or a space that trains"
+        raise UserError(f"No trial of the study {study.study_name!r} was completed: it has no winner. {why}.")
     overlay = {**Space(study.user_attrs["space"]).overlay(trial.params), "variant": "winner"}
     head = f"# The best trial of the search {study.study_name!r}, number {trial.number}.\n"
     write_file(folder / "winner.yaml", head + yaml.safe_dump(overlay, sort_keys=False))

@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import pkgutil
 import signal
 import statistics
 import sys
@@ -52,19 +53,17 @@ class Search:
             yield open_study(storage, self.name, self.settings), storage
 
 
-Objective = Callable[[optuna.Trial], float]
-
-
 class TrialFailedError(Exception):
     """A training went wrong in a way that says something of its parameters; the worker takes the next trial."""
 
 
-def run_workers(search: Search, make_objective: Callable[[Search], Objective]) -> None:
+def run_workers(search: Search, objective: str) -> None:
     """Have the trials of a study trained by ``search.jobs`` processes; replace those that die.
 
     Args:
         search: To do.
-        make_objective: A function of a module that imports no torch, called in each process.
+        objective: ``MODULE:NAME`` of what makes the function that trains a trial, from the search. Each process imports
+            it after its number of threads is set, which torch reads once.
 
     Raises:
         UserError: If no trial can be trained, or the storage fails.
@@ -75,7 +74,7 @@ def run_workers(search: Search, make_objective: Callable[[Search], Objective]) -
     def start(slot: int) -> None:
         receiver, sender = spawn.Pipe(duplex=False)
         environment = slot_environment(slot, search.jobs)
-        process = spawn.Process(target=_work, args=(search, environment, slot, make_objective, sender))
+        process = spawn.Process(target=_work, args=(search, environment, slot, objective, sender))
         process.start()
         sender.close()
         pool[receiver] = slot, process
@@ -117,9 +116,7 @@ def run_workers(search: Search, make_objective: Callable[[Search], Objective]) -
             process.kill()
 
 
-def _work(
-    search: Search, environment: dict[str, str], slot: int, make: Callable[[Search], Objective], sender: Connection
-) -> None:
+def _work(search: Search, environment: dict[str, str], slot: int, objective: str, sender: Connection) -> None:
     """What the process in a slot does. It sends a line for each trial, and an exception if that ends it."""
     os.setsid()  # Ctrl-C is for the command, which ends its workers in order
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -131,9 +128,7 @@ def _work(
             os.dup2(log.fileno(), descriptor)
     try:
         with search.open() as (study, storage):
-            _train(study, storage, search, make(search), sender)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGTERM)
+            _train(study, storage, search, pkgutil.resolve_name(objective)(search), sender)
     except Exception as error:
         traceback.print_exc()
         text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
@@ -149,7 +144,9 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _train(study: Study, storage: RDBStorage, search: Search, objective: Objective, sender: Connection) -> None:
+def _train(
+    study: Study, storage: RDBStorage, search: Search, objective: Callable[[optuna.Trial], float], sender: Connection
+) -> None:
     """Train until the study has its trials, and none is left that may have been lost."""
 
     def attempt(trial: optuna.Trial) -> float:
@@ -182,12 +179,12 @@ def _train(study: Study, storage: RDBStorage, search: Search, objective: Objecti
             continue
         if not running:
             return
-        for number in running - noted:  # without a first heartbeat a trial would never be taken for lost
-            storage.record_heartbeat(storage.get_trial_id_from_study_id_trial_number(study_id, number))
-        noted |= running
         time.sleep(1)
         with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             fail_stale_trials(study)
+        for number in running - noted:  # one that was killed before its first heartbeat would never be taken for lost
+            storage.record_heartbeat(storage.get_trial_id_from_study_id_trial_number(study_id, number))
+        noted |= running
 
 
 def progress(study: Study, trial: FrozenTrial, search: Search) -> str:

@@ -81,13 +81,7 @@ def test_a_network_beyond_a_limit_may_not_be_trained():
     assert excess == {"parameters": pytest.approx(1.06389), "multiplications": pytest.approx(0.105152)}
     assert "412,778 parameters, and 200,000 are allowed; 2,210,304 multiplications" in violation
     assert space.size({"stride": 2})[2] == ""
-
-
-def test_an_image_that_shrinks_to_nothing_may_not_be_trained():
-    space = read("space: {conv_layers: [2, 6], channels: [4]}")
-
-    assert space.size({"conv_layers": 2, "channels": 4})[2] == ""
-    assert "conv5" in space.size({"conv_layers": 6, "channels": 4})[2]
+    assert "conv5" in read("space: {conv_layers: [2, 6]}").size({"conv_layers": 6})[2]  # the image shrinks to nothing
 
 
 @settings(deadline=None, max_examples=5)
@@ -119,11 +113,6 @@ def test_few_configurations_are_listed(space, count):
     grid = read(f"space: {space}").trainable(at_most=100)
 
     assert (None if grid is None else len(grid)) == count
-
-
-def test_a_space_without_a_network_within_the_limits_is_refused():
-    with pytest.raises(UserError, match="none may be trained"):
-        read("space: {hidden_width: [9999]}").trainable(at_most=100)
 
 
 @pytest.mark.parametrize(

@@ -42,14 +42,6 @@ def test_trials_that_could_not_be_compared_are_refused(tmp_path, change, lines):
     assert raised.value.exit_code == 2
 
 
-def test_a_study_of_another_program_is_refused(tmp_path):
-    other = optuna.create_study(storage=f"sqlite:///{tmp_path / 'study.db'}", study_name="toy", direction="maximize")
-    other.add_trial(create_trial(value=1.0))
-
-    with pytest.raises(UserError, match="other settings"), toy(tmp_path).open():
-        pass
-
-
 @pytest.mark.parametrize(
     ("trial", "counted"),
     [
@@ -122,15 +114,3 @@ def test_trials_beyond_the_limits_are_none_of_the_random_ones():
     values = drawn(10, study=study)[-10:]
 
     assert max(values) - min(values) > 0.5
-
-
-@pytest.mark.parametrize(("completed", "accuracy", "pruned"), [(10, 0.3, True), (10, 0.4, False), (9, 0.1, False)])
-def test_what_is_below_three_quarters_of_ten_completed_trials_is_pruned(tmp_path, completed, accuracy, pruned):
-    with toy(tmp_path).open() as (study, _):
-        for slot in range(completed):  # 0.1 to 1.0; a quarter of ten lies below 0.325
-            values = {0: 0.0, 1: (slot + 1) / 10}
-            study.add_trial(create_trial(value=values[1], intermediate_values=values))
-        study.add_trial(create_trial(state=TrialState.RUNNING, intermediate_values={0: 0.0, 1: accuracy}))
-
-        assert study.pruner.prune(study, study.trials[-1]) == pruned
-        assert not study.pruner.prune(study, create_trial(state=TrialState.RUNNING, intermediate_values={0: 0.0}))

@@ -105,14 +105,6 @@ def test_a_trial_without_validation_is_a_user_error(search):
         train(search)
 
 
-def test_a_configuration_that_cannot_be_written_is_a_user_error(search):
-    search.folder.mkdir()
-    (search.folder / "configurations").touch()
-
-    with pytest.raises(UserError, match=r"trial_0000\.yaml cannot be written"):
-        train(search)
-
-
 @pytest.mark.slow
 def test_trials_in_one_process_do_not_touch_each_other(search):
     first, other, again = (train(search, activation=name) for name in ("relu", "gelu", "relu"))

@@ -17,6 +17,7 @@ from fmnist_pl.search.worker import Search, TrialFailedError, run_workers
 from training_health.errors import UserError
 
 X = FloatDistribution(0.0, 1.0)
+OBJECTIVE = "tests.fmnist_pl.search.toy_search:ToyObjective"
 
 
 def toy(folder, storage="", trials=4, *, kind="good", jobs=1, epochs=1):
@@ -64,7 +65,7 @@ class ToyObjective:
 def search(*args, **options):
     """Search to the end; the trials."""
     wanted = toy(*args, **options)
-    run_workers(wanted, ToyObjective)
+    run_workers(wanted, OBJECTIVE)
     return trials_of(wanted)
 
 
@@ -81,4 +82,4 @@ def trained(folder):
 
 if __name__ == "__main__":
     folder, storage, trials, jobs, kind = sys.argv[1:]
-    run_workers(toy(Path(folder), storage, int(trials), kind=kind, jobs=int(jobs)), ToyObjective)
+    run_workers(toy(Path(folder), storage, int(trials), kind=kind, jobs=int(jobs)), OBJECTIVE)
