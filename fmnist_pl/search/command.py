@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from training_health.errors import UserError
 
 if TYPE_CHECKING:
@@ -118,14 +120,22 @@ def conclude(study: "Study", options: argparse.Namespace, folder: Path) -> int:
         UserError: If no trial was completed, or a file cannot be written.
     """
     from fmnist_pl.compare.comparison import train_and_compare
+    from fmnist_pl.runs.folder import write_file
     from fmnist_pl.search.report import write_report
-    from fmnist_pl.search.trial import write_winner
+    from fmnist_pl.search.space import Space
+    from fmnist_pl.search.study import best_of
 
     write_report(study, folder, None)
-    winner = write_winner(study, folder)
+    best, settings = best_of(study.get_trials(deepcopy=False)), study.user_attrs
+    if best is None:
+        why = f"The report in {folder} says why; search with more trials, or a space that trains"
+        raise UserError(f"No trial of the study {study.study_name!r} was completed: it has no winner. {why}.")
+    winner = folder / "winner.yaml"
+    overlay = {**Space(settings["space"]).overlay(best.params), "variant": "winner"}
+    head = f"# The best trial of the search {study.study_name!r}, number {best.number}.\n"
+    write_file(winner, head + yaml.safe_dump(overlay, sort_keys=False))
     failed = False
     if options.confirm_seeds:
-        settings = study.user_attrs
         same = [f"--data.dataset={settings['data']}", f"--trainer.max_epochs={options.confirm_epochs}"]
         comparison = train_and_compare(
             ["baseline", str(winner)],

@@ -75,11 +75,9 @@ def open_study(storage: RDBStorage, name: str, settings: Settings) -> Study:
     old, new = (yaml.safe_dump({**attributes, "code": None}).splitlines() for attributes in (found, wanted))
     if old != new:
         lines = [line for line in difflib.ndiff(old, new) if line.startswith(("-", "+"))]
-        raise UserError(
-            "\n".join([f"The study {name!r} was made with other settings (-) than these (+):", *lines])
-            + "\nTheir trials could not be compared. Choose another --study, or repeat the command that made this one.",
-            exit_code=2,
-        )
+        head = f"The study {name!r} was made with other settings (-) than these (+), so trials could not be compared:"
+        text = "\n".join([head, *lines, "Choose another --study, or repeat the command that made this one."])
+        raise UserError(text, exit_code=2)
     return study
 
 

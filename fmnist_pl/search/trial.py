@@ -1,4 +1,4 @@
-"""One trial: an ordinary run of ``fmnist fit`` that reports its epochs, may be pruned, is not tested; and the best."""
+"""One trial: an ordinary run of ``fmnist fit`` that reports its epochs, may be pruned, and is not tested."""
 
 import math
 from pathlib import Path
@@ -12,7 +12,6 @@ from fmnist_pl.checkpoints.names import RESUMABLE
 from fmnist_pl.runs.folder import write_file
 from fmnist_pl.runs.record import without_nan
 from fmnist_pl.search.space import Space
-from fmnist_pl.search.study import best_of
 from fmnist_pl.search.worker import Search, TrialFailedError
 from training_health.errors import UserError
 
@@ -101,19 +100,3 @@ class FitObjective:
         if _ACCURACY not in metrics:
             raise UserError(f"its epochs logged no {_ACCURACY}, by which trials are judged. Leave validation on.")
         return float(metrics[_ACCURACY])
-
-
-def write_winner(study: optuna.Study, folder: Path) -> Path:
-    """Write the best trial's configuration as ``folder/winner.yaml``, for ``fmnist fit --variant folder/winner.yaml``.
-
-    Raises:
-        UserError: If no trial was completed, or the file cannot be written.
-    """
-    trial = best_of(study.get_trials(deepcopy=False))
-    if trial is None:
-        why = f"The report in {folder} says why; search with more trials, or a space that trains"
-        raise UserError(f"No trial of the study {study.study_name!r} was completed: it has no winner. {why}.")
-    overlay = {**Space(study.user_attrs["space"]).overlay(trial.params), "variant": "winner"}
-    head = f"# The best trial of the search {study.study_name!r}, number {trial.number}.\n"
-    write_file(folder / "winner.yaml", head + yaml.safe_dump(overlay, sort_keys=False))
-    return folder / "winner.yaml"

@@ -153,21 +153,32 @@ def test_a_missing_extra_is_named_before_anything_is_trained(monkeypatch):
         optional("search", [])
 
 
-def test_the_winner_and_the_baseline_are_trained_with_every_seed_on_the_study_s_data(tmp_path, monkeypatch):
+def test_the_winner_is_the_best_trials_overlay_and_is_trained_beside_the_baseline(tmp_path, monkeypatch):
     def command(logdir, run, interrupted):
         return pretend_to_train(run, logdir, test=0.9 + 0.01 * (run.name == "winner"))
 
     monkeypatch.setattr(comparing, "fit_command", command)
     (tmp_path / "logs").mkdir()
-    space = {"space": {"conv_layers": {"from": 1, "to": 4}}}
-    made = study(trial(0.9), data="synthetic", options=["--data.training_images=64"], space=space)
+    space = {"space": {"conv_layers": {"from": 1, "to": 4}, "optimizer": ["adam", "sgd"]}, "fixed": {"momentum": 0.5}}
+    best = trial(0.9, {"conv_layers": 2, "optimizer": "sgd"})
+    made = study(trial(0.5), best, data="synthetic", options=["--data.training_images=64"], space=space, name="a\nb: c")
     words = ["--confirm_seeds", "1", "2", "--confirm_epochs", "2", "--logdir", str(tmp_path / "logs")]
 
     assert conclude(made, parse(words)[0], tmp_path / "search") == 0
+    winner = yaml.safe_load((tmp_path / "search" / "winner.yaml").read_text())
+    model = {"optimizer": "sgd", "conv_channels": [64, 32], "momentum": 0.5}
+    assert winner == {"model": model, "variant": "winner"}
     assert trained(tmp_path / "logs") == ["baseline 1", "winner 1", "baseline 2", "winner 2"]
     found = json.loads((tmp_path / "search" / "confirmation" / "compare.json").read_text())
     assert found["data"]["training_images"] == 64
     assert found["sentences"][0] in (tmp_path / "search" / "report.md").read_text()
+
+
+def test_without_a_completed_trial_there_is_no_winner_but_a_report(tmp_path):
+    with pytest.raises(UserError, match="No trial of the study 'made' was completed"):
+        conclude(study(trial(reported=[0.9])), parse([])[0], tmp_path)
+
+    assert (tmp_path / "report.md").exists()
 
 
 def test_the_winner_is_confirmed_with_the_next_three_seeds_for_as_many_epochs_as_the_search_or_more():

@@ -8,10 +8,8 @@ import pytest
 import yaml
 
 from fmnist_pl.search.study import Settings
-from fmnist_pl.search.trial import FitObjective, write_winner
+from fmnist_pl.search.trial import FitObjective
 from fmnist_pl.search.worker import Search, TrialFailedError
-from fmnist_pl.yaml_file import load_yaml
-from tests.fmnist_pl.search.report import studies
 from training_health.errors import UserError
 
 SPACE = {
@@ -111,26 +109,3 @@ def test_trials_in_one_process_do_not_touch_each_other(search):
 
     losses = [trial.user_attrs["validation_loss"] for trial in (first, other, again)]
     assert losses[0] == losses[2] != losses[1]
-
-
-def test_the_winner_is_the_best_trials_overlay(tmp_path):
-    made = studies.study(
-        studies.trial(0.5),
-        studies.trial(0.9, {"conv_layers": 2, "optimizer": "sgd"}),
-        name="a\nvariant: b\u2028c",
-        space={
-            "space": {"conv_layers": {"from": 1, "to": 4}, "optimizer": ["adam", "sgd"]},
-            "fixed": {"momentum": 0.5},
-        },
-    )
-
-    path = write_winner(made, tmp_path / "new")
-
-    assert path == tmp_path / "new" / "winner.yaml"
-    model = {"optimizer": "sgd", "conv_channels": [64, 32], "momentum": 0.5}
-    assert load_yaml(path) == {"model": model, "variant": "winner"}
-
-
-def test_without_a_completed_trial_there_is_no_winner(tmp_path):
-    with pytest.raises(UserError, match="No trial of the study 'made' was completed"):
-        write_winner(studies.study(studies.trial(reported=[0.9])), tmp_path)
