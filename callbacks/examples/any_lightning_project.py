@@ -5,15 +5,20 @@ Run it with ``python callbacks/examples/any_lightning_project.py``, then ``tenso
 
 import sys
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models import resnet18
 
 from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
+
+try:  # your project has one of the two
+    import lightning.pytorch as pl
+    from lightning.pytorch.loggers import TensorBoardLogger
+except ImportError:
+    import pytorch_lightning as pl  # type: ignore[no-redef]
+    from pytorch_lightning.loggers import TensorBoardLogger  # type: ignore[assignment]
 
 Batch = tuple[Tensor, Tensor]
 
