@@ -154,8 +154,7 @@ def tensor_record(tag: str, kind: str, vector: Sequence[float], **content: objec
     Returns:
         The summary protobuf, for a file writer's ``add_summary``.
     """
-    values = np.asarray(vector, dtype="<f4")
-    return _summary(tag, kind, values, content)
+    return _summary(tag, kind, np.asarray(vector, dtype="<f4"), content)
 
 
 def text_record(kind: str, value: dict[str, Any]) -> "Summary":
@@ -166,18 +165,13 @@ def text_record(kind: str, value: dict[str, Any]) -> "Summary":
 def _summary(tag: str, kind: str, value: np.ndarray | bytes, content: dict[str, object]) -> "Summary":
     # Imported here: TensorBoard is needed where there is something to write, not to import a monitor.
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-    from tensorboard.compat.proto.tensor_pb2 import TensorProto
-    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
-    from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
+    from tensorboard.util.tensor_util import make_tensor_proto
 
-    if isinstance(value, bytes):
-        tensor = TensorProto(dtype=DT_STRING, tensor_shape=TensorShapeProto(), string_val=[value])
-    else:
-        shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=len(value))])
-        tensor = TensorProto(dtype=DT_FLOAT, tensor_shape=shape, tensor_content=value.tobytes())
     described = json.dumps({"version": FORMAT_VERSION, "kind": kind, **content}).encode()
     metadata = SummaryMetadata(
         plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=described),
         data_class="DATA_CLASS_TENSOR",
     )
-    return Summary(value=[Summary.Value(tag=f"{PLUGIN_NAME}/{tag}", metadata=metadata, tensor=tensor)])
+    return Summary(
+        value=[Summary.Value(tag=f"{PLUGIN_NAME}/{tag}", metadata=metadata, tensor=make_tensor_proto(value))]
+    )

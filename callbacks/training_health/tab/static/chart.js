@@ -16,11 +16,6 @@ const CONFIG = {
 };
 
 const specs = new WeakMap(); // plot element -> its chart
-let plotlyVersion = "";
-
-export function setPlotlyVersion(version) {
-  plotlyVersion = version;
-}
 
 const near = new IntersectionObserver(
   (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => draw(entry.target)),
@@ -85,7 +80,7 @@ export function dispose(root) {
 
 async function draw(plot) {
   try {
-    const Plotly = await loadPlotly(plotlyVersion);
+    const Plotly = await loadPlotly();
     const spec = specs.get(plot);
     if (!spec || !plot.isConnected) return;
     const { data, layout } = spec.build(false);
@@ -97,7 +92,7 @@ async function draw(plot) {
 }
 
 async function savePng(plot, file) {
-  const Plotly = await loadPlotly(plotlyVersion);
+  const Plotly = await loadPlotly();
   const { build, title, subtitle } = specs.get(plot);
   const { data, layout } = build(true);
   const full = {

@@ -1,7 +1,7 @@
 // The page: fetches, keeps the reader's choices, and puts the sections together.
 
-import { isReport, source } from "./api.js";
-import { dispose, setPlotlyVersion } from "./chart.js";
+import { get, getOnce, isReport } from "./api.js";
+import { dispose } from "./chart.js";
 import { deadUnitsCharts, siteNames, siteOf } from "./dead_units.js";
 import { h, segmented } from "./dom.js";
 import { emptyState } from "./empty.js";
@@ -56,12 +56,11 @@ function showTheme(dark) {
 
 async function refetch() {
   try {
-    const fetched = await source.overview();
+    const fetched = await get("overview");
     const answer = JSON.stringify(fetched);
     notify("");
     if (answer === shown) return; // charts keep their zoom, the page its scroll position
     fetched.runs.forEach((row, rank) => (row.rank = rank));
-    setPlotlyVersion(fetched.plotly);
     [overview, shown] = [fetched, answer];
     await renderAll();
   } catch (error) {
@@ -125,7 +124,7 @@ async function renderCharts(view, mine) {
     for (const id of ["units", "gap", "weights"]) fill(id, [h("p", { class: "muted" }, "Pick a run above to see its charts.")]);
     return;
   }
-  const loaded = await Promise.allSettled(view.picked.map((row) => source.run(row)));
+  const loaded = await Promise.allSettled(view.picked.map((row) => getOnce("run", row)));
   if (mine !== round) return;
   const failed = loaded.find((result) => result.status === "rejected");
   if (failed) {
@@ -161,7 +160,7 @@ function mapHeader(names, site) {
 async function renderMaps(runs, site, box, mine) {
   const having = runs.filter(({ data }) => siteOf(data, site));
   const drawn = having.slice(0, MOST_MAPS);
-  const maps = await Promise.allSettled(drawn.map(({ row }) => source.units(row, site)));
+  const maps = await Promise.allSettled(drawn.map(({ row }) => getOnce("units", row, site)));
   if (mine !== round) return;
   const loaded = drawn.map((run, i) => ({ ...run, map: maps[i].value, order: state.order })).filter(({ map }) => map?.epochs.length);
   const epochSets = loaded.map(({ map }) => map.epochs);
