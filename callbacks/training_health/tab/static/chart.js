@@ -1,6 +1,5 @@
 // A chart on the page: a card with its title, its numbers as a table, and its downloads. Drawn when scrolled into view.
 
-import { loadPlotly } from "./api.js";
 import { NONE, h, plotlyText } from "./dom.js";
 import { baseTemplate, token } from "./theme.js";
 
@@ -76,6 +75,22 @@ export function dispose(root) {
     specs.delete(plot);
     if (plot.dataset.drawn) window.Plotly.purge(plot);
   }
+}
+
+let plotly;
+
+/** Loads Plotly once, when the first chart comes into view. It is a plain script that sets a global. */
+function loadPlotly() {
+  if (window.Plotly) return window.Plotly; // in a report
+  plotly ??= new Promise((resolve, reject) => {
+    const onload = () => resolve(window.Plotly);
+    const onerror = () => {
+      plotly = undefined;
+      reject(new Error("plotly.js did not load. Is the Python package plotly installed where TensorBoard runs?"));
+    };
+    document.head.append(h("script", { src: "./static/plotly.min.js", onload, onerror }));
+  });
+  return plotly;
 }
 
 async function draw(plot) {

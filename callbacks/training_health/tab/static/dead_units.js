@@ -1,8 +1,7 @@
 // Which neurons are dead: the fraction of dead and of rare units over epochs, in total and per site, runs side by side.
 
 import { chartCard, epochAxis, lineOf } from "./chart.js";
-import { h, percent, plotlyText, whole } from "./dom.js";
-import { key, keyLine } from "./key.js";
+import { h, key, keyLine, percent, plotlyText, whole } from "./dom.js";
 
 const MOST_SITES = 11;
 

@@ -1,18 +1,15 @@
 // The page: fetches, keeps the reader's choices, and puts the sections together.
 
-import { get, getOnce, isReport } from "./api.js";
 import { dispose } from "./chart.js";
 import { deadUnitsCharts, siteNames, siteOf } from "./dead_units.js";
 import { h, segmented } from "./dom.js";
-import { emptyState } from "./empty.js";
 import { findingsSection } from "./findings.js";
 import { gapCharts } from "./gap.js";
-import { onAddress, onReload, onTheme } from "./host.js";
-import { overviewTable } from "./overview.js";
-import { loadState, pickedRows, saveState } from "./state.js";
+import { get, getOnce, isReport, onReload, onTheme } from "./host.js";
+import { mapKey, unitMap, weightCharts } from "./maps.js";
+import { emptyState, overviewTable } from "./overview.js";
+import { loadState, onAddress, pickedRows, saveState } from "./state.js";
 import { isDark, runLooks, setDark } from "./theme.js";
-import { mapKey, unitMap } from "./unit_map.js";
-import { weightCharts } from "./weights.js";
 
 const MOST_MAPS = 6;
 const FIRST_PAINT = "training-health-table"; // a mark in the browser's timeline: the table stands
@@ -165,7 +162,7 @@ async function renderMaps(runs, site, box, mine) {
   const loaded = drawn.map((run, i) => ({ ...run, map: maps[i].value, order: state.order })).filter(({ map }) => map?.epochs.length);
   const epochSets = loaded.map(({ map }) => map.epochs);
   box.replaceChildren(
-    h("div", { class: "grid maps" }, loaded.map((one) => unitMap({ ...one, epochSets }))),
+    h("div", { class: "grid large" }, loaded.map((one) => unitMap({ ...one, epochSets }))),
     ...(having.length > drawn.length ? [h("p", { class: "muted" }, `The first ${drawn.length} of ${having.length} picked runs are drawn.`)] : []),
   );
 }
