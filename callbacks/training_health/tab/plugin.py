@@ -25,9 +25,6 @@ class TrainingHealthPlugin(base_plugin.TBPlugin):
 
     Every answer goes through ``http_util.Respond`` (``nosniff``, gzip). Only GET and HEAD are answered. An unknown run
     or site and a missing parameter raise one of TensorBoard's errors, which it answers with 404 or 400 in words.
-
-    Args:
-        context: TensorBoard's; only its data provider is used.
     """
 
     plugin_name = PLUGIN_NAME
@@ -54,10 +51,10 @@ class TrainingHealthPlugin(base_plugin.TBPlugin):
 
     def _units(self, ctx: RequestContext, experiment_id: str, run: str, site: str) -> dict[str, Any]:
         found = self._data.run(ctx, experiment_id, run)
-        for candidate in found.sites:
-            if candidate.name == site:
-                return units_payload(found, candidate)
-        raise errors.NotFoundError(f"Run {run[:200]!r} has no site {site[:200]!r}.")
+        sites = {candidate.name: candidate for candidate in found.sites}
+        if site not in sites:
+            raise errors.NotFoundError(f"Run {run[:200]!r} has no site {site[:200]!r}.")
+        return units_payload(found, sites[site])
 
 
 def _json_app(answer: Callable[..., dict[str, Any]], *parameters: str) -> WSGIApplication:

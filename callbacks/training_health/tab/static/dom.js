@@ -59,7 +59,7 @@ export function segmented(label, options, chosen, choose) {
 /** What the colours, lines and marks of a section's charts mean. */
 export const key = (...entries) => h("div", { class: "key" }, entries);
 
-export const keyLine = (dash, words) => keyEntry(h("span", { class: `key-line ${dash}` }), words);
+export const keyLine = (style, words) => keyEntry(h("span", { class: "key-line", style: { "border-top-style": style } }), words);
 export const keyBox = (colour, words) => keyEntry(h("span", { class: "key-box", style: { background: colour } }), words);
 export const keyMark = (symbol, words) => keyEntry(h("span", { class: "key-mark", "aria-hidden": "true" }, symbol), words);
 const keyEntry = (...parts) => h("span", { class: "key-entry" }, parts);

@@ -17,7 +17,7 @@ export function gapCharts(runs, metric) {
   const span = range(having.flatMap(({ columns }) => sides.flatMap((side) => columns[side])));
   return [
     h("div", { class: "grid large" }, gapChart(having, metric), effectChart(having, metric)),
-    key(keyLine("solid", "training, eval mode"), keyLine("dash", "validation"), keyLine("dot", "training as it ran: dropout on, averaged over the epoch"), keyBox("color-mix(in srgb, currentcolor 16%, transparent)", "the gap")),
+    key(keyLine("solid", "training, eval mode"), keyLine("dashed", "validation"), keyLine("dotted", "training as it ran: dropout on, averaged over the epoch"), keyBox("color-mix(in srgb, currentcolor 16%, transparent)", "the gap")),
     h("div", { class: "grid" }, having.map((run) => curvesChart(run, metric, span, having))),
   ];
 }

@@ -175,7 +175,7 @@ function goTo(section, site = "") {
 
 function skeleton() {
   const nav = SECTIONS.map(([id, title]) => h("button", { type: "button", class: "nav", onclick: () => goTo(id) }, title));
-  const toggle = isReport && h("button", { type: "button", class: "quiet", onclick: () => showTheme(!isDark()) }, "Light / dark");
+  const toggle = isReport && h("button", { type: "button", class: "quiet push", onclick: () => showTheme(!isDark()) }, "Light / dark");
   return [
     h("div", { id: "bar", hidden: true }, h("div", { class: "bar-row" }, h("h1", {}, "Training Health"), h("nav", { "aria-label": "Sections" }, nav), toggle), h("div", { id: "chips", "aria-label": "Picked runs" })),
     h("div", { id: "notice", role: "alert", hidden: true }),
