@@ -25,14 +25,7 @@ _PAGE = """<!DOCTYPE html>
 
 
 def page(title: str, style: str, body: str, head: str = "") -> str:
-    """The whole file.
-
-    Args:
-        title: Plain text; it is escaped here.
-        style: CSS.
-        body: HTML.
-        head: More HTML for the head, each element with its line end.
-    """
+    """The whole file: ``title`` is plain text, escaped here; ``body`` and ``head`` are HTML, ``style`` is CSS."""
     return _PAGE.format(policy=_POLICY, title=html.escape(title), style=style, body=body, head=head)
 
 

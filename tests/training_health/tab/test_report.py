@@ -37,9 +37,9 @@ def data_in(page: str) -> dict:
 def test_the_data_inside_is_what_the_tab_would_show(written):
     data = data_in(written)
     assert [row["run"] for row in data["overview"]["runs"]] == ["a", "foreign"]
-    assert data["runs"]["a"]["total"]["dead"] == [1]
+    assert data["run"]["a"]["total"]["dead"] == [1]
     assert data["units"]["a"]["fc1"]["activity"] == [[0.0], [0.5]]
-    assert list(data["runs"]) == ["a"]
+    assert list(data["run"]) == ["a"]
 
 
 def test_text_from_a_log_can_not_end_the_script_it_is_in(written):

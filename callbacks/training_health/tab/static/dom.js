@@ -55,3 +55,18 @@ export function segmented(label, options, chosen, choose) {
     ),
   );
 }
+
+/** What the colours, lines and marks of a section's charts mean. */
+export const key = (...entries) => h("div", { class: "key" }, entries);
+
+export const keyLine = (style, words) => keyEntry(h("span", { class: "key-line", style: { "border-top-style": style } }), words);
+export const keyBox = (colour, words) => keyEntry(h("span", { class: "key-box", style: { background: colour } }), words);
+export const keyMark = (symbol, words) => keyEntry(h("span", { class: "key-mark", "aria-hidden": "true" }, symbol), words);
+const keyEntry = (...parts) => h("span", { class: "key-entry" }, parts);
+
+/** A colour scale with its ticks, [[value, text], ...]; the one at `strong` stands out. */
+export function keyScale(words, label, colours, { low, high, ticks }, strong) {
+  const gradient = `linear-gradient(to right, ${colours.map(([at, colour]) => `${colour} ${100 * at}%`).join(", ")})`;
+  const marked = ticks.map(([at, text]) => h("span", { style: { left: `${(100 * (at - low)) / (high - low)}%` } }, at === strong ? h("strong", {}, text) : text));
+  return keyEntry(words, h("span", { class: "key-scale", role: "img", "aria-label": label }, h("span", { class: "key-gradient", style: { background: gradient } }), h("span", { class: "key-ticks" }, marked)));
+}

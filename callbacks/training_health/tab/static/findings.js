@@ -49,7 +49,7 @@ function alarmsElsewhere(rows, picked, update) {
   const add = () => update({ runs: rows.filter((row) => names.has(row.run) || others.includes(row)).map((row) => row.run) });
   return h(
     "p",
-    { class: "elsewhere" },
+    { class: "muted" },
     others.length === 1 ? "1 run that is not picked has an alarm. " : `${others.length} runs that are not picked have alarms. `,
     h("button", { type: "button", class: "link", onclick: add }, "Pick them too"),
   );

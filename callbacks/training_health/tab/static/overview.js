@@ -6,6 +6,10 @@ import { MOST_PICKED } from "./state.js";
 const VERDICT_MARKS = { critical: "✕", warning: "!", notice: "i", healthy: "✓", unknown: "?" };
 const SEVERITY_ORDER = ["critical", "warning", "notice", "healthy", "unknown"];
 
+const LINES = `from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
+trainer = pl.Trainer(callbacks=[DeadReLUMonitor(), TrainValGapMonitor(), WeightHistogramMonitor()])
+trainer.fit(model, datamodule)`;
+
 const COLUMNS = [
   { key: "run", title: "Run", value: (row) => row.rank, cell: runCell },
   { key: "variant", title: "Variant", value: (row) => row.variant, cell: variantCell },
@@ -135,4 +139,26 @@ function sorted(rows, state) {
     const [x, y] = [column.value(a), column.value(b)];
     return sign * (x < y ? -1 : x > y ? 1 : 0);
   });
+}
+
+/** Nothing to show yet: what would fill the page. */
+export function emptyState(rows) {
+  const foreign = rows.length
+    ? `TensorBoard found ${rows.length === 1 ? "1 run" : `${rows.length} runs`} here, but none was logged with the monitors.`
+    : "TensorBoard has found no run here yet.";
+  return h(
+    "div",
+    { class: "empty" },
+    h("h2", {}, "No training-health records yet"),
+    h("p", {}, foreign, " Three lines fill this page:"),
+    h("pre", { tabindex: "0" }, h("code", {}, LINES)),
+    h(
+      "ul",
+      {},
+      h("li", {}, h("strong", {}, "Dead units: "), "which neurons fired on none of the validation examples, and since when."),
+      h("li", {}, h("strong", {}, "An honest gap: "), "training and validation accuracy, both in eval mode with the same weights, with an error bar."),
+      h("li", {}, h("strong", {}, "Weights in motion: "), "how far one step moves each parameter, and whether any number is no number."),
+    ),
+    h("p", { class: "muted" }, "The first records arrive at the end of the first epoch. Then press TensorBoard's reload button, or switch on its automatic reload."),
+  );
 }
