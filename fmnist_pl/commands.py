@@ -6,8 +6,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from fmnist_pl.arguments import option
-from fmnist_pl.variants import overlay_path
+from fmnist_pl.configuration import option, overlay_path
 from training_health.errors import UserError
 
 COMMANDS = {

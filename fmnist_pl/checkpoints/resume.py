@@ -8,13 +8,11 @@ from typing import Any
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 
-from fmnist_pl.checkpoints.checkpoint_file import load_checked
-from fmnist_pl.checkpoints.last_checkpoint import is_resumable
-from fmnist_pl.checkpoints.names import RESUMABLE
+from fmnist_pl.checkpoints.callbacks import is_resumable
+from fmnist_pl.checkpoints.checkpoint_file import RESUMABLE, load_checked
+from fmnist_pl.configuration import load_yaml, variant_name
 from fmnist_pl.runs.identity import relevant_config
 from fmnist_pl.runs.record import RUN
-from fmnist_pl.variants import variant_name
-from fmnist_pl.yaml_file import load_yaml
 from training_health.errors import UserError
 
 

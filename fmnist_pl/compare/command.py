@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from fmnist_pl.variants import overlay_path
+from fmnist_pl.configuration import overlay_path
 
 
 def main(args: list[str]) -> int:

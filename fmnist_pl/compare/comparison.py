@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from fmnist_pl.compare.configuration import fit_configuration
+from fmnist_pl.cli import fit_configuration
 from fmnist_pl.compare.log_folder import LogFolder, RunResult, WantedRun
 from fmnist_pl.compare.output import write_all
 from fmnist_pl.compare.results import Comparison, compare
 from fmnist_pl.compare.training import TrainingPool, fit_command
+from fmnist_pl.configuration import variant_name
 from fmnist_pl.runs.identity import identity
-from fmnist_pl.runs.record import versions
-from fmnist_pl.variants import variant_name
 from training_health.errors import UserError
 
 __all__ = ["Comparison", "train_and_compare", "wanted_runs"]
@@ -87,7 +86,7 @@ def wanted_runs(variants: Sequence[str], seeds: Sequence[int], options: Sequence
         for name, config in configs.items():
             config.seed_everything = seed
             command = (*words[name], f"--seed_everything={seed}")
-            runs.append(WantedRun(name, seed, command, identity(config, versions())))
+            runs.append(WantedRun(name, seed, command, identity(config)))
     first = runs[0]
     for run in runs[1 : len(names)]:
         ours, theirs = first.identity["data"], run.identity["data"]

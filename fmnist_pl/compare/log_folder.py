@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fmnist_pl.checkpoints.names import RESUMABLE
+from fmnist_pl.checkpoints.checkpoint_file import RESUMABLE
 from fmnist_pl.compare.run_metrics import METRICS
 from fmnist_pl.runs.identity import FILE_NAME
 

@@ -3,11 +3,16 @@
 import functools
 import hashlib
 import json
+import platform
 import subprocess
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torchvision
 
 FILE_NAME = "identity.json"  # written into the run's folder at the start
 
@@ -23,22 +28,18 @@ PACKAGE = Path(__file__).parents[1]
 SOURCES = (".", "../callbacks/training_health")  # from the package's folder
 
 
-def identity(config: Any, versions: Mapping[str, str]) -> dict[str, Any]:  # noqa: ANN401
-    """The identity of the run that ``config`` describes.
-
-    Args:
-        config: The parsed configuration of ``fit``, before anything in it is instantiated.
-        versions: Of Python (which is left out) and the libraries.
+def identity(config: Any) -> dict[str, Any]:  # noqa: ANN401
+    """The identity of the run that ``fit`` would do with a parsed ``config``, before anything in it is instantiated.
 
     Returns:
-        ``config`` (a hash), ``data`` (see `data_identity`), ``versions``, ``code`` (see `code_version`), and
-        ``digest``: a hash of all.
+        ``config`` (a hash), ``data`` (see `data_identity`), ``versions`` (but Python's), ``code`` (see `code_version`),
+        and ``digest``: a hash of all.
     """
     relevant = relevant_config(config)
     parts = {
         "config": content_hash(relevant),
         "data": data_identity(relevant["data"]),
-        "versions": {name: version for name, version in versions.items() if name != "python"},
+        "versions": {name: version for name, version in versions().items() if name != "python"},
         "code": code_version(),
     }
     return {**parts, "digest": content_hash(parts)}
@@ -73,6 +74,16 @@ def data_identity(data: Mapping[str, Any]) -> dict[str, Any]:
 def content_hash(value: Any) -> str:  # noqa: ANN401
     """SHA-256 of a plain value: the same for equal content, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Of everything that the metrics depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
+        "pytorch_lightning": pl.__version__,
+    }
 
 
 @functools.cache  # this process keeps the code that it has loaded, whatever becomes of the files

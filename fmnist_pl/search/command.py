@@ -85,9 +85,8 @@ def _objective(search: "Search") -> "Objective":
 def _prepare(options: argparse.Namespace, fit_options: list[str]) -> "Search":
     """Check what is asked for, and open or create the study with the trials that come first."""
     # Imported here: torch takes seconds, and a wrong call needs no torch.
-    from fmnist_pl.compare.configuration import fit_configuration
+    from fmnist_pl.cli import fit_configuration
     from fmnist_pl.runs.identity import identity
-    from fmnist_pl.runs.record import versions
     from fmnist_pl.search.space import DEFAULT, read_space
     from fmnist_pl.search.storage import shown
     from fmnist_pl.search.study import Settings, counts, quiet_optuna
@@ -101,7 +100,7 @@ def _prepare(options: argparse.Namespace, fit_options: list[str]) -> "Search":
     if grid is not None and len(grid) <= options.trials:
         print(f"The space holds {len(grid)} configurations, so there will be {len(grid)} trials.", file=sys.stderr)
         options.trials, first = len(grid), [*first, *grid]
-    made_of = identity(fit_configuration(["--variant", "baseline", *fit_options]), versions())
+    made_of = identity(fit_configuration(["--variant", "baseline", *fit_options]))
     code = {"code": made_of["code"], "versions": made_of["versions"]}
     settings = Settings(options.dataset, options.epochs, options.seed, options.images, fit_options, code, space.content)
     parts = [re.sub(r"[^\w.-]", "_", space_file.stem), f"{options.epochs}_epochs"]

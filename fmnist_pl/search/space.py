@@ -18,9 +18,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from torch.utils.flop_counter import FlopCounterMode
 
 from fmnist_pl.classifier import FashionClassifier
+from fmnist_pl.configuration import load_yaml
 from fmnist_pl.data import FashionMNISTDataModule
 from fmnist_pl.network import FashionCNN, parameter_count
-from fmnist_pl.yaml_file import load_yaml
 from training_health.errors import UserError
 
 DEFAULT = Path(__file__).with_name("default_space.yaml")

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import yaml
 
 from fmnist_pl import cli
-from fmnist_pl.checkpoints.names import RESUMABLE
+from fmnist_pl.checkpoints.checkpoint_file import RESUMABLE
 from fmnist_pl.search.space import Space
 from fmnist_pl.search.worker import Search, TrialFailedError
 from training_health.durable_file import replace_durably

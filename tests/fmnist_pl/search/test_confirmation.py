@@ -5,8 +5,8 @@ import pytest
 from fmnist_pl.compare import comparison as comparing
 from fmnist_pl.compare.comparison import Comparison
 from fmnist_pl.compare.statistics import paired_difference
+from fmnist_pl.configuration import load_yaml
 from fmnist_pl.search.confirmation import Confirmation, confirm, write_winner
-from fmnist_pl.yaml_file import load_yaml
 from tests.fmnist_pl.compare.made_runs import DATA, pretend_to_train, trained
 from tests.fmnist_pl.search.made_studies import failed, pruned, study, trial
 from training_health.errors import UserError
