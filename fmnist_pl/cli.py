@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,15 +38,9 @@ _RESUMED_FILE = "FMNIST_RESUMED_FILE"  # environment variable: what the first ra
 
 
 class FashionCLI(LightningCLI):
-    """LightningCLI for this package's module, data and run folders.
+    """LightningCLI for this package's module, data and run folders, and with further callbacks of the run.
 
-    Args:
-        callbacks: Added to the run's.
-        **options: Those of LightningCLI.
-
-    Attributes:
-        trainer: The Trainer that ran.
-        record: The `RunRecord`: description, history, metrics of the last epoch.
+    Afterwards ``trainer`` has run, and the `RunRecord` ``record`` holds description, history and last metrics.
     """
 
     def __init__(self, *args: Any, callbacks: Sequence[pl.Callback] = (), **options: Any) -> None:  # noqa: ANN401
@@ -105,7 +99,10 @@ class FashionCLI(LightningCLI):
     def _take_network(self, parser: LightningArgumentParser, given: list[str]) -> None:
         """Check the checkpoint to be evaluated; take the network's arguments and, unless given, the labels from it."""
         command, config = self.config.subcommand, self.config[self.config.subcommand]
-        file = evaluated_file(config.ckpt_path, command)
+        if config.ckpt_path is None:
+            raise UserError(f"{command} needs weights: give --ckpt_path a checkpoint or a run's folder.", exit_code=2)
+        file = Path(config.ckpt_path)
+        file = file / "checkpoints" / BEST if file.is_dir() else file
         checkpoint = load_checked(file)
         config.ckpt_path, config.weights_only = str(file), True
         run, found = checkpoint.get(RUN, {}), {"model": checkpoint.get("hyper_parameters", {})}
@@ -167,7 +164,7 @@ class FashionCLI(LightningCLI):
             self.lock = run_folder.claim(Path(folder))
         if self.resume is not None:
             resume.check_network(self.resume, self.model, self.trainer.world_size)
-            options["ckpt_path"], steps = self.resume.file, self.resume.steps
+            options["ckpt_path"], steps = self.resume.file, self.resume.checkpoint["global_step"]
             if first:
                 (self.resume.folder / "summary.json").unlink(missing_ok=True)  # of fewer epochs
         if first and not self.config.fit.trainer.fast_dev_run:
@@ -197,16 +194,11 @@ class FashionCLI(LightningCLI):
         return "best" if path else "last"
 
 
-def main(
-    args: list[str] | None = None,
-    cli: Callable[..., FashionCLI] = FashionCLI,
-    callbacks: Sequence[pl.Callback] = (),
-) -> FashionCLI:
+def main(args: list[str] | None = None, callbacks: Sequence[pl.Callback] = ()) -> FashionCLI:
     """Run one of Lightning's subcommands.
 
     Args:
         args: The subcommand and its options. Default: the process's own.
-        cli: Parses and runs them.
         callbacks: Added to the run's.
 
     Returns:
@@ -221,7 +213,7 @@ def main(
     quiet_libraries()
     try:
         with stop_at_once():
-            return cli(
+            return FashionCLI(
                 FashionClassifier,
                 FashionMNISTDataModule,
                 seed_everything_default=0,
@@ -250,14 +242,6 @@ def configs_of(args: list[str]) -> list[str]:
     return [word for path in (BASE, *overlays) for word in ("--config", str(path))]
 
 
-def evaluated_file(ckpt_path: str | None, command: str) -> Path:
-    """The checkpoint that ``--ckpt_path`` means: a file, or the best one of a run's folder."""
-    if ckpt_path is None:
-        raise UserError(f"{command} needs weights: give --ckpt_path a checkpoint or a run's folder.", exit_code=2)
-    path = Path(ckpt_path)
-    return path / "checkpoints" / BEST if path.is_dir() else path
-
-
 class _ConfigReader(FashionCLI):
     """Stops after parsing: evaluates no checkpoint, makes no run folder, builds nothing."""
 
@@ -269,12 +253,7 @@ class _ConfigReader(FashionCLI):
 
 
 def fit_configuration(options: list[str]) -> Any:  # noqa: ANN401
-    """Parse the options of ``fmnist fit`` into jsonargparse's namespace, its ``seed_everything`` to be filled in.
-
-    Raises:
-        SystemExit: With status 2 and a message on stderr, for options that ``fit`` would not take.
-        UserError: For an unknown variant.
-    """
+    """Parse the options of ``fmnist fit`` into jsonargparse's namespace, its ``seed_everything`` to be filled in."""
     return _ConfigReader(
         FashionClassifier,
         FashionMNISTDataModule,

@@ -30,11 +30,6 @@ class ResumePoint:
         """What the checkpoint says of its run."""
         return self.checkpoint[RUN]
 
-    @property
-    def steps(self) -> int:
-        """Optimiser steps that are done."""
-        return int(self.checkpoint["global_step"])
-
 
 def find(value: str, runs: Path) -> ResumePoint:
     """Find and load what ``--resume VALUE`` means: "last" (of the ``version_N`` in ``runs``), a folder or a file."""

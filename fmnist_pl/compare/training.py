@@ -79,7 +79,9 @@ class TrainingPool:
             for process in processes:
                 process.terminate()  # all of them, before the first is waited for
             for process in processes:
-                end(process, _STOP_SECONDS)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_STOP_SECONDS)
+                process.kill()  # does nothing to one that has ended
             pool.shutdown()
         return self.failures
 
@@ -164,17 +166,6 @@ class TrainingPool:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def end(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Ask a process to end; kill it if it still runs after ``seconds``."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def ended_by(status: int) -> str | None:

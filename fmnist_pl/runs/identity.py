@@ -59,8 +59,9 @@ def relevant_config(config: Any) -> dict[str, Any]:  # noqa: ANN401
 
 def data_identity(data: Mapping[str, Any]) -> dict[str, Any]:
     """Which images a run was trained and tested on, and how they were split, from the data module's arguments."""
-    from fmnist_pl.data import SYNTHETIC_IMAGES, VALIDATION_IMAGES
+    from fmnist_pl.data import VALIDATION_IMAGES
     from fmnist_pl.dataset.files import FASHION_MNIST
+    from fmnist_pl.dataset.synthetic import SYNTHETIC_IMAGES
 
     synthetic = data["dataset"] == "synthetic"
     return {

@@ -15,7 +15,7 @@ from training_health.errors import UserError
 
 if TYPE_CHECKING:
     from fmnist_pl.compare.comparison import Comparison
-    from fmnist_pl.compare.statistics import Difference
+    from fmnist_pl.compare.results import Difference
 
 BASELINE, WINNER = "baseline", "winner"  # the variants' names; the second also that of its file
 FOLDER = "confirmation"  # below the search's own

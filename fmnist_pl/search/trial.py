@@ -1,6 +1,5 @@
 """One trial: an ordinary run of ``fmnist fit`` that reports its epochs, may be pruned, and is not tested."""
 
-import functools
 import math
 import time
 from pathlib import Path
@@ -66,20 +65,6 @@ class PruningReport(pl.Callback):
         }
 
 
-class _TrialCLI(cli.FashionCLI):
-    """``fmnist fit`` with the report of its epochs."""
-
-    def __init__(self, *args: Any, report: PruningReport, **options: Any) -> None:  # noqa: ANN401
-        self.report = report
-        super().__init__(*args, **options)
-
-    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:  # noqa: ANN401
-        """Add the report to the callbacks of the run."""
-        trainer = super().instantiate_trainer(**kwargs)
-        trainer.callbacks.append(self.report)  # type: ignore[attr-defined]
-        return trainer
-
-
 class FitObjective:
     """Trains the trials of a search in this process."""
 
@@ -115,7 +100,7 @@ class FitObjective:
             ) from error
         report = PruningReport(trial)
         try:
-            cli.main(fit_arguments(self.search, overlay), functools.partial(_TrialCLI, report=report))
+            cli.main(fit_arguments(self.search, overlay), callbacks=[report])
         except SystemExit as stop:
             if stop.code == 2:
                 raise UserError(

@@ -109,6 +109,7 @@ def code(value: Any) -> str:  # noqa: ANN401
 
 
 def _validation_images(data: str | None) -> int:
-    from fmnist_pl.data import SYNTHETIC_IMAGES, VALIDATION_IMAGES
+    from fmnist_pl.data import VALIDATION_IMAGES
+    from fmnist_pl.dataset.synthetic import SYNTHETIC_IMAGES
 
     return min(VALIDATION_IMAGES, SYNTHETIC_IMAGES["train"] // 5) if data == "synthetic" else VALIDATION_IMAGES

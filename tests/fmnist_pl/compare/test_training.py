@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fmnist_pl.compare.log_folder import LogFolder
-from fmnist_pl.compare.training import TrainingPool, end, ended_by, fit_command
+from fmnist_pl.compare.training import TrainingPool, ended_by, fit_command
 from tests.fmnist_pl.compare.made_runs import begin, pretend_to_train, trained, wanted, write_summary
 
 PROJECT = Path(__file__).parents[3]
@@ -194,27 +194,6 @@ def test_a_run_that_another_process_trains_is_waited_for(tmp_path, train, compar
     assert failures == {}
     assert sorted(trained(tmp_path)) == ["baseline 0", "baseline 1", "baseline 2"]
     assert shown.count("baseline seed 1: another process trains it") == 1
-
-
-def start(code):
-    process = subprocess.Popen([sys.executable, "-c", code + "; print(1, flush=True); time.sleep(60)"], stdout=-1)
-    process.stdout.readline()
-    process.stdout.close()
-    return process
-
-
-def test_a_process_is_asked_to_end():
-    process = start("import time")
-    end(process, 30)
-
-    assert process.returncode == -signal.SIGTERM
-
-
-def test_a_process_that_does_not_listen_is_killed():
-    process = start("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)")
-    end(process, 0.1)
-
-    assert process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from fmnist_pl.compare import comparison as comparing
 from fmnist_pl.compare.comparison import Comparison
-from fmnist_pl.compare.statistics import paired_difference
+from fmnist_pl.compare.results import paired_difference
 from fmnist_pl.configuration import load_yaml
 from fmnist_pl.search.confirmation import Confirmation, confirm, write_winner
 from tests.fmnist_pl.compare.made_runs import DATA, pretend_to_train, trained
