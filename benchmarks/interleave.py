@@ -55,11 +55,11 @@ def ratio(name: str, rounds: Sequence[Round], numerator: str, denominator: str) 
     return summary(name, [times[numerator] / times[denominator] for times in rounds])
 
 
-def summary(name: str, values: Sequence[float], resamples: int = 9999, seed: int = 0) -> Ratio:
+def summary(name: str, values: Sequence[float], resamples: int = 9999) -> Ratio:
     """Median of ``values`` and its percentile-bootstrap 95 % interval (Efron 1979)."""
     if not values:
         raise ValueError("a median needs at least one value")
-    samples = np.random.default_rng(seed).choice(np.asarray(values), size=(resamples, len(values)))
+    samples = np.random.default_rng(0).choice(np.asarray(values), size=(resamples, len(values)))
     low, high = np.percentile(np.median(samples, axis=1), [2.5, 97.5])
     return Ratio(name, statistics.median(values), float(low), float(high), len(values))
 

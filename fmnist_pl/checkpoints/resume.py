@@ -161,8 +161,7 @@ def _first_whole(files: list[Path]) -> tuple[Path, dict[str, Any]]:
 
 def _comparable(config: Any) -> dict[str, Any]:  # noqa: ANN401
     """What bears on a run's metrics, ``{"trainer.max_epochs": 10}``, and the variant by its name."""
-    variant = config["variant"]
-    return {**dict(_flat(relevant_config(config))), "variant": variant_name(variant)}
+    return {**dict(_flat(relevant_config(config))), "variant": variant_name(config["variant"])}
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401

@@ -14,6 +14,10 @@ import pytorch_lightning as pl
 import torch
 import torchvision
 
+from fmnist_pl.data import VALIDATION_IMAGES
+from fmnist_pl.dataset.files import FASHION_MNIST
+from fmnist_pl.dataset.synthetic import SYNTHETIC_IMAGES
+
 FILE_NAME = "identity.json"  # written into the run's folder at the start
 
 # The parts of the configuration that bear on a run's metrics, and what of them does not: where files lie, what is
@@ -32,13 +36,20 @@ def identity(config: Any) -> dict[str, Any]:  # noqa: ANN401
     """The identity of the run that ``fit`` would do with a parsed ``config``, before anything in it is instantiated.
 
     Returns:
-        ``config`` (a hash), ``data`` (see `data_identity`), ``versions`` (but Python's), ``code`` (see `code_version`),
-        and ``digest``: a hash of all.
+        ``config`` (a hash), ``data`` (which images, and how they are split), ``versions`` (but Python's), ``code`` (see
+        `code_version`), and ``digest``: a hash of all.
     """
     relevant = relevant_config(config)
+    data = relevant["data"]
+    files = SYNTHETIC_IMAGES if data["dataset"] == "synthetic" else [file.sha256 for file in FASHION_MNIST.all]
     parts = {
         "config": content_hash(relevant),
-        "data": data_identity(relevant["data"]),
+        "data": {
+            "dataset": data["dataset"],
+            "files": content_hash(files),
+            "validation_images": VALIDATION_IMAGES,
+            "training_images": data["training_images"],
+        },
         "versions": {name: version for name, version in versions().items() if name != "python"},
         "code": code_version(),
     }
@@ -54,21 +65,6 @@ def relevant_config(config: Any) -> dict[str, Any]:  # noqa: ANN401
         else values[name]
         for name in RELEVANT
         if name in values
-    }
-
-
-def data_identity(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Which images a run was trained and tested on, and how they were split, from the data module's arguments."""
-    from fmnist_pl.data import VALIDATION_IMAGES
-    from fmnist_pl.dataset.files import FASHION_MNIST
-    from fmnist_pl.dataset.synthetic import SYNTHETIC_IMAGES
-
-    synthetic = data["dataset"] == "synthetic"
-    return {
-        "dataset": data["dataset"],
-        "files": content_hash(SYNTHETIC_IMAGES if synthetic else [file.sha256 for file in FASHION_MNIST.all]),
-        "validation_images": VALIDATION_IMAGES,
-        "training_images": data["training_images"],
     }
 
 

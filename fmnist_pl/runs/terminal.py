@@ -46,10 +46,9 @@ class Progress(TQDMProgressBar):
             print(line, flush=True)
 
 
-def print_summary(summary: dict[str, Any], run_folder: Path | None, console: Console | None = None) -> None:
+def print_summary(summary: dict[str, Any], run_folder: Path | None) -> None:
     """Print a run's summary, as `RunRecord.summary` returns it; without a logger there is no run folder."""
-    # As wide as the table needs where standard output is no terminal.
-    console = console or Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False)  # as wide as the table needs where it is no terminal
     data = "SYNTHETIC images, not Fashion-MNIST" if summary["dataset"] == "synthetic" else "Fashion-MNIST"
     title = f"{summary['variant']} on {data}, seed {summary['seed']}"
     table = Table(title=title, title_justify="left", show_header=False)
