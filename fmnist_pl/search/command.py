@@ -68,14 +68,13 @@ def _prepare(options: argparse.Namespace, fit_options: list[str]) -> "Search":
     # Imported here: torch takes seconds, and a wrong call needs no torch. The report is needed hours later, but a
     # package that it lacks is to be known now.
     import fmnist_pl.search.report  # noqa: F401
-    from fmnist_pl.compare.configuration import fit_configuration
+    from fmnist_pl.cli import fit_configuration
+    from fmnist_pl.configuration import load_yaml
     from fmnist_pl.runs.identity import identity
-    from fmnist_pl.runs.record import versions
     from fmnist_pl.search.space import DEFAULT, Space
     from fmnist_pl.search.storage import shown
     from fmnist_pl.search.study import Settings, counts
     from fmnist_pl.search.worker import Search
-    from fmnist_pl.yaml_file import load_yaml
 
     space_file = Path(options.space or DEFAULT)
     space = Space(load_yaml(space_file), str(space_file))
@@ -84,7 +83,7 @@ def _prepare(options: argparse.Namespace, fit_options: list[str]) -> "Search":
     if grid is not None and len(grid) <= options.trials:
         print(f"The space holds {len(grid)} configurations, so there will be {len(grid)} trials.", file=sys.stderr)
         options.trials, first = len(grid), [*first, *grid]
-    made_of = identity(fit_configuration(["--variant", "baseline", *fit_options]), versions())
+    made_of = identity(fit_configuration(["--variant", "baseline", *fit_options]))
     code = {"code": made_of["code"], "versions": made_of["versions"]}
     settings = Settings(options.dataset, options.epochs, options.seed, options.images, fit_options, code, space.content)
     parts = [space_file.stem, f"{options.epochs}_epochs"]

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import yaml
 
 from fmnist_pl import cli
-from fmnist_pl.checkpoints.names import RESUMABLE
+from fmnist_pl.checkpoints.checkpoint_file import RESUMABLE
 from fmnist_pl.runs.folder import write_file
 from fmnist_pl.runs.record import without_nan
 from fmnist_pl.search.space import Space

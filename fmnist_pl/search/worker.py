@@ -24,7 +24,7 @@ from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from fmnist_pl.compare.environment import slot_environment
+from fmnist_pl.process import slot_environment
 from fmnist_pl.search.storage import opened
 from fmnist_pl.search.study import Settings, best_of, counts, open_study, origin, retry
 from training_health.errors import UserError

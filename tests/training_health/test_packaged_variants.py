@@ -5,8 +5,8 @@ import torch
 import yaml
 
 from fmnist_pl.classifier import FashionClassifier
+from fmnist_pl.configuration import overlay_path, packaged_variants
 from fmnist_pl.loader import BatchLoader
-from fmnist_pl.variants import overlay_path, packaged_variants
 from tests.training_health.toys import FEW_EXAMPLES, fingerprint, make_trainer, pl
 from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
 

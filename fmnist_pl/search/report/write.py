@@ -14,9 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from fmnist_pl.compare.markdown import sentences
+from fmnist_pl.compare.output import sentences
 from fmnist_pl.compare.results import Comparison
-from fmnist_pl.data import SYNTHETIC_IMAGES, VALIDATION_IMAGES
+from fmnist_pl.data import VALIDATION_IMAGES
+from fmnist_pl.dataset.synthetic import SYNTHETIC_IMAGES
 from fmnist_pl.runs.folder import write_file
 from fmnist_pl.search.report import statistics
 from fmnist_pl.search.report.charts import draw, for_display

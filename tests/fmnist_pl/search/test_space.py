@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from fmnist_pl.configuration import load_yaml
 from fmnist_pl.network import FashionCNN, parameter_count
 from fmnist_pl.search.space import DEFAULT, Space
-from fmnist_pl.yaml_file import load_yaml
 from training_health.errors import UserError
 
 DEFAULT_SPACE = load_yaml(DEFAULT)
