@@ -16,10 +16,6 @@ const RATIO = {
 
 export const isDark = () => document.documentElement.dataset.theme === "dark";
 
-export function setDark(dark) {
-  document.documentElement.dataset.theme = dark ? "dark" : "light";
-}
-
 /** A colour of style.css in the present theme, for charts: what the page and its charts share has one home. */
 export const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).match(/#\w+/g)[Number(isDark())];
 
