@@ -1,4 +1,4 @@
-// Runs at a glance, one row each, with the check boxes that pick what is compared; and below, the picked ones' findings.
+// Runs at a glance, one row each, with the check boxes that pick what is compared; below, the findings of those.
 
 import { NONE, h, isNumber, percent, points, whole, withCode } from "./dom.js";
 import { MOST_PICKED } from "./state.js";
