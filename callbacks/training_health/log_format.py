@@ -37,12 +37,6 @@ class UnreadableError(Exception):
 class NewerFormatError(Exception):
     """A tag written by a later version of the monitors."""
 
-    def __init__(self, version: int) -> None:
-        super().__init__(
-            f"Written by a newer version of the monitors: log format {version}, this tab reads up to {FORMAT_VERSION}. "
-            "Start TensorBoard where training_health is up to date to see this run."
-        )
-
 
 class Datum(Protocol):
     """One record as TensorBoard's data provider hands it out."""
@@ -72,7 +66,10 @@ def parse_content(raw: bytes) -> dict[str, Any]:
     if type(content.get("version")) is not int:
         raise UnreadableError("its metadata names no format version")
     if content["version"] > FORMAT_VERSION:
-        raise NewerFormatError(content["version"])
+        raise NewerFormatError(
+            f"Written by a newer version of the monitors: log format {content['version']}, this tab reads up to "
+            f"{FORMAT_VERSION}. Start TensorBoard where training_health is up to date to see this run."
+        )
     if not isinstance(content.get("kind"), str):
         raise UnreadableError("its metadata names no kind of record")
     return content

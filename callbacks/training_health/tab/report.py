@@ -18,8 +18,8 @@ from training_health.tab.payloads import run_payload, units_payload
 from training_health.tab.self_contained_page import inline_script, page
 from training_health.tab.static_files import PLOTLY, STYLE, static_files
 
-_HEAD = '<script type="importmap">{import_map}</script>\n'
-_BODY = """<script type="application/json" id="training-health-data">{data}</script>
+_BODY = """<script type="importmap">{import_map}</script>
+<script type="application/json" id="training-health-data">{data}</script>
 <script>{plotly}</script>
 <script type="module">
 import {{ render }} from "training-health/index.js";
@@ -36,15 +36,11 @@ def write_report(logdir: Path, output: Path) -> None:
 
     Args:
         logdir: Folder with event files at any depth, as for ``tensorboard --logdir``.
-        output: The file to write.
+        output: The file to write; its folder is made if need be.
 
     Raises:
         UserError: if there is no such folder, nothing in it was logged with the monitors, or the file can't be written.
     """
-    if output.is_dir():
-        raise UserError(f"{output} is a folder. Give a file name, for example {output / 'report.html'}.")
-    if not output.absolute().parent.is_dir():
-        raise UserError(f"There is no folder {output.absolute().parent} to write {output.name} into. Make it first.")
     data = _collect(logdir)
     files = {name: path.read_text(encoding="utf-8") for name, path in static_files().items()}
     if PLOTLY not in files:
@@ -53,8 +49,9 @@ def write_report(logdir: Path, output: Path) -> None:
     content = page(
         title=f"Training Health: {logdir.resolve().name}",
         style=files.pop(STYLE),
-        head=_HEAD.format(import_map=_script_json({"imports": _modules(files)})),
-        body=_BODY.format(data=_script_json(data), plotly=inline_script(plotly)),
+        body=_BODY.format(
+            import_map=_script_json({"imports": _modules(files)}), data=_script_json(data), plotly=inline_script(plotly)
+        ),
     )
     try:
         replace_durably(output, content.encode())

@@ -30,9 +30,7 @@ export function siteNames(runs) {
   return [...index.keys()].sort((a, b) => index.get(a) - index.get(b));
 }
 
-export function siteOf(data, name) {
-  return data.sites.find((site) => site.site === name);
-}
+export const siteOf = (data, name) => data.sites.find((site) => site.site === name);
 
 /** The runs that have the site, each with its counts; "" is the whole network. */
 function countsOf(runs, name) {

@@ -15,9 +15,7 @@ export function h(tag, props = {}, ...children) {
 }
 
 /** A sentence in which `back-ticks` mark code. */
-export function withCode(sentence) {
-  return sentence.split("`").map((part, i) => (i % 2 ? h("code", {}, part) : part));
-}
+export const withCode = (sentence) => sentence.split("`").map((part, i) => (i % 2 ? h("code", {}, part) : part));
 
 /** Plotly reads tags and entities in every text it draws; this leaves it nothing to read. */
 export function plotlyText(text) {
@@ -26,23 +24,15 @@ export function plotlyText(text) {
 
 export const NONE = "–";
 
-export function percent(fraction, digits = 1) {
-  return isNumber(fraction) ? `${(100 * fraction).toFixed(digits)}%` : NONE;
-}
+export const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
+export const whole = (count) => (isNumber(count) ? count.toLocaleString("en-US") : NONE);
+export const percent = (fraction, digits = 1) => (isNumber(fraction) ? `${(100 * fraction).toFixed(digits)}%` : NONE);
 
 /** A difference of fractions in percentage points, signed. */
 export function points(difference, digits = 1) {
   if (!isNumber(difference)) return NONE;
   const text = (100 * difference).toFixed(digits);
   return (Number(text) > 0 ? "+" : "") + text.replace("-", "−");
-}
-
-export function whole(count) {
-  return isNumber(count) ? count.toLocaleString("en-US") : NONE;
-}
-
-export function isNumber(value) {
-  return typeof value === "number" && Number.isFinite(value);
 }
 
 /** Groups of radio-like buttons: `options` is [[value, label], ...]. */

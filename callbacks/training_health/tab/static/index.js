@@ -3,13 +3,12 @@
 import { dispose } from "./chart.js";
 import { deadUnitsCharts, siteNames, siteOf } from "./dead_units.js";
 import { h, segmented } from "./dom.js";
-import { findingsSection } from "./findings.js";
 import { gapCharts } from "./gap.js";
 import { get, getOnce, isReport, onReload, onTheme } from "./host.js";
 import { mapKey, unitMap, weightCharts } from "./maps.js";
-import { emptyState, overviewTable } from "./overview.js";
+import { emptyState, findingsSection, overviewTable } from "./overview.js";
 import { loadState, onAddress, pickedRows, saveState } from "./state.js";
-import { isDark, runLooks, setDark } from "./theme.js";
+import { isDark, runLooks } from "./theme.js";
 
 const MOST_MAPS = 6;
 const FIRST_PAINT = "training-health-table"; // a mark in the browser's timeline: the table stands
@@ -47,7 +46,7 @@ function stylesheet() {
 }
 
 function showTheme(dark) {
-  setDark(dark);
+  document.documentElement.dataset.theme = dark ? "dark" : "light";
   if (overview) renderAll();
 }
 

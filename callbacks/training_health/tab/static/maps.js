@@ -7,7 +7,7 @@ import { activityScale, ratioScale, token } from "./theme.js";
 
 // `ticks`: [[log10 of the value, text], ...]; the low end stands for less too
 const ACTIVITY = { low: -3, high: 0, ticks: [[-3, "≤ 0.1%"], [-2, "rare < 1%"], [-1, "10%"], [0, "100%"]] };
-const RATIO = { low: -6, high: 0, ticks: [[-6, "1e-6"], [-3, "1e-3 healthy"], [0, "1"]] }; // the reference is in the middle
+const RATIO = { low: -6, high: 0, ticks: [[-6, "1e-6"], [-3, "1e-3 healthy"], [0, "1"]] };
 const MOST_LABELS = 40;
 const LONGEST_LABEL = 26;
 
@@ -64,8 +64,9 @@ function unitLayout(rows, order, epochSets) {
   const all = rows.length <= MOST_LABELS;
   const every = Math.ceil(rows.length / 10);
   const units = rows.map(({ unit }) => unit);
+  const title = { text: order === "death" ? "units, dead first" : "unit" };
   const labelled = units.filter((_, i) => all || (order === "index" && i % every === 0));
-  return mapLayout(units, labelled, epochSets, 48, { tickfont: { size: all ? 9 : 11 }, title: { text: order === "death" ? "units, dead first" : "unit" } });
+  return mapLayout(units, labelled, epochSets, 48, { tickfont: { size: all ? 9 : 11 }, title });
 }
 
 /** How the weights move: a map of the update ratio for each run. */
