@@ -16,7 +16,6 @@ from benchmarks.workshop import Workshop, run_group, tell
 
 FULL_EPOCH = 859  # steps of 64 images in 55,000; the last, shorter batch is left out
 BATCH = 64
-COPIED_AFTER = (1, 10, 100, 1000)  # epochs: their logs are read
 SGEMM = ["loop", "--what=sgemm"]
 VARIANTS = ("deeper", "wider_kernels", "modern")  # whose steps are compared with the baseline's
 OURS, AGAIN = "ours, fmnist fit", "ours again, fmnist fit"
@@ -216,6 +215,8 @@ def grow(workshop: Workshop, report: Report, rounds: int, steps: int = 100) -> N
 
 def logged_epochs(workshop: Workshop) -> list[dict[str, Any]]:
     """Per number of tiny epochs of the full network with all monitors: the log's size, and the time to show it."""
+    from benchmarks.subjects.callbacks import COPIED_AFTER  # late, as in `profile`
+
     done = workshop.fit(
         *("--data.training_images=64", "--trainer.limit_val_batches=1"),
         f"--trainer.max_epochs={max(COPIED_AFTER) + 1}",
