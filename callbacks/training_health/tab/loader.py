@@ -23,7 +23,7 @@ class TrainingHealthLoader(base_plugin.TBLoader):
             samples.setdefault(PLUGIN_NAME, KEEP_ALL)
 
     def load(self, context: base_plugin.TBContext) -> base_plugin.TBPlugin | None:
-        """Imports and makes the plugin; TensorBoard logs an error from here and goes on without the tab."""
+        """Imports and makes the plugin; TensorBoard logs an error from here and runs without the tab."""
         from training_health.tab.plugin import TrainingHealthPlugin
 
         return TrainingHealthPlugin(context)
