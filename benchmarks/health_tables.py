@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
-from fmnist_pl.compare.markdown import table
+from fmnist_pl.compare.output import table
 
 Curves = dict[str, list[float]]  # one value per epoch, by tag
 _NOT_SITES = {"dead_relu/total", "dead_relu/deaths", "dead_relu/revivals", "dead_relu/n"}

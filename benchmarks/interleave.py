@@ -34,13 +34,9 @@ def interleaved(
     warm_up: int = 1,
     tell: Callable[[str], None] = lambda _line: None,
 ) -> list[Round]:
-    """Run every contender once per round, in an order that turns around each round.
+    """Run every contender once per round, in an order that turns around each round; ``tell`` gets a line of progress.
 
-    Args:
-        contenders: Each runs some work when called and returns its seconds per unit of work.
-        rounds: How many rounds count.
-        warm_up: How many run before and do not count.
-        tell: Called with a line of progress per round.
+    A contender runs some work when called and returns its seconds per unit of work. Warm-up rounds do not count.
     """
     results = []
     names = list(contenders)
@@ -59,15 +55,11 @@ def ratio(name: str, rounds: Sequence[Round], numerator: str, denominator: str) 
     return summary(name, [times[numerator] / times[denominator] for times in rounds])
 
 
-def summary(name: str, values: Sequence[float], resamples: int = 9999, seed: int = 0) -> Ratio:
-    """Median of ``values`` and its percentile-bootstrap 95 % interval (Efron 1979).
-
-    Raises:
-        ValueError: Without values.
-    """
+def summary(name: str, values: Sequence[float], resamples: int = 9999) -> Ratio:
+    """Median of ``values`` and its percentile-bootstrap 95 % interval (Efron 1979)."""
     if not values:
         raise ValueError("a median needs at least one value")
-    samples = np.random.default_rng(seed).choice(np.asarray(values), size=(resamples, len(values)))
+    samples = np.random.default_rng(0).choice(np.asarray(values), size=(resamples, len(values)))
     low, high = np.percentile(np.median(samples, axis=1), [2.5, 97.5])
     return Ratio(name, statistics.median(values), float(low), float(high), len(values))
 

@@ -3,6 +3,8 @@
 import os
 import statistics
 import time
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,11 +26,6 @@ SIZES: dict[str, tuple[int, list[str]]] = {  # name -> copies of the training se
     "sites x10": (1, [f"--model.hidden_units={[256] * 28}".replace(" ", "")]),
     "training set x10": (10, []),
 }
-
-
-def sgemm_alone(workshop: Workshop, report: Report, rounds: int = 9) -> None:
-    """The machine's own rate of matrix multiplication, as a fact of the report."""
-    run_group(workshop, report, "sgemm", {"sgemm": SGEMM}, rounds)
 
 
 def training_flops() -> int:
@@ -213,6 +210,49 @@ def grow(workshop: Workshop, report: Report, rounds: int, steps: int = 100) -> N
         added = statistics.median(steps * (times[monitored] - times[off]) for times in result)
         report.facts[f"{name}: seconds that monitors add to an epoch"] = round(added, 2)
         tell(f"{name}: {found}")
-    from benchmarks.logged_epochs import logged_epochs  # late, as in `profile`
-
     report.facts["logged epochs"] = logged_epochs(workshop)
+
+
+def logged_epochs(workshop: Workshop) -> list[dict[str, Any]]:
+    """Per number of tiny epochs of the full network with all monitors: the log's size, and the time to show it."""
+    from benchmarks.subjects.callbacks import COPIED_AFTER  # late, as in `profile`
+
+    done = workshop.fit(
+        *("--data.training_images=64", "--trainer.limit_val_batches=1"),
+        f"--trainer.max_epochs={max(COPIED_AFTER) + 1}",
+        "--trainer.callbacks+=benchmarks.subjects.callbacks.CopyLog",
+    )
+    result = []
+    for epochs in COPIED_AFTER:
+        folder = next(workshop.folder.glob(f"logs/*/after_{epochs}"), None)
+        if folder is None:
+            raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
+        result.append({"epochs": epochs, **_load(folder)})
+        tell(str(result[-1]))
+    return result
+
+
+def _load(folder: Path) -> dict[str, float]:
+    """MiB of a log, seconds until TensorBoard has read it, and until the tab has answered for all runs and for one."""
+    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+    from tensorboard.context import RequestContext
+
+    from training_health.tab.health_data import HealthData
+    from training_health.tab.payloads import run_payload
+
+    size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
+    start = time.perf_counter()
+    multiplexer = EventMultiplexer(tensor_size_guidance={"training_health": 0})
+    multiplexer.AddRunsFromDirectory(str(folder))
+    multiplexer.Reload()
+    read = time.perf_counter()
+    data, context = HealthData(MultiplexerDataProvider(multiplexer, str(folder))), RequestContext()
+    (row,) = data.overview(context, "")["runs"]
+    run_payload(data.run(context, "", row["run"]))
+    answered = time.perf_counter()
+    return {
+        "log_mib": round(size, 2),
+        "tensorboard_reads_s": round(read - start, 2),
+        "tab_answers_s": round(answered - read, 3),
+    }

@@ -52,7 +52,7 @@ class Report:
 
     def markdown(self) -> str:
         """The machine, the ratios and the contenders."""
-        from fmnist_pl.compare.markdown import table  # late: children inherit the memory that scipy takes here
+        from fmnist_pl.compare.output import table  # late: children inherit the memory that scipy takes here
 
         where, ratios = self.machine, [["ratio", "median", "95 % interval", "n", "target"]]
         for found, target in self.ratios:

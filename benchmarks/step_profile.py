@@ -1,18 +1,15 @@
 """Where a training step's time goes, operation by operation."""
 
+from argparse import Namespace
 from collections import Counter
 
 import torch
-from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.measures import BATCH, training_flops
 from benchmarks.report import Report
+from benchmarks.subjects import loop
 from benchmarks.workshop import Workshop
-from fmnist_pl.classifier import FashionClassifier
-from fmnist_pl.dataset.files import load_split
-from fmnist_pl.loader import BatchLoader, device_tensors
-from fmnist_pl.process import keep_freed_memory
 
 SMALLEST = 0.01  # fraction of the step below which an operation is summed up under "everything else"
 
@@ -21,27 +18,14 @@ def profile_step(workshop: Workshop, report: Report, steps: int = 100) -> None:
     """Add the operations of our step in a bare loop to the report's facts, in ms and percent of the step.
 
     An operation counts with everything that it calls; backward operations are called ``...Backward``. ``steps`` are
-    profiled after ten to warm up; the profiler slows a step by a few percent.
+    profiled after as many to warm up; the profiler slows a step by a few percent.
     """
     torch.set_num_threads(workshop.threads)
-    keep_freed_memory()
-    torch.manual_seed(0)
-    images, labels = device_tensors(*load_split(workshop.data, "train"), torch.device("cpu"))
-    classifier = FashionClassifier().train()
-    optimizer = classifier.configure_optimizers()
-    batches = iter(BatchLoader(images, labels, BATCH, shuffle=True))
-
-    def step() -> None:
-        batch = next(batches)
-        optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(classifier.net(batch.images), batch.labels).backward()
-        optimizer.step()
-
-    for _ in range(10):
-        step()
+    options = {"data": workshop.data, "device": "cpu", "batch_size": BATCH, "what": "ours", "bf16": False}
+    work = loop.training(Namespace(steps=steps, **options))
+    work()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        for _ in range(steps):
-            step()
+        work()
     outermost = [event for event in profiler.events() if event.cpu_parent is None]
     times: Counter[str] = Counter()  # ms per step
     for event in outermost:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,19 +20,10 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_
 
 
 class Workshop:
-    """A temporary folder with the data, where contenders are started; all end with it.
+    """A temporary folder with a copy of the data in ``root``, where contenders are started, each with its threads."""
 
-    Args:
-        threads: Of every contender.
-        device: "cpu" or "cuda".
-        root: Folder that holds FashionMNIST/raw. Default: DATA_DIR, else ``data``.
-        peers_python: The interpreter that has Keras.
-    """
-
-    def __init__(self, threads: int, device: str, root: Path | None, peers_python: Path) -> None:
-        self.threads, self.device, self.peers_python = threads, device, peers_python
-        self._temporary = tempfile.TemporaryDirectory()
-        self.folder = Path(self._temporary.name)
+    def __init__(self, folder: Path, threads: int, device: str, root: Path | None, peers_python: Path) -> None:
+        self.folder, self.threads, self.device, self.peers_python = folder, threads, device, peers_python
         self.data = self.folder / "data"
         raw_folder(self.data).mkdir(parents=True)
         for file in FASHION_MNIST.all:  # torchvision and Keras want them unpacked
@@ -43,12 +33,6 @@ class Workshop:
                 raise SystemExit(f"{packed} is missing. Fetch it with `fmnist fit`, or name its folder in DATA_DIR.")
             content = source.read_bytes() if source.exists() else gzip.decompress(packed.read_bytes())
             (raw_folder(self.data) / file.name).write_bytes(content)
-
-    def __enter__(self) -> "Workshop":
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._temporary.cleanup()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -60,12 +44,11 @@ class Workshop:
     @contextlib.contextmanager
     def contenders(self, wanted: dict[str, list[str]]) -> Iterator[dict[str, "Contender"]]:
         """Start the contenders: name -> [file in ``subjects``, arguments ...]."""
-        started: dict[str, Contender] = {}
         with contextlib.ExitStack() as stack:
-            for name, command in wanted.items():
-                started[name] = Contender(self, name, *command)
-                stack.callback(started[name].close)
-            yield started
+            yield {
+                name: stack.enter_context(contextlib.closing(Contender(self, name, *command)))
+                for name, command in wanted.items()
+            }
 
     def fit(self, *options: str) -> "subprocess.CompletedProcess[str]":
         """Run ``fmnist fit`` in the folder, with the threads and the data of the contenders."""
@@ -99,11 +82,7 @@ class Contender:
         self._to, self._from = os.fdopen(to_child[1], "w"), os.fdopen(from_child[0])
 
     def __call__(self) -> float:
-        """Run one round and return its seconds per unit of work.
-
-        Raises:
-            RuntimeError: If the contender died; with the end of what it printed.
-        """
+        """Run one round and return its seconds per unit of work; the error if it died has the end of its output."""
         line = ""
         with contextlib.suppress(BrokenPipeError):
             print("go", file=self._to, flush=True)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,26 +13,19 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from fmnist_pl.arguments import option, options
 from fmnist_pl.checkpoints import resume
-from fmnist_pl.checkpoints.checkpoint_file import load_checked
-from fmnist_pl.checkpoints.durable_io import DurableCheckpointIO
-from fmnist_pl.checkpoints.last_checkpoint import LastCheckpoint
-from fmnist_pl.checkpoints.names import BEST
+from fmnist_pl.checkpoints.callbacks import LastCheckpoint
+from fmnist_pl.checkpoints.checkpoint_file import BEST, DurableCheckpointIO, load_checked
 from fmnist_pl.checkpoints.resume import ResumePoint
-from fmnist_pl.checkpoints.stop_signal import stop_at_once
 from fmnist_pl.classifier import FashionClassifier
+from fmnist_pl.configuration import BASE, load_yaml, option, options, overlay_path, packaged_variants, variant_name
 from fmnist_pl.data import FashionMNISTDataModule
-from fmnist_pl.process import keep_freed_memory, quiet_libraries, skip_gpu_search
+from fmnist_pl.process import keep_freed_memory, quiet_libraries, skip_gpu_search, stop_at_once
 from fmnist_pl.runs import folder as run_folder
 from fmnist_pl.runs.identity import content_hash, identity
 from fmnist_pl.runs.predictions_file import PredictionsFile
-from fmnist_pl.runs.progress import Progress
-from fmnist_pl.runs.record import RUN, RunRecord, versions
-from fmnist_pl.runs.saved_config import SavedConfig
-from fmnist_pl.runs.summary_table import print_summary
-from fmnist_pl.variants import BASE, overlay_path, packaged_variants, variant_name
-from fmnist_pl.yaml_file import load_yaml
+from fmnist_pl.runs.record import RUN, RunRecord
+from fmnist_pl.runs.terminal import Progress, print_summary
 from training_health.errors import UserError
 
 MONITORS = (
@@ -45,15 +38,9 @@ _RESUMED_FILE = "FMNIST_RESUMED_FILE"  # environment variable: what the first ra
 
 
 class FashionCLI(LightningCLI):
-    """LightningCLI for this package's module, data and run folders.
+    """LightningCLI for this package's module, data and run folders, and with further callbacks of the run.
 
-    Args:
-        callbacks: Added to the run's.
-        **options: Those of LightningCLI.
-
-    Attributes:
-        trainer: The Trainer that ran.
-        record: The `RunRecord`: description, history, metrics of the last epoch.
+    Afterwards ``trainer`` has run, and the `RunRecord` ``record`` holds description, history and last metrics.
     """
 
     def __init__(self, *args: Any, callbacks: Sequence[pl.Callback] = (), **options: Any) -> None:  # noqa: ANN401
@@ -112,7 +99,10 @@ class FashionCLI(LightningCLI):
     def _take_network(self, parser: LightningArgumentParser, given: list[str]) -> None:
         """Check the checkpoint to be evaluated; take the network's arguments and, unless given, the labels from it."""
         command, config = self.config.subcommand, self.config[self.config.subcommand]
-        file = evaluated_file(config.ckpt_path, command)
+        if config.ckpt_path is None:
+            raise UserError(f"{command} needs weights: give --ckpt_path a checkpoint or a run's folder.", exit_code=2)
+        file = Path(config.ckpt_path)
+        file = file / "checkpoints" / BEST if file.is_dir() else file
         checkpoint = load_checked(file)
         config.ckpt_path, config.weights_only = str(file), True
         run, found = checkpoint.get(RUN, {}), {"model": checkpoint.get("hyper_parameters", {})}
@@ -131,7 +121,7 @@ class FashionCLI(LightningCLI):
             raise UserError(f"--trainer.max_epochs must be at least 1, got {config.trainer.max_epochs}.", exit_code=2)
         if config.monitors == "off":
             config.trainer.callbacks = [c for c in config.trainer.callbacks or [] if c.class_path not in MONITORS]
-        self.identity = identity(config, versions()) if self.subcommand == "fit" else {}
+        self.identity = identity(config) if self.subcommand == "fit" else {}
         if self.resume is not None:
             resume.check_identity(self.resume, self.identity)
             run_folder.reopen(config, self.resume.folder)
@@ -174,7 +164,7 @@ class FashionCLI(LightningCLI):
             self.lock = run_folder.claim(Path(folder))
         if self.resume is not None:
             resume.check_network(self.resume, self.model, self.trainer.world_size)
-            options["ckpt_path"], steps = self.resume.file, self.resume.steps
+            options["ckpt_path"], steps = self.resume.file, self.resume.checkpoint["global_step"]
             if first:
                 (self.resume.folder / "summary.json").unlink(missing_ok=True)  # of fewer epochs
         if first and not self.config.fit.trainer.fast_dev_run:
@@ -204,16 +194,11 @@ class FashionCLI(LightningCLI):
         return "best" if path else "last"
 
 
-def main(
-    args: list[str] | None = None,
-    cli: Callable[..., FashionCLI] = FashionCLI,
-    callbacks: Sequence[pl.Callback] = (),
-) -> FashionCLI:
+def main(args: list[str] | None = None, callbacks: Sequence[pl.Callback] = ()) -> FashionCLI:
     """Run one of Lightning's subcommands.
 
     Args:
         args: The subcommand and its options. Default: the process's own.
-        cli: Parses and runs them.
         callbacks: Added to the run's.
 
     Returns:
@@ -228,12 +213,12 @@ def main(
     quiet_libraries()
     try:
         with stop_at_once():
-            return cli(
+            return FashionCLI(
                 FashionClassifier,
                 FashionMNISTDataModule,
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
-                save_config_callback=SavedConfig,
+                save_config_callback=run_folder.SavedConfig,
                 load_from_checkpoint_support=False,  # it would put names of code to call into the checkpoints
                 parser_kwargs={"allow_abbrev": False},  # a misspelt option is an error, not a prefix of another
                 args=sys.argv[1:] if args is None else list(args),
@@ -257,9 +242,24 @@ def configs_of(args: list[str]) -> list[str]:
     return [word for path in (BASE, *overlays) for word in ("--config", str(path))]
 
 
-def evaluated_file(ckpt_path: str | None, command: str) -> Path:
-    """The checkpoint that ``--ckpt_path`` means: a file, or the best one of a run's folder."""
-    if ckpt_path is None:
-        raise UserError(f"{command} needs weights: give --ckpt_path a checkpoint or a run's folder.", exit_code=2)
-    path = Path(ckpt_path)
-    return path / "checkpoints" / BEST if path.is_dir() else path
+class _ConfigReader(FashionCLI):
+    """Stops after parsing: evaluates no checkpoint, makes no run folder, builds nothing."""
+
+    def _parse_ckpt_path(self) -> None: ...
+
+    def before_instantiate_classes(self) -> None: ...
+
+    def instantiate_classes(self) -> None: ...
+
+
+def fit_configuration(options: list[str]) -> Any:  # noqa: ANN401
+    """Parse the options of ``fmnist fit`` into jsonargparse's namespace, its ``seed_everything`` to be filled in."""
+    return _ConfigReader(
+        FashionClassifier,
+        FashionMNISTDataModule,
+        run=False,
+        auto_configure_optimizers=False,
+        save_config_callback=None,
+        parser_kwargs={"allow_abbrev": False},
+        args=[*configs_of(options), *options, "--seed_everything=false"],  # seeds nothing in this process
+    ).config

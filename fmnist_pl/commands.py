@@ -6,8 +6,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from fmnist_pl.arguments import option
-from fmnist_pl.variants import overlay_path
+from fmnist_pl.configuration import option, overlay_path
 from training_health.errors import UserError
 
 COMMANDS = {
@@ -24,12 +23,7 @@ OPTIONAL_PACKAGES = {"markdown_it", "optuna", "scipy", "sqlalchemy"}
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run ``fmnist`` with ``args`` (default: the process's own).
-
-    Raises:
-        UserError: For a mistake that the user can correct.
-        SystemExit: With status 2 for options that do not parse, 130 after Ctrl-C, 143 after SIGTERM.
-    """
+    """Run ``fmnist`` with ``args`` (default: the process's own); see `fmnist_pl.cli.main` for what it raises."""
     command, *rest = (sys.argv[1:] if args is None else args) or ["--help"]
     if command in {"-h", "--help"}:
         print(usage())

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from fmnist_pl.dataset import files as dataset_files
-from fmnist_pl.dataset.files import CLASS_NAMES, Split
-from fmnist_pl.dataset.synthetic import SYNTHETIC_IMAGES, load_synthetic
+from fmnist_pl.dataset.files import Split
+from fmnist_pl.dataset.synthetic import load_synthetic
 from fmnist_pl.loader import BatchLoader, device_tensors, evaluation_batch
 from training_health.errors import UserError
-
-__all__ = ["CLASS_NAMES", "SYNTHETIC_IMAGES", "VALIDATION_IMAGES", "FashionMNISTDataModule"]
 
 VALIDATION_IMAGES = 5_000  # the notebooks': the first 5,000 of the 60,000 training images
 

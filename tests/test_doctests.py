@@ -8,6 +8,7 @@ import pytest
 
 import fmnist_pl
 import training_health
+from tests.training_health.toys import FEW_EXAMPLES
 
 ROOTS = [Path(package.__file__).parent for package in (fmnist_pl, training_health)]
 WITH_EXAMPLES = sorted(
@@ -19,7 +20,8 @@ WITH_EXAMPLES = sorted(
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
-@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore::DeprecationWarning")
+@FEW_EXAMPLES
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_examples_of_a_module(name):
     result = doctest.testmod(import_module(name))
 

@@ -13,9 +13,8 @@ import yaml
 
 from benchmarks.channel import Channel, contender_parser
 from fmnist_pl.cli import main as fmnist
+from fmnist_pl.configuration import BASE, load_yaml
 from fmnist_pl.data import FashionMNISTDataModule
-from fmnist_pl.variants import BASE
-from fmnist_pl.yaml_file import load_yaml
 
 MONITORS = {  # of those that `--monitors=off` takes out, which stay
     "off": (),

@@ -5,9 +5,7 @@ Run it with ``python callbacks/examples/any_lightning_project.py``, then ``tenso
 
 import sys
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -15,56 +13,55 @@ from torchvision.models import resnet18
 
 from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
 
+try:  # your project has one of the two
+    import lightning.pytorch as pl
+    from lightning.pytorch.loggers import TensorBoardLogger
+except ImportError:
+    import pytorch_lightning as pl  # type: ignore[no-redef]
+    from pytorch_lightning.loggers import TensorBoardLogger  # type: ignore[assignment]
+
 Batch = tuple[Tensor, Tensor]
 
 
-class Classifier(pl.LightningModule):
-    """What both have in common: cross-entropy and plain SGD."""
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy."""
-        return F.cross_entropy(self(batch[0]), batch[1])
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Plain SGD."""
-        return torch.optim.SGD(self.parameters(), lr=0.01)
-
-
-class ResNetClassifier(Classifier):
+class ResNetClassifier(pl.LightningModule):
     """Returns what the gap monitor needs for exact values: per example its loss and whether it was right."""
 
     def __init__(self) -> None:
         super().__init__()
         self.net = resnet18(weights=None, num_classes=10)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, 3, H, W) to logits (N, 10)."""
-        return self.net(images)
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Cross-entropy; the running accuracy is logged under the monitor's default key."""
-        logits = self(batch[0])
+        logits = self.net(batch[0])
         self.log("train/accuracy", (logits.argmax(1) == batch[1]).float().mean(), on_step=False, on_epoch=True)
         return F.cross_entropy(logits, batch[1])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Losses (N,) and correct (N,)."""
-        logits = self(batch[0])
+        logits = self.net(batch[0])
         return {"losses": F.cross_entropy(logits, batch[1], reduction="none"), "correct": logits.argmax(1) == batch[1]}
 
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Plain SGD."""
+        return torch.optim.SGD(self.parameters(), lr=0.01)
 
-class FunctionalClassifier(Classifier):
+
+class FunctionalClassifier(ResNetClassifier):
     """Has no ReLU module and no more than logs its validation means, under keys of its own."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.fc = nn.Conv2d(3, 16, 3, stride=2), nn.Linear(16, 10)
+        self.net, self.fc = nn.Conv2d(3, 16, 3, stride=2), nn.Linear(16, 10)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, 3, H, W) to logits (N, 10)."""
-        return self.fc(F.relu(self.conv(images)).mean(dim=(2, 3)))
+        return self.fc(F.relu(self.net(images)).mean(dim=(2, 3)))
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Cross-entropy."""
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
         """Means, logged."""
         logits = self(batch[0])
         accuracy = (logits.argmax(1) == batch[1]).float().mean()

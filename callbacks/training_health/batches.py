@@ -39,8 +39,7 @@ def first_tensor(batch: Any) -> Tensor | None:  # noqa: ANN401
 def ends_in_a_repeat(loader: Any, batch_idx: int) -> bool:  # noqa: ANN401
     """Tell whether the last example of this rank's batch is one that another rank has as well.
 
-    ``DistributedSampler``, Lightning's default for evaluation too, pads an uneven data set with examples from its start
-    so that all ranks get the same number. At most one of them falls to a rank, as its very last example.
+    ``DistributedSampler`` pads an uneven data set with examples from its start; a rank gets at most one, as its last.
     """
     sampler = getattr(loader, "sampler", None)
     if not isinstance(sampler, DistributedSampler) or sampler.drop_last or sampler.shuffle:

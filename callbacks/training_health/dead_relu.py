@@ -9,11 +9,10 @@ from typing_extensions import override
 
 from training_health import lightning as pl
 from training_health.batches import BatchSize
-from training_health.relu.site_names import shorten
 from training_health.relu.sites import ReLUSites
 from training_health.relu.unit_counts import UnitCounter, combined
-from training_health.relu.window import DeadReLUReport, sentence
-from training_health.sinks import write_records
+from training_health.relu.window import DeadReLUReport, sentence, shorten
+from training_health.sinks import warn_without_tensorboard, write_records
 from training_health.training_sample.evaluation import SampleObserver, TrainingSampleEvaluation
 from training_health.training_sample.isolation import LoggedValues
 
@@ -40,7 +39,6 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     ``dead_relu/n``            size of the window                                                    examples
     ``dead_relu/deaths``       units dead now and not in the window before; from the second on       units
     ``dead_relu/revivals``     units dead in the window before and not now; from the second on       units
-    ``dormant_relu/<site>``    fraction of tau-dormant units; only with ``dormancy_tau``             0 to 1
     =========================  ====================================================================  ==================
 
     All are logged after every window. TensorBoard also gets each site's activity per unit as a tensor summary.
@@ -62,9 +60,6 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         window: "validation" counts in the validation pass that runs anyway. "train" counts in the eval-mode pass over a
             fixed sample of training examples that `TrainValGapMonitor` makes, or makes that pass itself without it.
         rare_below: Activity below which a unit that is not dead is rare.
-        dormancy_tau: Also log the fraction of tau-dormant units, :math:`s_i \le \tau` with :math:`s_i = E|h_i| \,/\,
-            \frac1H \sum_k E|h_k|` over examples and positions (Sokar et al., ICML 2023, equation 1; there 0.025 or
-            0.1).
         unit_dims: Overrides which dimension of a site's output holds its units, as ``{pattern: dimension}`` over
             qualified names. By default: the second, but for three and more dimensions the last where the latest
             operation with weights was a matrix product, as in a transformer's (N, T, F).
@@ -91,7 +86,6 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         self,
         window: Literal["validation", "train"] = "validation",
         rare_below: float = 0.01,
-        dormancy_tau: float | None = None,
         unit_dims: Mapping[str, int] | None = None,
     ) -> None:
         if window not in ("validation", "train"):
@@ -100,12 +94,12 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
             )
         if not 0 < rare_below <= 1:
             raise pl.MisconfigurationException(f"`rare_below` is a fraction above 0 and up to 1, not {rare_below!r}.")
-        if dormancy_tau is not None and dormancy_tau < 0:
-            raise pl.MisconfigurationException(f"`dormancy_tau` is a score of at least 0, not {dormancy_tau!r}.")
-        self.window, self.rare_below, self.dormancy_tau = window, rare_below, dormancy_tau
-        self.unit_dims = dict(unit_dims or {})
+        self.window, self.rare_below, self.unit_dims = window, rare_below, dict(unit_dims or {})
         self._evaluation = TrainingSampleEvaluation()
-        self._counter = UnitCounter(self.unit_dims, dormancy_tau is not None)
+        self._start_again()
+
+    def _start_again(self) -> None:
+        self._counter = UnitCounter(self.unit_dims)
         self._sites = ReLUSites(self._counter.add)
         self._watching = False  # a window is open
         self._names: dict[str, str] = {}  # qualified: short; fixed after the first complete window
@@ -125,6 +119,9 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":  # what a checkpoint holds comes after this
+            self._start_again()
+            warn_without_tensorboard(trainer)
         self._evaluation = TrainingSampleEvaluation.of(trainer)
         if self.window == "train":
             self._evaluation.register(self)
@@ -192,8 +189,6 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
             self._pending = False
             self._publish(trainer, pl_module)
 
-    # ---- nothing stays behind
-
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._abandon()  # the only hook Lightning calls after an exception or Ctrl-C
@@ -204,19 +199,16 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"names": dict(self._names), "dead": {site: list(units) for site, units in self._dead.items()}}
+        return {"names": self._names, "dead": self._dead}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._names = dict(state_dict["names"])
-        self._dead = {site: list(units) for site, units in state_dict["dead"].items()}
+        self._names, self._dead = state_dict["names"], state_dict["dead"]
 
     def _abandon(self) -> None:
         self._watching = False
         self._sites.detach()
         self._counter.clear()
-
-    # ---- the report
 
     def _close(self, trainer: pl.Trainer) -> None:
         """Remove the hooks and make the report, from every rank's counts."""
@@ -245,7 +237,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         assert report is not None
         self._warn(report, pl_module)
         if report.sites:
-            pl.log_scalars(trainer, pl_module, report.scalars(self.dormancy_tau))
+            pl.log_scalars(trainer, pl_module, report.scalars())
         if trainer.state.fn == "fit":  # a validation on its own belongs to no epoch
             write_records(trainer, report.records())
             if not self._listed:
@@ -255,16 +247,12 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     def _warn(self, report: DeadReLUReport, pl_module: pl.LightningModule) -> None:
         if self._sites.opaque:
             parts = ", ".join(f"{name} ({reason})" for name, reason in self._sites.opaque.items())
-            message = f"`DeadReLUMonitor` cannot see into: {parts}. ReLUs in there are not counted."
-            pl.warn_once(self._said, "opaque", message)
+            pl.warn_once(self._said, "opaque", f"`DeadReLUMonitor` cannot see into: {parts}. It misses their ReLUs.")
         if not report.sites and not report.never_zero:
             pl.warn_once(self._said, "none", "`DeadReLUMonitor` saw no ReLU in the validation step: nothing to count.")
         if "nan" not in self._said and any(len(counts.dead) == counts.units for counts in report.sites.values()):
             broken = [name for name, p in pl_module.named_parameters() if not bool(p.isfinite().all())]
             if broken:
-                pl.warn_once(
-                    self._said,
-                    "nan",
-                    f"{len(broken)} parameters, {broken[0]} first, hold NaN or infinity. A NaN output is not above "
-                    "zero, so the units behind them are counted as dead.",
-                )
+                message = f"{len(broken)} parameters, {broken[0]} first, hold NaN or infinity."
+                hint = "A NaN output is not above zero, so the units behind them are counted as dead."
+                pl.warn_once(self._said, "nan", f"{message} {hint}")

@@ -1,5 +1,8 @@
 """The one module that knows Lightning: what the monitors import from it, its loops' state and its private parts.
 
+Lightning comes in two packages, `lightning` and `pytorch_lightning`, whose classes know nothing of each other. What is
+inherited or raised here is of each package that is installed, so that a monitor fits into the trainer of either.
+
 Three things have no public way. Each is used in one function here and has a substitute, should it disappear:
 ``_batches_that_stepped`` in `epoch_end_step`, ``_on_before_batch_transfer`` in `to_device`, and in `torch_private` the
 mark of a module that was compiled before it reached the trainer.
@@ -10,22 +13,54 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers.logger import DummyLogger
-from pytorch_lightning.utilities import rank_zero_warn
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = [
-    "Callback", "DummyLogger", "LightningModule", "MisconfigurationException", "Trainer", "isolate_rng",
-    "rank_zero_warn",
-]  # fmt: skip
+
+def _installed_packages() -> list[str]:
+    """Import what is installed of Lightning's two packages."""
+    found = []
+    for package in ("lightning.pytorch", "pytorch_lightning"):
+        try:
+            import_module(package)
+        except ModuleNotFoundError as error:
+            if error.name not in (package, package.split(".")[0]):
+                raise  # the package is there, and something that it needs is not
+        else:
+            found.append(package)
+    if not found:
+        raise ModuleNotFoundError("The monitors need Lightning: `pip install lightning` or `pytorch-lightning`.")
+    return found
+
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Callback, LightningModule, Trainer
+    from pytorch_lightning.loggers.logger import DummyLogger
+    from pytorch_lightning.utilities import rank_zero_warn
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+    from pytorch_lightning.utilities.seed import isolate_rng
+else:
+    from lightning_utilities.core.rank_zero import rank_zero_warn  # both packages' own
+
+    def _of_each(module: str, name: str) -> list[Any]:
+        return [getattr(import_module(f"{package}.{module}"), name) for package in _PACKAGES]
+
+    _PACKAGES = _installed_packages()
+    isolate_rng = _of_each("utilities.seed", "isolate_rng")[0]
+    DummyLogger = _of_each("loggers.logger", "DummyLogger")[0]
+
+    class Callback(*_of_each("callbacks", "Callback")):
+        """A callback for the trainer and the command line of every installed package."""
+
+    class MisconfigurationException(*_of_each("utilities.exceptions", "MisconfigurationException")):
+        """A wrong argument; caught as the exception of either package."""
+
+
+__all__ = ["Callback", "DummyLogger", "MisconfigurationException", "isolate_rng", "rank_zero_warn"]
 
 T = TypeVar("T")
 
@@ -36,12 +71,10 @@ T = TypeVar("T")
 def epoch_end_step(trainer: Trainer) -> int:
     """Give the step at which Lightning logs the running epoch's end values: batches that stepped, minus one.
 
-    Valid in validation hooks and in ``on_train_epoch_end`` alike. Lightning keeps the counter private; should it
-    disappear, ``global_step`` (optimiser steps) stands in for it.
+    Valid in validation hooks and in ``on_train_epoch_end`` alike.
     """
-    loop = getattr(trainer.fit_loop, "epoch_loop", None)
-    stepped = getattr(loop, "_batches_that_stepped", None)
-    if stepped is None:
+    stepped = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", None)
+    if stepped is None:  # renamed: optimiser steps stand in for it
         return max(trainer.global_step - 1, 0)
     # The counter moves on between the epoch's last validation and `on_train_epoch_end`.
     return stepped if trainer.validating else max(stepped - 1, 0)
@@ -57,10 +90,7 @@ def is_epochs_last_validation(trainer: Trainer) -> bool:
 
 
 def is_epochs_last_batch(trainer: Trainer) -> bool:
-    """Tell whether the running training batch is this epoch's last, as far as the loop knows.
-
-    Valid until the batch's optimiser step, which is when ``global_step`` moves on.
-    """
+    """Tell whether the running training batch is this epoch's last; valid until its optimiser step."""
     before = trainer.fit_loop.epoch_loop.batch_idx
     return trainer.is_last_batch or before + 1 >= trainer.num_training_batches or _batches_left(trainer, before) <= 1
 
@@ -77,17 +107,10 @@ def _batches_left(trainer: Trainer, done: int) -> float:
 
 
 def every_rank(trainer: Trainer, payload: T) -> list[T]:
-    """Give every rank the payload of all ranks, in rank order.
+    """Give every rank the payload of all ranks, in rank order: anything small that pickles, on the host.
 
     Collective: every rank must call it, whatever it has seen. Objects rather than one packed tensor, so that ranks
     may have seen different things (a site that only some batches reach, a rank without any example).
-
-    Args:
-        trainer: The running trainer.
-        payload: Anything that pickles; small, and on the host.
-
-    Returns:
-        One payload per rank; ``[payload]`` on a single process.
     """
     if trainer.world_size == 1 or not (distributed.is_available() and distributed.is_initialized()):
         return [payload]
@@ -103,14 +126,10 @@ def loader_at(loaders: Any, index: int = 0) -> Any:  # noqa: ANN401
     return loaders[index] if isinstance(loaders, (list, tuple)) and loaders else loaders
 
 
-def callbacks_of(trainer: Trainer) -> list[Callback]:
-    """List the trainer's callbacks."""
-    return trainer.callbacks  # type: ignore[attr-defined] # set by a connector
-
-
 def require_only_one(trainer: Trainer, kind: type[Callback]) -> None:
     """Raise `MisconfigurationException` for two callbacks of a kind whose instances would log the same keys."""
-    if sum(isinstance(callback, kind) for callback in callbacks_of(trainer)) > 1:
+    callbacks = trainer.callbacks  # type: ignore[attr-defined] # set by a connector
+    if sum(isinstance(callback, kind) for callback in callbacks) > 1:
         raise MisconfigurationException(f"Use one `{kind.__name__}` per trainer: two would log the same keys.")
 
 

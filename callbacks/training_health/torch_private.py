@@ -1,7 +1,6 @@
 """What the monitors use of torch's private parts: how a compiled module is recognised and its call wrapped.
 
-torch has no public question "is this compiled?". Where a name below disappears, the answer is "no": a compiled part
-then counts as one without ReLU calls.
+Where a name below disappears, a compiled part counts as one without ReLU calls.
 """
 
 import sys
@@ -25,12 +24,9 @@ def is_compiled(module: nn.Module) -> bool:
 def wrap_compiled_call(
     module: nn.Module, before: Callable[[], None], after: Callable[[], None]
 ) -> Callable[[], None] | None:
-    """Call ``before`` and ``after`` around every call of a module that was compiled in place.
+    """Call ``before`` and ``after`` around every call of a module that was compiled in place, with its hooks.
 
-    Hooks will not do: they are compiled with the module.
-
-    Returns:
-        What takes the wrapper off again; None where the module is not compiled in place.
+    Returns what takes the wrapper off again; None where the module is not compiled in place.
     """
     compiled = getattr(module, "_compiled_call_impl", None)
     if compiled is None:

@@ -9,11 +9,9 @@ from typing_extensions import override
 
 from training_health import lightning as pl
 from training_health.batches import BatchSize
-from training_health.gap import records
-from training_health.gap.logged_fallback import logged_mean, validated_mean
-from training_health.gap.statistics import NAN, Evaluation, Gap, total
-from training_health.gap.step_results import StepResults
-from training_health.sinks import tensorboard_writers, write_records
+from training_health.gap.results import StepResults, logged_mean, validated_mean
+from training_health.gap.statistics import NAN, Evaluation, Gap, sentence, total
+from training_health.sinks import warn_without_tensorboard, write_records
 from training_health.training_sample.evaluation import SampleObserver, SampleRequest, TrainingSampleEvaluation
 from training_health.training_sample.isolation import LoggedValues
 
@@ -33,9 +31,8 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
     ============================  =================================================================  ================
     ``gap/accuracy``              training minus validation accuracy, both in eval mode              -1 to 1
     ``gap/accuracy_se``           its standard error                                                 0 or more
-    ``gap/accuracy_lower``        the gap minus two standard errors; ``gap/accuracy_upper``: plus    -1 to 1, about
     ``gap/loss``                  validation minus training loss                                     the loss's unit
-    ``gap/loss_se``               its standard error; ``gap/loss_lower``, ``gap/loss_upper``         the loss's unit
+    ``gap/loss_se``               its standard error                                                 the loss's unit
     ``gap/train_eval_accuracy``   the sample's accuracy                                              0 to 1
     ``gap/train_eval_loss``       the sample's mean loss                                             the loss's unit
     ``gap/mode_effect``           ``gap/train_eval_accuracy`` minus the running accuracy: what       -1 to 1
@@ -44,8 +41,8 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
 
     With n examples on each side and accuracy p, the standard error of the accuracy gap is
     :math:`\sqrt{p_t(1-p_t)/n_t + p_v(1-p_v)/n_v}` (two independent binomial proportions); that of the loss gap is
-    :math:`\sqrt{s_t^2/n_t + s_v^2/n_v}` with the sample variances :math:`s^2` of the examples' losses. TensorBoard also
-    gets all values as one tensor summary, and a custom-scalars page with training, validation and the gap side by side.
+    :math:`\sqrt{s_t^2/n_t + s_v^2/n_v}` with the sample variances :math:`s^2` of the examples' losses.
+    TensorBoard also gets all values as one tensor summary.
 
     **Results.** If ``validation_step`` returns a mapping with ``losses`` (N,) and ``correct`` (N,), all values are
     exact sums over examples, on any number of processes. Otherwise the monitor reads what the step logs under
@@ -105,6 +102,9 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         self.accuracy_key, self.loss_key = accuracy_key, loss_key
         self.train_accuracy_key, self.train_loss_key = train_accuracy_key, train_loss_key
         self._evaluation = TrainingSampleEvaluation()
+        self._start_again()
+
+    def _start_again(self) -> None:
         self._validation, self._sample = StepResults(), StepResults()
         self._pending: tuple[Evaluation, Evaluation, str] | None = None
         self._gap: Gap | None = None
@@ -112,24 +112,20 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
 
     def summary(self) -> dict[str, Any]:
         """The last gap in plain values; empty before the first."""
-        return {} if self._gap is None else records.as_dict(self._gap)
+        return {} if self._gap is None else self._gap.as_dict()
 
     def sentence(self) -> str:
         """The last gap in words."""
-        return records.sentence(self._gap)
+        return sentence(self._gap)
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         pl.require_only_one(trainer, TrainValGapMonitor)
         self._evaluation = TrainingSampleEvaluation.of(trainer)
         self._evaluation.register(self, SampleRequest(self.examples, self.seed))
-
-    @override
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._pending = None
-        keys = self.train_accuracy_key, self.accuracy_key, self.train_loss_key, self.loss_key
-        for writer in tensorboard_writers(trainer):
-            writer.add_custom_scalars(records.layout(*keys))
+        if stage == "fit":
+            self._start_again()
+            warn_without_tensorboard(trainer)
 
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -196,8 +192,8 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
                 f"Logged are: {', '.join(sorted(trainer.callback_metrics)) or 'no metrics'}.",
             )
             return
-        pl.log_scalars(trainer, pl_module, records.scalars(self._gap))
-        write_records(trainer, [records.record(self._gap)])
+        pl.log_scalars(trainer, pl_module, self._gap.scalars())
+        write_records(trainer, [self._gap.record()])
 
     def _running(self, trainer: pl.Trainer, key: str) -> float:
         """The epoch's mean of a training metric; ``on_step=True`` makes Lightning call it ``<key>_epoch``.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +12,8 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from training_health import lightning as pl
-from training_health.sinks import tensorboard_writers, write_records
-from training_health.tensor_statistics import TensorStatistics, packed_statistics, unpack
+from training_health.sinks import tensorboard_writers, warn_without_tensorboard, write_records
+from training_health.tensor_statistics import TensorStatistics, exact_dtype, packed_statistics, unpack
 
 
 class WeightHistogramMonitor(pl.Callback):
@@ -71,6 +70,9 @@ class WeightHistogramMonitor(pl.Callback):
             )
         self.parameters = [parameters] if isinstance(parameters, str) else list(parameters)
         self.every_n_epochs, self.bins = every_n_epochs, bins
+        self._start_again()
+
+    def _start_again(self) -> None:
         self._names: dict[nn.Parameter, str] = {}
         self._before: dict[str, Tensor] = {}  # weights before the last step
         self._copies: dict[str, Tensor] = {}  # their memory, kept: allocated each epoch it splits larger free blocks
@@ -80,6 +82,9 @@ class WeightHistogramMonitor(pl.Callback):
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         pl.require_only_one(trainer, WeightHistogramMonitor)
+        if stage == "fit":
+            self._start_again()
+            warn_without_tensorboard(trainer)
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -114,36 +119,32 @@ class WeightHistogramMonitor(pl.Callback):
         if not self._measures(trainer) or not self._names:
             return
         if not self._gradients:
-            pl.warn_once(
-                self._said,
-                "missed",
-                "`WeightHistogramMonitor` saw no optimiser step in the epoch's last batch: this epoch has no "
-                "gradients and no update ratio.",
-            )
+            message = "no optimiser step in the epoch's last batch: this epoch has no gradients and no update ratio."
+            pl.warn_once(self._said, "missed", f"`WeightHistogramMonitor` saw {message}")
         after = {name: parameter.detach() for parameter, name in self._names.items()}
-        weights = {name: packed_statistics(values, self.bins) for name, values in after.items()}
-        ratios = {name: _norm(after[name] - before) / _norm(before) for name, before in self._before.items()}
-        self._publish(trainer, pl_module, *_fetched(weights, self._gradients, ratios, self.bins))
+        packed = {name: packed_statistics(values, self.bins) for name, values in after.items()}
+        moved = {name: _norm(after[name] - before) / _norm(before) for name, before in self._before.items()}
+        ratios, *rows = _fetched({name: ratio.reshape(1) for name, ratio in moved.items()}, packed, self._gradients)
+        weights, gradients = ({name: unpack(row, self.bins) for name, row in found.items()} for found in rows)
+        # 0 / 0 is NaN; anything over 0 is not a ratio either.
+        known = {name: ratio if math.isfinite(ratio) else math.nan for name, (ratio,) in ratios.items()}
+        self._publish(trainer, pl_module, known, weights, gradients)
         self._before.clear()
         self._gradients.clear()
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._forget()
+        self._start_again()
 
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._forget()
+        self._start_again()
 
     def _copy(self, name: str, values: Tensor) -> Tensor:
         copy = self._copies.get(name)
         if copy is None or copy.shape != values.shape or copy.dtype != values.dtype or copy.device != values.device:
             copy = self._copies[name] = torch.empty_like(values)
         return copy.copy_(values)
-
-    def _forget(self) -> None:
-        for kept in (self._names, self._copies, self._before, self._gradients):
-            kept.clear()
 
     def _measures(self, trainer: pl.Trainer) -> bool:
         return (trainer.current_epoch + 1) % self.every_n_epochs == 0
@@ -152,9 +153,9 @@ class WeightHistogramMonitor(pl.Callback):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
+        ratios: dict[str, float],
         weights: dict[str, TensorStatistics],
         gradients: dict[str, TensorStatistics],
-        ratios: dict[str, float],
     ) -> None:
         bad_weights = {name: row.nonfinite for name, row in weights.items()}
         bad_gradients = {name: row.nonfinite for name, row in gradients.items()}
@@ -162,44 +163,29 @@ class WeightHistogramMonitor(pl.Callback):
         scalars |= {f"nonfinite/{name}": count for name, count in bad_weights.items()}
         scalars |= {f"nonfinite_gradients/{name}": count for name, count in bad_gradients.items() if count}
         pl.log_scalars(trainer, pl_module, scalars)
+        histograms = {f"weights/{name}": row for name, row in weights.items()}
+        histograms |= {f"gradients/{name}": row for name, row in gradients.items()}
         for writer in tensorboard_writers(trainer):
-            for prefix, rows in (("weights", weights), ("gradients", gradients)):
-                for name, row in rows.items():
-                    if row.finite:
-                        _add_histogram(writer, f"{prefix}/{name}", row, pl.epoch_end_step(trainer))
+            for tag, row in histograms.items():
+                if row.finite:
+                    writer.add_histogram_raw(tag, *row[:7], global_step=pl.epoch_end_step(trainer))
         vectors: dict[str, Mapping[str, float]] = {
             "update_ratio": ratios, "nonfinite": bad_weights, "nonfinite_gradients": bad_gradients
         }  # fmt: skip
-        content = {"parameters": list(weights)}
-        write_records(
-            trainer,
-            [(key, key, [1, *(row.get(name, math.nan) for name in weights)], content) for key, row in vectors.items()],
-        )
+        for key, values in vectors.items():
+            vector = [1, *(values.get(name, math.nan) for name in weights)]
+            write_records(trainer, [(key, key, vector, {"parameters": list(weights)})])
 
 
-def _fetched(
-    weights: dict[str, Tensor], gradients: dict[str, Tensor], ratios: dict[str, Tensor], bins: int
-) -> tuple[dict[str, TensorStatistics], dict[str, TensorStatistics], dict[str, float]]:
+def _fetched(*groups: dict[str, Tensor]) -> list[dict[str, list[float]]]:
     """Everything from the device in one transfer."""
-    parts = [*weights.values(), *gradients.values(), *(ratio.reshape(1) for ratio in ratios.values())]
-    fetched = torch.cat([part.to(parts[0]) for part in parts]).cpu().split([len(part) for part in parts])
-    rows = iter([part.tolist() for part in fetched])
-    return (
-        {name: unpack(next(rows), bins) for name in weights},
-        {name: unpack(next(rows), bins) for name in gradients},
-        # 0 / 0 is NaN; anything over 0 is not a ratio either.
-        {name: ratio if math.isfinite(ratio) else math.nan for name, (ratio,) in zip(ratios, rows, strict=True)},
-    )
+    parts = [part for group in groups for part in group.values()]
+    fetched = iter(torch.cat([part.to(parts[0]) for part in parts]).cpu().split([len(part) for part in parts]))
+    return [{name: next(fetched).tolist() for name in group} for group in groups]
 
 
 def _norm(tensor: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(tensor, dtype=torch.float32 if tensor.device.type == "mps" else torch.float64)
-
-
-def _add_histogram(writer: Any, tag: str, row: TensorStatistics, step: int) -> None:  # noqa: ANN401
-    writer.add_histogram_raw(
-        tag, row.minimum, row.maximum, row.finite, row.total, row.squares, row.limits, row.counts, global_step=step
-    )
+    return torch.linalg.vector_norm(tensor, dtype=exact_dtype(tensor))
 
 
 def _parameters_of(optimizers: Iterable[Optimizer]) -> set[Tensor]:

@@ -8,13 +8,11 @@ from typing import Any
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 
-from fmnist_pl.checkpoints.checkpoint_file import load_checked
-from fmnist_pl.checkpoints.last_checkpoint import is_resumable
-from fmnist_pl.checkpoints.names import RESUMABLE
+from fmnist_pl.checkpoints.callbacks import is_resumable
+from fmnist_pl.checkpoints.checkpoint_file import RESUMABLE, load_checked
+from fmnist_pl.configuration import load_yaml, variant_name
 from fmnist_pl.runs.identity import relevant_config
 from fmnist_pl.runs.record import RUN
-from fmnist_pl.variants import variant_name
-from fmnist_pl.yaml_file import load_yaml
 from training_health.errors import UserError
 
 
@@ -31,11 +29,6 @@ class ResumePoint:
     def run(self) -> dict[str, Any]:
         """What the checkpoint says of its run."""
         return self.checkpoint[RUN]
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps that are done."""
-        return int(self.checkpoint["global_step"])
 
 
 def find(value: str, runs: Path) -> ResumePoint:
@@ -168,8 +161,7 @@ def _first_whole(files: list[Path]) -> tuple[Path, dict[str, Any]]:
 
 def _comparable(config: Any) -> dict[str, Any]:  # noqa: ANN401
     """What bears on a run's metrics, ``{"trainer.max_epochs": 10}``, and the variant by its name."""
-    variant = config["variant"]
-    return {**dict(_flat(relevant_config(config))), "variant": variant_name(variant)}
+    return {**dict(_flat(relevant_config(config))), "variant": variant_name(config["variant"])}
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401

@@ -7,20 +7,14 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from fmnist_pl.variants import overlay_path
+from fmnist_pl.configuration import overlay_path
 
 
 def main(args: list[str]) -> int:
-    """Run ``fmnist compare`` with ``args``.
-
-    Prints the comparison on standard output and its progress on standard error; writes ``compare.md``,
-    ``compare.csv``, ``compare.json`` and TensorBoard records.
+    """Run ``fmnist compare``: progress goes to standard error, the comparison to standard output and files.
 
     Returns:
         The exit status: 0; 1 if a run failed; 130 after Ctrl-C, 143 after SIGTERM, having said how to resume.
-
-    Raises:
-        UserError: For a wrong call, or if the results cannot be written.
     """
     parsed, fit_options = _parser().parse_known_args(args)
     options = vars(parsed)  # named as the parameters of train_and_compare

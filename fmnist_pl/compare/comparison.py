@@ -4,17 +4,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from fmnist_pl.compare.configuration import fit_configuration
+from fmnist_pl.cli import fit_configuration
 from fmnist_pl.compare.log_folder import LogFolder, RunResult, WantedRun
 from fmnist_pl.compare.output import write_all
 from fmnist_pl.compare.results import Comparison, compare
 from fmnist_pl.compare.training import TrainingPool, fit_command
+from fmnist_pl.configuration import variant_name
 from fmnist_pl.runs.identity import identity
-from fmnist_pl.runs.record import versions
-from fmnist_pl.variants import variant_name
 from training_health.errors import UserError
-
-__all__ = ["Comparison", "train_and_compare", "wanted_runs"]
 
 
 def train_and_compare(
@@ -30,20 +27,9 @@ def train_and_compare(
 ) -> Comparison:
     """Train every variant with every seed, but for runs that are finished, and compare them.
 
-    Interrupted and called again, it repeats no finished run and resumes the interrupted ones.
-
-    Args:
-        variants: Packaged names or paths of YAML overlays.
-        seeds: Of the runs.
-        reference: The variant that the others are compared to, one of ``variants``.
-        options: Further options of ``fmnist fit``, the same for all runs.
-        jobs: How many runs train at a time; threads and CUDA devices are divided among them.
-        logdir: Where runs leave and find their folders.
-        output: Folder of the tables and of the runs' output. Default: ``LOGDIR/compare[-synthetic]``.
-        any_code: Accept finished runs of other versions of the code and its libraries.
-
-    Returns:
-        All results. A run that fails is no error: it has a ``failure``, and the table leaves it out.
+    The arguments are those of ``fmnist compare``; ``options`` are further ones of ``fmnist fit``, for all runs.
+    Interrupted and called again, it repeats no finished run and resumes the interrupted ones. A run that fails is no
+    error: it has a ``failure``, and the table leaves it out.
 
     Raises:
         UserError: For arguments that make no comparison, or if the results cannot be written.
@@ -87,7 +73,7 @@ def wanted_runs(variants: Sequence[str], seeds: Sequence[int], options: Sequence
         for name, config in configs.items():
             config.seed_everything = seed
             command = (*words[name], f"--seed_everything={seed}")
-            runs.append(WantedRun(name, seed, command, identity(config, versions())))
+            runs.append(WantedRun(name, seed, command, identity(config)))
     first = runs[0]
     for run in runs[1 : len(names)]:
         ours, theirs = first.identity["data"], run.identity["data"]

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -14,10 +15,9 @@ from datetime import timedelta
 from pathlib import Path
 from statistics import fmean
 
-from fmnist_pl.child_process import end, ended_by
-from fmnist_pl.compare.environment import slot_environment
 from fmnist_pl.compare.log_folder import LogFolder, WantedRun
 from fmnist_pl.compare.run_metrics import BY_KEY
+from fmnist_pl.process import slot_environment
 from training_health.errors import UserError
 
 Command = Callable[[WantedRun, Path | None], Sequence[str]]
@@ -79,7 +79,9 @@ class TrainingPool:
             for process in processes:
                 process.terminate()  # all of them, before the first is waited for
             for process in processes:
-                end(process, _STOP_SECONDS)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_STOP_SECONDS)
+                process.kill()  # does nothing to one that has ended
             pool.shutdown()
         return self.failures
 
@@ -164,6 +166,14 @@ class TrainingPool:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def ended_by(status: int) -> str | None:
+    """Which signal a status below 0 stands for, in words; None for others."""
+    if status >= 0:
+        return None
+    name = signal.Signals(-status).name
+    return f"ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 
 def last_words(log: Path) -> str:

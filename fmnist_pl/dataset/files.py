@@ -53,17 +53,11 @@ class DataFile(NamedTuple):
 
 @dataclass(frozen=True)
 class DatasetFiles:
-    """The files of a data set and where they can be had.
+    """The files of a data set and where they can be had."""
 
-    Attributes:
-        all: Files of the training images, training labels, test images and test labels.
-        caches: Folders of other programs that may hold copies.
-        mirrors: Addresses of folders that hold the packed files; the environment variable FMNIST_MIRRORS names others,
-            separated by commas.
-    """
-
-    all: tuple[DataFile, DataFile, DataFile, DataFile]
-    caches: tuple[str, ...] = ("~/.keras/datasets/fashion-mnist",)
+    all: tuple[DataFile, DataFile, DataFile, DataFile]  # training images and labels, test images and labels
+    caches: tuple[str, ...] = ("~/.keras/datasets/fashion-mnist",)  # folders of other programs that may hold copies
+    # Folders of packed files; the environment variable FMNIST_MIRRORS names others, separated by commas.
     mirrors: tuple[str, ...] = ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",)
 
     def of(self, split: Split) -> tuple[DataFile, ...]:
@@ -98,11 +92,8 @@ def load_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The images and labels of one split, verified. Only this split's two files are needed.
 
-    Args:
-        root: Folder that holds ``FashionMNIST/raw/`` or the files themselves, or shall. If it does it may be read-only.
-        split: "train" (60,000 images) or "test" (10,000).
-        download: Whether what is found nowhere may be downloaded into ``root``.
-        dataset: The files, their hashes and where they can be had.
+    ``root`` holds ``FashionMNIST/raw/`` or the files themselves, or what is found nowhere is downloaded into it; if all
+    is there it may be read-only.
 
     Returns:
         Images (N, 28, 28) uint8 and labels (N,) uint8 in 0..9, in the order of the files.
@@ -116,15 +107,9 @@ def load_split(
     return pixels.copy(), np.frombuffer(labels, np.uint8, offset=8).copy()
 
 
-def prepare(
-    root: Path,
-    splits: Sequence[Split] = ("train", "test"),
-    *,
-    download: bool = True,
-    dataset: DatasetFiles = FASHION_MNIST,
-) -> None:
+def prepare(root: Path, splits: Sequence[Split] = ("train", "test"), dataset: DatasetFiles = FASHION_MNIST) -> None:
     """Find or download what `load_split` will read, for one process to call before others read; see there."""
-    _obtain(root, [file for split in splits for file in dataset.of(split)], download, dataset)
+    _obtain(root, [file for split in splits for file in dataset.of(split)], True, dataset)
 
 
 def _obtain(root: Path, files: Sequence[DataFile], download: bool, dataset: DatasetFiles) -> list[bytes]:

@@ -1,15 +1,18 @@
-"""``lightning_logs/<variant>[-synthetic]/version_N/``: where a run leaves its files."""
+"""``lightning_logs/<variant>[-synthetic]/version_N/``: a run's files, and how its logger writes there."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 from filelock import BaseFileLock, FileLock, Timeout
+from pytorch_lightning.cli import SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-from fmnist_pl.variants import variant_name
+from fmnist_pl.configuration import variant_name
 from training_health.durable_file import remove_stale_temporaries, replace_durably
 from training_health.errors import UserError
 
@@ -115,6 +118,36 @@ def write_file(path: Path, content: str) -> None:
         replace_durably(path, content.encode())
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}. Make room or correct the permissions.") from error
+
+
+class RunLogger(TensorBoardLogger):
+    """Lightning's logger, with one record per tag and step.
+
+    Lightning adds the number of the epoch to whatever it logs, so that the end of an epoch, logged once for validation
+    and once for training, would have it twice.
+    """
+
+    _epoch_logged_at: int | None = None
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write scalars; ``epoch`` only if it has not been written at this step."""
+        if "epoch" in metrics:
+            if step is not None and step == self._epoch_logged_at:
+                metrics = {name: value for name, value in metrics.items() if name != "epoch"}
+            self._epoch_logged_at = step
+        super().log_metrics(metrics, step)
+
+
+class SavedConfig(SaveConfigCallback):
+    """Writes ``config.yaml`` whole or not at all: a resumed run is built from it."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write it once, on one rank."""
+        folder = trainer.log_dir  # every rank must ask
+        if folder is not None and not self.already_saved and trainer.is_global_zero:
+            write_file(Path(folder) / self.config_filename, self.parser.dump(self.config, skip_none=False))
+        self.already_saved = True
 
 
 def _is_tensorboard(logger: Any) -> bool:  # noqa: ANN401

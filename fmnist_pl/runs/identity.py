@@ -3,11 +3,20 @@
 import functools
 import hashlib
 import json
+import platform
 import subprocess
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torchvision
+
+from fmnist_pl.data import VALIDATION_IMAGES
+from fmnist_pl.dataset.files import FASHION_MNIST
+from fmnist_pl.dataset.synthetic import SYNTHETIC_IMAGES
 
 FILE_NAME = "identity.json"  # written into the run's folder at the start
 
@@ -23,22 +32,25 @@ PACKAGE = Path(__file__).parents[1]
 SOURCES = (".", "../callbacks/training_health")  # from the package's folder
 
 
-def identity(config: Any, versions: Mapping[str, str]) -> dict[str, Any]:  # noqa: ANN401
-    """The identity of the run that ``config`` describes.
-
-    Args:
-        config: The parsed configuration of ``fit``, before anything in it is instantiated.
-        versions: Of Python (which is left out) and the libraries.
+def identity(config: Any) -> dict[str, Any]:  # noqa: ANN401
+    """The identity of the run that ``fit`` would do with a parsed ``config``, before anything in it is instantiated.
 
     Returns:
-        ``config`` (a hash), ``data`` (see `data_identity`), ``versions``, ``code`` (see `code_version`), and
-        ``digest``: a hash of all.
+        ``config`` (a hash), ``data`` (which images, and how they are split), ``versions`` (but Python's), ``code`` (see
+        `code_version`), and ``digest``: a hash of all.
     """
     relevant = relevant_config(config)
+    data = relevant["data"]
+    files = SYNTHETIC_IMAGES if data["dataset"] == "synthetic" else [file.sha256 for file in FASHION_MNIST.all]
     parts = {
         "config": content_hash(relevant),
-        "data": data_identity(relevant["data"]),
-        "versions": {name: version for name, version in versions.items() if name != "python"},
+        "data": {
+            "dataset": data["dataset"],
+            "files": content_hash(files),
+            "validation_images": VALIDATION_IMAGES,
+            "training_images": data["training_images"],
+        },
+        "versions": {name: version for name, version in versions().items() if name != "python"},
         "code": code_version(),
     }
     return {**parts, "digest": content_hash(parts)}
@@ -56,23 +68,19 @@ def relevant_config(config: Any) -> dict[str, Any]:  # noqa: ANN401
     }
 
 
-def data_identity(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Which images a run was trained and tested on, and how they were split, from the data module's arguments."""
-    from fmnist_pl.data import SYNTHETIC_IMAGES, VALIDATION_IMAGES
-    from fmnist_pl.dataset.files import FASHION_MNIST
-
-    synthetic = data["dataset"] == "synthetic"
-    return {
-        "dataset": data["dataset"],
-        "files": content_hash(SYNTHETIC_IMAGES if synthetic else [file.sha256 for file in FASHION_MNIST.all]),
-        "validation_images": VALIDATION_IMAGES,
-        "training_images": data["training_images"],
-    }
-
-
 def content_hash(value: Any) -> str:  # noqa: ANN401
     """SHA-256 of a plain value: the same for equal content, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Of everything that the metrics depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
+        "pytorch_lightning": pl.__version__,
+    }
 
 
 @functools.cache  # this process keeps the code that it has loaded, whatever becomes of the files

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from fmnist_pl.data import CLASS_NAMES
+from fmnist_pl.dataset.files import CLASS_NAMES
 from fmnist_pl.runs.folder import write_file
 from training_health.lightning import every_rank
 
 FILE_NAME = "predictions.csv"
-COLUMNS = ("image", "label", "predicted", "probability")
 
 
 class PredictionsFile(pl.Callback):
@@ -58,8 +57,12 @@ class PredictionsFile(pl.Callback):
         ranks = every_rank(trainer, torch.cat([torch.empty(0, 3), *self._batches]))
         path = Path(trainer.log_dir or ".") / FILE_NAME  # every rank must ask
         if trainer.is_global_zero:
-            rows = in_image_order(ranks)
-            write_file(path, as_csv(rows))
+            rows, text = in_image_order(ranks), io.StringIO()
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(("image", "label", "predicted", "probability"))
+            for image, label, predicted, probability in rows:
+                writer.writerow((image, CLASS_NAMES[label], CLASS_NAMES[predicted], f"{probability:.6f}"))
+            write_file(path, text.getvalue())
             correct = sum(label == predicted for _, label, predicted, _ in rows)
             print(f"Accuracy {correct / max(len(rows), 1):.4f} on {len(rows):,} images. Each prediction: {path}")
 
@@ -74,15 +77,3 @@ def in_image_order(ranks: Sequence[Tensor]) -> list[tuple[int, int, int, float]]
         for rank, rows in enumerate(ranks)
         for position, (label, predicted, probability) in enumerate(rows.tolist())
     )
-
-
-def as_csv(rows: Sequence[tuple[int, int, int, float]]) -> str:
-    """The file's text, classes by name, probabilities with six decimals."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(
-        (image, CLASS_NAMES[label], CLASS_NAMES[predicted], f"{probability:.6f}")
-        for image, label, predicted, probability in rows
-    )
-    return text.getvalue()

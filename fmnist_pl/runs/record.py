@@ -3,7 +3,6 @@
 import datetime
 import json
 import math
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -11,14 +10,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import torchvision
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.tensorboard import FileWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from fmnist_pl.network import parameter_count
-from fmnist_pl.runs import identity as run_identity
 from fmnist_pl.runs.folder import write_file
+from fmnist_pl.runs.identity import FILE_NAME, versions
 from training_health.sinks import write_text
 
 HISTORY = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
@@ -29,11 +27,8 @@ RESULTS = ("test/accuracy", "test/loss", "val/accuracy", "val/loss", "gap/accura
 class RunRecord(pl.Callback):
     """Describes the run in its log at the start, and at the end writes ``summary.json`` and the hparams.
 
-    Args:
-        settings: ``variant``, ``dataset``, ``seed``, and the options worth comparing across runs.
-        identity: What makes the run the same as another, by content; see `fmnist_pl.runs.identity`.
-        test_checkpoint: Which weights are tested: "best" (lowest validation loss), "last" or "none".
-        overlay: Digest of what the variant's overlay says.
+    ``settings`` are ``variant``, ``dataset``, ``seed``, and the options worth comparing across runs, ``overlay`` is the
+    digest of what the variant's overlay says.
     """
 
     def __init__(
@@ -54,7 +49,7 @@ class RunRecord(pl.Callback):
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
-                    write_json(Path(logger.log_dir) / run_identity.FILE_NAME, self.identity)
+                    write_json(Path(logger.log_dir) / FILE_NAME, self.identity)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the time."""
@@ -170,16 +165,6 @@ def best_epoch(history: list[dict[str, float]]) -> int | None:
     losses = [entry.get("val/loss", math.nan) for entry in history]
     finite = [index for index, loss in enumerate(losses) if math.isfinite(loss)]
     return min(finite, key=lambda index: losses[index]) if finite else None
-
-
-def versions() -> dict[str, str]:
-    """Of everything that the metrics depend on."""
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "torchvision": str(torchvision.__version__),
-        "pytorch_lightning": pl.__version__,
-    }
 
 
 def without_nan(value: Any) -> Any:  # noqa: ANN401

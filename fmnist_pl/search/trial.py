@@ -1,20 +1,18 @@
 """One trial: an ordinary run of ``fmnist fit`` that reports its epochs, may be pruned, and is not tested."""
 
-import functools
 import math
-import time
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytorch_lightning as pl
 import yaml
 
 from fmnist_pl import cli
-from fmnist_pl.checkpoints.names import RESUMABLE
+from fmnist_pl.checkpoints.checkpoint_file import RESUMABLE
+from fmnist_pl.runs.folder import write_file
+from fmnist_pl.runs.record import without_nan
 from fmnist_pl.search.space import Space
 from fmnist_pl.search.worker import Search, TrialFailedError
-from training_health.durable_file import replace_durably
 from training_health.errors import UserError
 
 _ACCURACY = "val/accuracy"
@@ -28,56 +26,18 @@ class PruningReport(pl.Callback):
     """
 
     def __init__(self, trial: optuna.Trial) -> None:
-        self.trial = trial
-        self.pruned = False
-        self.failure: str | None = None
-        self.accuracy: float | None = None
-        self.attributes: dict[str, Any] = {}
-        self._started = 0.0
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note the time."""
-        self._started = time.perf_counter()
+        self.trial, self.pruned, self.failure = trial, False, ""
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report. The last epoch is not pruned, for nothing is left to be saved."""
-        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        metrics, epoch = {key: float(value) for key, value in trainer.callback_metrics.items()}, trainer.current_epoch
         for key in ("train/loss", "val/loss"):
             if not math.isfinite(metrics.get(key, 0.0)):
-                self.failure = f"{key} was {metrics[key]} after epoch {trainer.current_epoch + 1}"
-                trainer.should_stop = True
-                return
-        self.accuracy = metrics.get(_ACCURACY)
-        if self.accuracy is None:
-            return
-        self.trial.report(self.accuracy, trainer.current_epoch)
-        if trainer.current_epoch + 1 < (trainer.max_epochs or 0) and self.trial.should_prune():
-            self.pruned = trainer.should_stop = True
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Collect what the trial is to say of itself."""
-        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        finite = {key: value for key, value in metrics.items() if math.isfinite(value)}
-        self.attributes = {
-            "run": str(trainer.log_dir),
-            "seconds": time.perf_counter() - self._started,
-            "dead_fraction": finite.get("dead_relu/total"),
-            "validation_loss": finite.get("val/loss"),
-        }
-
-
-class _TrialCLI(cli.FashionCLI):
-    """``fmnist fit`` with the report of its epochs."""
-
-    def __init__(self, *args: Any, report: PruningReport, **options: Any) -> None:  # noqa: ANN401
-        self.report = report
-        super().__init__(*args, **options)
-
-    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:  # noqa: ANN401
-        """Add the report to the callbacks of the run."""
-        trainer = super().instantiate_trainer(**kwargs)
-        trainer.callbacks.append(self.report)  # type: ignore[attr-defined]
-        return trainer
+                self.failure = f"{key} was {metrics[key]} after epoch {epoch + 1}"
+        if not self.failure and _ACCURACY in metrics:
+            self.trial.report(metrics[_ACCURACY], epoch)
+            self.pruned = epoch + 1 < (trainer.max_epochs or 0) and self.trial.should_prune()
+        trainer.should_stop = trainer.should_stop or self.pruned or bool(self.failure)
 
 
 class FitObjective:
@@ -98,54 +58,45 @@ class FitObjective:
             UserError: For what ends every trial, such as data that are missing.
         """
         params = self.space.suggest(trial)
-        size = self.space.size(params)
-        for name, excess in size.excess.items():
-            trial.set_constraint(name, excess)
-        if size.violation is not None:
-            trial.set_user_attr("failure", size.violation)
+        parameters, excess, violation = self.space.size(params)
+        for name, value in excess.items():
+            trial.set_constraint(name, value)
+        if violation:
+            trial.set_user_attr("failure", violation)
             raise optuna.TrialPruned
-        trial.set_user_attr("parameters", size.parameters)
         overlay = self.search.folder / "configurations" / f"trial_{trial.number:04}.yaml"
         text = f"# Trial {trial.number} of the search {self.search.name}.\n"
-        try:
-            replace_durably(overlay, (text + yaml.safe_dump(self.space.overlay(params), sort_keys=False)).encode())
-        except OSError as error:
-            raise UserError(
-                f"{overlay} cannot be written: {error.strerror}. Make room, and repeat the command."
-            ) from error
+        write_file(overlay, text + yaml.safe_dump(self.space.overlay(params), sort_keys=False))
+        settings = self.search.settings
+        arguments = [
+            *("fit", "--variant", str(overlay)),
+            f"--seed_everything={settings.seed}",
+            f"--trainer.max_epochs={settings.epochs}",
+            "--test_checkpoint=none",
+            f"--trainer.logger.init_args.save_dir={self.search.folder}",
+            f"--data.dataset={settings.data}",
+            *([] if settings.images is None else [f"--data.training_images={settings.images}"]),
+            *settings.options,
+        ]
         report = PruningReport(trial)
-        try:
-            cli.main(fit_arguments(self.search, overlay), functools.partial(_TrialCLI, report=report))
-        except SystemExit as stop:
-            if stop.code == 2:
-                raise UserError(
-                    f"fmnist fit does not take {overlay}; {self.search.folder / 'output'} says why."
-                ) from stop
-            raise
+        run = cli.main(arguments, callbacks=[report])
+        folder, metrics = Path(str(run.trainer.log_dir)), without_nan(run.record.last_epoch)
         for name in RESUMABLE:  # two thirds of the disk's space, and nobody resumes a run that has ended
-            Path(report.attributes["run"], "checkpoints", name).unlink(missing_ok=True)
-        for name, value in report.attributes.items():
-            trial.set_user_attr(name, value)
-        if report.failure is not None:
-            trial.set_user_attr("failure", report.failure)
+            (folder / "checkpoints" / name).unlink(missing_ok=True)
+        attributes = {
+            "parameters": parameters,
+            "seconds": sum(epoch["seconds"] for epoch in run.record.history),
+            "dead_fraction": metrics.get("dead_relu/total"),
+            "validation_loss": metrics.get("val/loss"),
+            "run": str(folder),
+            **({"failure": report.failure} if report.failure else {}),
+        }
+        for name, attribute in attributes.items():
+            trial.set_user_attr(name, attribute)
+        if report.failure:
             raise TrialFailedError(report.failure)
         if report.pruned:
             raise optuna.TrialPruned
-        if report.accuracy is None:
+        if _ACCURACY not in metrics:
             raise UserError(f"its epochs logged no {_ACCURACY}, by which trials are judged. Leave validation on.")
-        return report.accuracy
-
-
-def fit_arguments(search: Search, overlay: Path) -> list[str]:
-    """The command line that trains the trial with this overlay; anybody may repeat it."""
-    settings = search.settings
-    return [
-        *("fit", "--variant", str(overlay)),
-        f"--seed_everything={settings.seed}",
-        f"--trainer.max_epochs={settings.epochs}",
-        "--test_checkpoint=none",
-        f"--trainer.logger.init_args.save_dir={search.folder}",
-        f"--data.dataset={settings.data}",
-        *([] if settings.images is None else [f"--data.training_images={settings.images}"]),
-        *settings.options,
-    ]
+        return float(metrics[_ACCURACY])

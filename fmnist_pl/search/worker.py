@@ -3,31 +3,34 @@
 import contextlib
 import multiprocessing
 import os
+import pkgutil
 import signal
 import statistics
 import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from fmnist_pl.compare.environment import slot_environment
-from fmnist_pl.search.storage import experimental, explained, open_storage
-from fmnist_pl.search.study import Settings, best_of, counts, is_retry, open_study, retry
+from fmnist_pl.process import slot_environment
+from fmnist_pl.search.storage import opened
+from fmnist_pl.search.study import Settings, best_of, counts, open_study, origin, retry
 from training_health.errors import UserError
 
 _MOST_DEATHS = 3  # of each slot's workers in a row, without a trial that trains in between
-_USER_ERROR, _SECONDS_TO_END = 3, 20.0
+_SECONDS_TO_END = 20.0
 
 
 @dataclass(frozen=True)
@@ -46,64 +49,58 @@ class Search:
     @contextlib.contextmanager
     def open(self) -> Iterator[tuple[Study, RDBStorage]]:
         """Open the study; a storage that fails is a user error."""
-        with explained(self.storage):
-            storage = open_storage(self.storage, self.heartbeat, self.grace, retry)
-            try:
-                yield open_study(storage, self.name, self.settings), storage
-            finally:
-                storage.remove_session()
-                storage.engine.dispose()
-
-
-Objective = Callable[[optuna.Trial], float]
+        with opened(self.storage, self.heartbeat, self.grace) as storage:
+            yield open_study(storage, self.name, self.settings), storage
 
 
 class TrialFailedError(Exception):
     """A training went wrong in a way that says something of its parameters; the worker takes the next trial."""
 
 
-def run_workers(search: Search, make_objective: Callable[[Search], Objective]) -> None:
+def run_workers(search: Search, objective: str) -> None:
     """Have the trials of a study trained by ``search.jobs`` processes; replace those that die.
 
     Args:
         search: To do.
-        make_objective: A function of a module that imports no torch, called in each process.
+        objective: ``MODULE:NAME`` of what makes the function that trains a trial, from the search. Each process imports
+            it after its number of threads is set, which torch reads once.
 
     Raises:
         UserError: If no trial can be trained, or the storage fails.
     """
     spawn = multiprocessing.get_context("spawn")
-    pool: dict[int, tuple[multiprocessing.process.BaseProcess, Connection]] = {}
+    pool: dict[Any, tuple[int, multiprocessing.process.BaseProcess]] = {}  # slot and process by the pipe from it
 
     def start(slot: int) -> None:
         receiver, sender = spawn.Pipe(duplex=False)
         environment = slot_environment(slot, search.jobs)
-        process = spawn.Process(target=_work, args=(search, slot, environment, make_objective, sender))
+        process = spawn.Process(target=_work, args=(search, environment, slot, objective, sender))
         process.start()
         sender.close()
-        pool[slot] = process, receiver
+        pool[receiver] = slot, process
 
-    trained = deaths = 0
+    deaths = 0
     try:
         for slot in range(search.jobs):
             start(slot)
         while pool:
-            wait([process.sentinel for process, _ in pool.values()])
-            for slot, (process, receiver) in list(pool.items()):
-                if process.exitcode is None:
+            ready: list[Any] = wait(list(pool))
+            for receiver in ready:
+                told = None
+                with contextlib.suppress(EOFError):  # it has ended
+                    told = receiver.recv()
+                if isinstance(told, UserError):
+                    raise told
+                if isinstance(told, str):
+                    print(told, file=sys.stderr)
+                    deaths = 0
                     continue
-                del pool[slot]
+                slot, process = pool.pop(receiver)
+                process.join()
                 if process.exitcode == 0:
                     continue
-                reason = f"ended by {signal.Signals(max(-process.exitcode, 1)).name} (out of memory?)"
-                with contextlib.suppress(EOFError):
-                    reason = receiver.recv()
-                if process.exitcode == _USER_ERROR:
-                    raise UserError(reason)
-                with search.open() as (study, _):
-                    trials = [trial for trial in study.get_trials(deepcopy=False) if counts(trial)]
-                before, trained = trained, sum(trial.state != TrialState.FAIL for trial in trials)
-                deaths = deaths + 1 if trained == before else 1
+                reason = told or f"ended with status {process.exitcode} (-9: out of memory?)"
+                deaths += 1
                 if deaths == _MOST_DEATHS * search.jobs:
                     raise UserError(
                         f"{deaths} workers ended one after the other, the last one: {reason}. Their output is in "
@@ -112,42 +109,31 @@ def run_workers(search: Search, make_objective: Callable[[Search], Objective]) -
                 print(f"Worker {slot}: {reason}. Another one takes over.", file=sys.stderr)
                 start(slot)
     finally:
-        for process, _ in pool.values():
+        for _, process in pool.values():
             process.terminate()
-        for process, _ in pool.values():
+        for _, process in pool.values():
             process.join(_SECONDS_TO_END)
             process.kill()
 
 
-def _work(
-    search: Search,
-    slot: int,
-    environment: dict[str, str],
-    make_objective: Callable[[Search], Objective],
-    sender: Connection,
-) -> None:
-    """What the process in a slot does."""
+def _work(search: Search, environment: dict[str, str], slot: int, objective: str, sender: Connection) -> None:
+    """What the process in a slot does. It sends a line for each trial, and an exception if that ends it."""
     os.setsid()  # Ctrl-C is for the command, which ends its workers in order
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update(environment)
-    terminal = os.fdopen(os.dup(2), "w", buffering=1)
     (search.folder / "output").mkdir(parents=True, exist_ok=True)
     with (search.folder / "output" / f"worker_{slot}.log").open("a") as log:
         for descriptor in (1, 2):  # what libraries and trainings print
             os.dup2(log.fileno(), descriptor)
     try:
         with search.open() as (study, storage):
-            _train(study, storage, search, make_objective(search), terminal)
-    except UserError as error:
-        sender.send(str(error))
-        sys.exit(_USER_ERROR)
+            _train(study, storage, search, pkgutil.resolve_name(objective)(search), sender)
     except Exception as error:
         traceback.print_exc()
-        sender.send(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        sender.send(error if isinstance(error, UserError) else RuntimeError(text))
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGTERM)
 
 
 def _end_with_parent() -> None:
@@ -158,16 +144,12 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _train(study: Study, storage: RDBStorage, search: Search, objective: Objective, terminal: IO[str]) -> None:
+def _train(
+    study: Study, storage: RDBStorage, search: Search, objective: Callable[[optuna.Trial], float], sender: Connection
+) -> None:
     """Train until the study has its trials, and none is left that may have been lost."""
-    study_id, noted = storage.get_study_id_from_name(search.name), set[int]()
-
-    def beat(number: int) -> None:
-        storage.record_heartbeat(storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
     def attempt(trial: optuna.Trial) -> float:
-        beat(trial.number)  # Optuna's thread may be killed before it does
-        trial.set_user_attr("begun", trial.number)
         try:
             return objective(trial)
         except (KeyboardInterrupt, SystemExit, UserError) as stop:
@@ -182,27 +164,27 @@ def _train(study: Study, storage: RDBStorage, search: Search, objective: Objecti
             trial.set_user_attr("failure", f"{type(error).__name__}: {error}"[:300])
             raise
 
-    def show(study: Study, trial: FrozenTrial) -> None:
+    def tell(study: Study, trial: FrozenTrial) -> None:
         if counts(trial):
-            print(f"trial {trial.number}: {progress(study, trial, search)}", file=terminal)
+            sender.send(f"trial {trial.number}: {progress(study, trial, search)}")
 
+    study_id, noted = storage.get_study_id_from_name(search.name), set[int]()
     while True:
         trials = study.get_trials(deepcopy=False)
-        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-        lost = [trial for trial in trials if trial.state == TrialState.WAITING and is_retry(trial)]
+        running = {trial.number for trial in trials if trial.state == TrialState.RUNNING}
+        lost = any(trial.state == TrialState.WAITING and origin(trial) != trial.number for trial in trials)
         finished = sum(map(counts, trials))
-        if finished >= search.trials and not running and not lost:
-            return
-        if finished + len(running) < search.trials or lost:
-            study.optimize(attempt, n_trials=1, catch=TrialFailedError, callbacks=[show], gc_after_trial=True)
+        if lost or finished + len(running) < search.trials:
+            study.optimize(attempt, n_trials=1, catch=TrialFailedError, callbacks=[tell], gc_after_trial=True)
             continue
-        for trial in running:  # one that was killed before its first heartbeat would never be taken for lost
-            if trial.user_attrs.get("begun") != trial.number and trial.number not in noted:
-                noted.add(trial.number)
-                beat(trial.number)
+        if not running:
+            return
         time.sleep(1)
-        with experimental():
+        with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             fail_stale_trials(study)
+        for number in running - noted:  # one that was killed before its first heartbeat would never be taken for lost
+            storage.record_heartbeat(storage.get_trial_id_from_study_id_trial_number(study_id, number))
+        noted |= running
 
 
 def progress(study: Study, trial: FrozenTrial, search: Search) -> str:
@@ -214,7 +196,6 @@ def progress(study: Study, trial: FrozenTrial, search: Search) -> str:
     text += f". {len(finished)} of {search.trials} trials"
     if best := best_of(finished):
         text += f"; best {100 * (best.value or 0):.2f} % (trial {best.number})"
-    if (left := search.trials - len(finished)) > 0:
-        seconds = statistics.mean(one.duration.total_seconds() for one in finished if one.duration)
-        text += f"; about {timedelta(seconds=round(seconds * left / search.jobs))} left"
-    return text
+    seconds = statistics.mean(one.duration.total_seconds() for one in finished if one.duration)
+    left = max(0, search.trials - len(finished)) * seconds / search.jobs
+    return f"{text}; about {timedelta(seconds=round(left))} left"

@@ -10,8 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmnist_pl.checkpoints.checkpoint_file import checkpoint_bytes, load_checked
-from fmnist_pl.checkpoints.durable_io import DurableCheckpointIO
+from fmnist_pl.checkpoints.checkpoint_file import DurableCheckpointIO, checkpoint_bytes, load_checked
 from tests.soak import bit_flips, torn_saves
 from tests.soak.torn_saves import save
 from training_health.errors import UserError

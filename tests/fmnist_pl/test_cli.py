@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from fmnist_pl.cli import MONITORS, main
-from fmnist_pl.variants import packaged_variants
+from fmnist_pl.configuration import packaged_variants
 from training_health.errors import UserError
 
 TINY = [

@@ -11,11 +11,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
 
-from fmnist_pl.checkpoints.best_checkpoint import BestCheckpoint
+from fmnist_pl.checkpoints.callbacks import BestCheckpoint, end_launched_ranks, is_resumable
 from fmnist_pl.checkpoints.checkpoint_file import load_checked
-from fmnist_pl.checkpoints.last_checkpoint import end_launched_ranks, is_resumable
-from fmnist_pl.checkpoints.stop_signal import Stopped, stop_at_once
 from fmnist_pl.cli import main
+from fmnist_pl.process import Stopped, stop_at_once
 from tests.soak.command import TINY
 
 OPTIONS = ("fit", *TINY, "--monitors=off", "--trainer.logger.init_args.version=0")

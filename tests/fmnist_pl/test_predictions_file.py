@@ -8,7 +8,7 @@ import torch
 
 from fmnist_pl.classifier import FashionClassifier
 from fmnist_pl.cli import main
-from fmnist_pl.data import CLASS_NAMES
+from fmnist_pl.dataset.files import CLASS_NAMES
 from fmnist_pl.dataset.synthetic import load_synthetic
 from fmnist_pl.loader import BatchLoader
 from fmnist_pl.runs.predictions_file import in_image_order

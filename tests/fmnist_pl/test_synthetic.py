@@ -6,8 +6,7 @@ import multiprocessing
 import numpy as np
 import pytest
 
-from fmnist_pl.dataset.synthetic import generate, load_synthetic
-from fmnist_pl.dataset.synthetic.images import BLOCK, render
+from fmnist_pl.dataset.synthetic import BLOCK, generate, load_synthetic, render
 from training_health.errors import UserError
 
 
@@ -63,7 +62,7 @@ def test_impossible_arguments_are_user_errors(tmp_path, seed, images):
 def test_the_second_load_reads_the_file(tmp_path, monkeypatch):
     made = load_synthetic(tmp_path, "train", images=40)
     assert sha256(made) == sha256(generate("train", 0, 40))
-    monkeypatch.setattr("fmnist_pl.dataset.synthetic.images.render", None)  # rendering again would fail
+    monkeypatch.setattr("fmnist_pl.dataset.synthetic.render", None)  # rendering again would fail
     assert sha256(load_synthetic(tmp_path, "train", images=40)) == sha256(made)
 
 

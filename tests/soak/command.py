@@ -13,8 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from fmnist_pl.checkpoints.checkpoint_file import load_checked
-from fmnist_pl.checkpoints.names import BEST, LAST
+from fmnist_pl.checkpoints.checkpoint_file import BEST, LAST, load_checked
 from fmnist_pl.cli import main
 from tests.soak.tensorboard_readers import python_curves
 from training_health.errors import UserError

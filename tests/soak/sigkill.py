@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from fmnist_pl.checkpoints.checkpoint_file import load_checked
-from fmnist_pl.checkpoints.names import RESUMABLE
+from fmnist_pl.checkpoints.checkpoint_file import RESUMABLE, load_checked
 from tests.soak.command import differences, ending, fit
 from tests.soak.tensorboard_readers import python_curves, rust_curves
 from training_health.errors import UserError

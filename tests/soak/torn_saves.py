@@ -12,9 +12,7 @@ from typing import Any
 import torch
 
 from fmnist_pl.checkpoints import checkpoint_file
-from fmnist_pl.checkpoints.checkpoint_file import load_checked
-from fmnist_pl.checkpoints.durable_io import HOLD, DurableCheckpointIO
-from fmnist_pl.checkpoints.names import LAST, PREVIOUS
+from fmnist_pl.checkpoints.checkpoint_file import HOLD, LAST, PREVIOUS, DurableCheckpointIO, load_checked
 from tests.soak.sigkill import in_a_process
 from training_health import durable_file
 from training_health.durable_file import remove_stale_temporaries

@@ -1,17 +1,16 @@
 """What a validation step does in isolation does not outlive it."""
 
+import contextlib
 import random
 from collections import deque
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 from torchmetrics import MeanMetric
 
-from tests.training_health.toys import make_trainer
+from tests.training_health.toys import make_trainer, pl
 from training_health.training_sample.isolation import isolated
 
 
@@ -45,7 +44,7 @@ class Leaky(pl.LightningModule):
 @pytest.fixture
 def leaky(tmp_path):
     module = Leaky()
-    trainer = make_trainer([], tmp_path, logger=CSVLogger(tmp_path))
+    trainer = make_trainer([], tmp_path, logger=pl.loggers.CSVLogger(tmp_path))
     module.trainer = trainer
     module.mean.update(5.0)
     return trainer, module
@@ -62,44 +61,29 @@ def state(trainer, module: Leaky) -> tuple:
 
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
 def test_everything_is_put_back_also_after_an_exception(leaky, error):
-    before, containers = state(*leaky), [leaky[1].outputs, leaky[1].recent]
+    before, outputs = state(*leaky), leaky[1].outputs
 
-    def evaluate():
-        with isolated(*leaky):
-            leaky[1].step()
-            if error is not None:
-                raise error
-
-    if error is None:
-        evaluate()
-    else:
-        with pytest.raises(error):
-            evaluate()
+    with pytest.raises(error) if error else contextlib.nullcontext(), isolated(*leaky):
+        leaky[1].step()
+        if error is not None:
+            raise error
 
     assert state(*leaky) == before
-    assert all(now is then for now, then in zip([leaky[1].outputs, leaky[1].recent], containers, strict=True))
+    assert leaky[1].outputs is outputs
 
 
-def test_inside_the_module_is_in_eval_mode_and_its_metrics_are_empty(leaky):
-    _, module = leaky
-
-    with isolated(*leaky):
-        module.mean.update(7.0)
-        assert not any(part.training for part in module.modules())
-        assert module.mean.compute().item() == 7.0
-
-
-def test_what_is_logged_is_caught_with_its_weight_and_reaches_no_logger(leaky):
+def test_inside_are_eval_mode_empty_metrics_and_a_log_that_keeps_values_with_their_weights(leaky):
     _, module = leaky
 
     with isolated(*leaky) as logged:
+        assert not any(part.training for part in module.modules())
+        module.mean.update(7.0)
+        assert module.mean.compute().item() == 7.0
         logged.examples = 4
         module.log("a", torch.tensor(2.0))
         module.log_dict({"b": 3.0, "m": module.mean}, batch_size=2)
         module.logger.experiment.anything(1)
 
-    assert {key: [(v.item(), n) for v, n in values] for key, values in logged.values.items()} == {
-        "a": [(2.0, 4)],
-        "b": [(3.0, 2)],
-    }
+    kept = {key: [(value.item(), weight) for value, weight in values] for key, values in logged.values.items()}
+    assert kept == {"a": [(2.0, 4)], "b": [(3.0, 2)]}
     assert logged.metrics == {"m": module.mean}

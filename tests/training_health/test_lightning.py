@@ -1,41 +1,41 @@
-"""Where an epoch ends when ``max_steps`` ends it, with and without accumulated gradients."""
+"""What the monitors know of Lightning's loops, and its private parts, whose absence ends no run."""
+
+from types import SimpleNamespace
 
 import pytest
-import pytorch_lightning as pl
+import torch
 
-from tests.training_health.toys import FEW_EXAMPLES, Toy, loader, make_trainer
-from training_health.lightning import is_epochs_last_batch, is_epochs_last_validation
+from tests.training_health.toys import FEW_EXAMPLES, Toy, events, fit, loader, make_trainer, pl
+from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
+from training_health.lightning import epoch_end_step, is_epochs_last_batch, is_epochs_last_validation, to_device
+from training_health.sinks import write_text
 
 pytestmark = FEW_EXAMPLES
+LambdaCallback = pl.callbacks.LambdaCallback
 
 
-class Clock(pl.Callback):
-    """Notes after how many batches which question was answered with yes."""
+def clock_of_fit(folder, **options) -> dict[str, list[int]]:
+    """After how many of an epoch's batches, at most 40, which question was answered with yes."""
 
-    def __init__(self):
-        self.validations, self.last_validations, self.last_batches, self.last_steps = [], [], [], []
+    def note(name, is_last=lambda trainer: True):
+        def hook(trainer, *_):
+            if is_last(trainer):
+                found[name].append(trainer.fit_loop.epoch_loop.batch_idx + 1)
 
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if is_epochs_last_batch(trainer):
-            self.last_batches.append(batch_idx + 1)
+        return hook
 
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-        if is_epochs_last_batch(trainer):
-            self.last_steps.append(trainer.fit_loop.epoch_loop.batch_idx + 1)
-
-    def on_validation_start(self, trainer, pl_module):
-        batches = trainer.fit_loop.epoch_loop.batch_idx + 1
-        self.validations.append(batches)
-        if is_epochs_last_validation(trainer):
-            self.last_validations.append(batches)
-
-
-def clock_of_fit(folder, **options):
-    """Fit on one epoch of at most 40 batches."""
-    clock = Clock()
-    trainer = make_trainer([clock], folder, epochs=1, limit_val_batches=1, **options)
+    found: dict[str, list[int]] = {"validations": [], "last validations": [], "last batches": [], "last steps": []}
+    callbacks = [
+        LambdaCallback(
+            on_train_batch_start=note("last batches", is_epochs_last_batch),
+            on_before_optimizer_step=note("last steps", is_epochs_last_batch),
+            on_validation_start=note("validations"),
+        ),
+        LambdaCallback(on_validation_start=note("last validations", is_epochs_last_validation)),
+    ]
+    trainer = make_trainer(callbacks, folder, epochs=1, limit_val_batches=1, **options)
     trainer.fit(Toy(), loader(80, batch_size=2), loader(4, batch_size=2))
-    return clock
+    return found
 
 
 # With 4 batches per step, 7 steps are 28 batches: the validations come after 10 batches (5 steps left) and 20 (2 left).
@@ -54,7 +54,63 @@ def test_the_end_is_known_in_batches(tmp_path, accumulated, max_steps, interval,
         tmp_path, accumulate_grad_batches=accumulated, max_steps=max_steps, val_check_interval=interval
     )
 
-    assert clock.validations == validations
-    assert clock.last_validations == validations[-1:]
-    assert clock.last_batches == [last_batch]
-    assert clock.last_steps == [last_batch]
+    assert clock == {
+        "validations": validations, "last validations": validations[-1:],
+        "last batches": [last_batch], "last steps": [last_batch],
+    }  # fmt: skip
+
+
+class TwoOptimisers(Toy):
+    """Two optimiser steps per batch: Lightning's own scalars count batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+            self.manual_backward(super().training_step(batch, batch_idx))
+            optimizer.step()
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(self.net[layer].parameters(), 0.01) for layer in (0, 5)]
+
+
+def test_records_have_the_step_of_lightnings_own_scalars(tmp_path):
+    monitors = [DeadReLUMonitor(), TrainValGapMonitor(), WeightHistogramMonitor()]
+    fit(TwoOptimisers(), monitors, tmp_path, logger="tensorboard")
+
+    steps: dict[str, set[int]] = {}
+    for tag, step, _ in events(tmp_path):
+        steps.setdefault(tag, set()).add(step)
+    for tag in ("gap", "activity/2", "update_ratio"):
+        assert steps[f"training_health/{tag}"] == steps["val/loss"] == {4, 9}
+
+
+class Halving(pl.LightningDataModule):
+    """Changes each batch on its way to the device."""
+
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        return batch[0] * 0.5, batch[1]
+
+
+def test_the_sample_is_prepared_by_the_datamodules_hook(tmp_path):
+    monitor, data = TrainValGapMonitor(), Halving()
+    data.train_dataloader = data.val_dataloader = lambda: loader(13, seed=1)
+
+    make_trainer([monitor], tmp_path).fit(Toy(), datamodule=data)
+
+    assert monitor.summary()["loss_gap"] == pytest.approx(0, abs=1e-6)  # both sides hold the same examples
+
+
+def test_without_these_names_the_public_ones_stand_in(tmp_path):
+    trainer = make_trainer([], tmp_path)
+    renamed = SimpleNamespace(fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace()), global_step=5)
+    module = SimpleNamespace(on_before_batch_transfer=lambda batch, dataloader_idx: batch * 0.5)
+
+    assert epoch_end_step(renamed) == 4
+    assert to_device(trainer, module, torch.ones(2)).tolist() == [0.5, 0.5]
+    bare = type("TensorBoardLogger", (), {"experiment": SimpleNamespace()})()
+    with pytest.warns(UserWarning, match="takes no records"):
+        write_text(SimpleNamespace(is_global_zero=True, loggers=[bare]), "run", {})

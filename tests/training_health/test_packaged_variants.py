@@ -1,14 +1,13 @@
 """The monitors beside every packaged variant of fmnist_pl: training is the same to the last bit."""
 
 import pytest
-import pytorch_lightning as pl
 import torch
 import yaml
 
 from fmnist_pl.classifier import FashionClassifier
+from fmnist_pl.configuration import overlay_path, packaged_variants
 from fmnist_pl.loader import BatchLoader
-from fmnist_pl.variants import overlay_path, packaged_variants
-from tests.training_health.toys import fingerprint, make_trainer
+from tests.training_health.toys import FEW_EXAMPLES, fingerprint, make_trainer, pl
 from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
 
 
@@ -21,13 +20,13 @@ def images(count: int, seed: int, **options) -> BatchLoader:
 def trained(variant: str, monitors: list, folder) -> tuple:
     pl.seed_everything(1, verbose=False)
     options = yaml.safe_load(overlay_path(variant).read_text()) or {}
-    module = FashionClassifier(**(options.get("model") or {}))
-    trainer = make_trainer(monitors, folder)
+    module, trainer = FashionClassifier(**(options.get("model") or {})), make_trainer(monitors, folder)
     trainer.fit(module, images(20, 0, shuffle=True), images(11, 1))
     own = {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith(("train/", "val/"))}
     return fingerprint(module), own, torch.get_rng_state().tolist()
 
 
+@FEW_EXAMPLES
 @pytest.mark.parametrize("variant", packaged_variants())
 def test_training_is_the_same_with_all_monitors_as_without(variant, tmp_path):
     dead, gap = DeadReLUMonitor(), TrainValGapMonitor()

@@ -3,15 +3,15 @@
 import json
 
 import pytest
-from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
 from tensorboard.context import RequestContext
 
-from tests.training_health.toys import FEW_EXAMPLES, Toy, fit
+from tests.training_health.toys import FEW_EXAMPLES, Toy, fit, pl
 from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
-from training_health.gap.records import COLUMNS
+from training_health.gap.statistics import Evaluation, Gap
 
 pytestmark = FEW_EXAMPLES
+COLUMNS = list(Gap(Evaluation(1), Evaluation(1)).columns())
 PARAMETERS = [f"net.{part}.{kind}" for part in (0, 1, 5, 7) for kind in ("weight", "bias")]
 
 
@@ -19,8 +19,8 @@ PARAMETERS = [f"net.{part}.{kind}" for part in (0, 1, 5, 7) for kind in ("weight
 def tensors(tmp_path_factory):
     """Tag: (metadata content, epochs' vectors) of a real fit, through TensorBoard's data provider."""
     folder = tmp_path_factory.mktemp("log")
-    logger = TensorBoardLogger(folder, name=None, version="run")
-    fit(Toy(), [DeadReLUMonitor(), WeightHistogramMonitor(), TrainValGapMonitor()], folder, logger=logger)
+    monitors = [DeadReLUMonitor(), WeightHistogramMonitor(), TrainValGapMonitor()]
+    fit(Toy(), monitors, folder, logger="tensorboard")
     multiplexer = plugin_event_multiplexer.EventMultiplexer()
     multiplexer.AddRunsFromDirectory(str(folder))
     multiplexer.Reload()
@@ -34,27 +34,15 @@ def tensors(tmp_path_factory):
 @pytest.mark.parametrize(
     ("tag", "content", "values", "n"),
     [
-        (
-            "activity/2",
-            {
-                "kind": "activity", "site": "2", "index": 0, "units": 4, "positions": 16, "window": "validation",
-                "activation": "relu", "first_layer": True, "rare_below": 0.01,
-            },
-            4,
-            13,
-        ),
-        ("update_ratio", {"kind": "update_ratio", "parameters": PARAMETERS}, 8, 1),
-        ("nonfinite", {"kind": "nonfinite", "parameters": PARAMETERS}, 8, 1),
-        ("nonfinite_gradients", {"kind": "nonfinite_gradients", "parameters": PARAMETERS}, 8, 1),
-        (
-            "gap",
-            {
-                "kind": "gap", "columns": COLUMNS, "n_train": 13, "n_val": 13,
-                "se_method": "binomial; per-example losses",
-            },
-            11,
-            13,
-        ),
+        ("activity/2", {
+            "kind": "activity", "site": "2", "index": 0, "units": 4, "positions": 16, "window": "validation",
+            "activation": "relu", "first_layer": True, "rare_below": 0.01,
+        }, 4, 13),
+        *[(kind, {"kind": kind, "parameters": PARAMETERS}, 8, 1)
+          for kind in ("update_ratio", "nonfinite", "nonfinite_gradients")],
+        ("gap", {
+            "kind": "gap", "columns": COLUMNS, "n_train": 13, "n_val": 13, "se_method": "binomial; per-example losses",
+        }, 11, 13),
     ],
 )  # fmt: skip
 def test_a_record_says_all_it_takes_to_read_it(tensors, tag, content, values, n):
@@ -75,3 +63,14 @@ def test_nothing_else_is_written(tensors):
     rest = {"activity/2", "activity/6", "cannot_die", "update_ratio", "nonfinite", "nonfinite_gradients", "gap"}
 
     assert {tag.removeprefix("training_health/") for tag in tensors} == rest
+
+
+@pytest.mark.parametrize("logger", ["CSVLogger", "no logger"])
+def test_a_run_that_leaves_no_records_says_so_once(logger, tmp_path):
+    monitors = [DeadReLUMonitor(), WeightHistogramMonitor(), TrainValGapMonitor()]
+    loggers = [pl.loggers.CSVLogger(tmp_path)] if logger == "CSVLogger" else False
+
+    with pytest.warns(UserWarning, match=f"need a `TensorBoardLogger`.*has {logger}") as caught:
+        fit(Toy(), monitors, tmp_path, logger=loggers)
+
+    assert len([w for w in caught if "TensorBoardLogger" in str(w.message)]) == 1

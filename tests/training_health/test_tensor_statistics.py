@@ -18,11 +18,11 @@ def statistics(tensor: torch.Tensor, bins: int = 8):
     shape=st.lists(st.integers(1, 12), min_size=1, max_size=4),
     bins=st.integers(1, 64),
     strange=st.lists(st.sampled_from([torch.nan, torch.inf, -torch.inf]), max_size=3),
-    dtype=st.sampled_from([torch.float32, torch.float64]),
+    dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
     seed=st.integers(0, 9),
 )
 def test_the_finite_elements_agree_with_numpy(shape, bins, strange, dtype, seed):
-    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
     tensor = torch.cat([torch.tensor(strange, dtype=dtype), values.flatten()])
 
     found = statistics(tensor, bins)
@@ -36,23 +36,6 @@ def test_the_finite_elements_agree_with_numpy(shape, bins, strange, dtype, seed)
     assert sum(found.counts) == values.numel()
     if values.numel() > 1:  # NumPy widens the range of equal elements otherwise
         assert found.limits == pytest.approx(edges[1:].tolist(), abs=1e-6)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_the_buckets_are_numpys(dtype):
-    tensor = torch.randn(5000, generator=torch.Generator().manual_seed(0), dtype=dtype)
-
-    assert statistics(tensor, bins=16).counts == np.histogram(tensor.numpy(), bins=16)[0].tolist()
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_every_element_of_low_precision_is_in_a_bucket(dtype):
-    tensor = torch.randn(5000, generator=torch.Generator().manual_seed(0)).to(dtype)
-
-    found = statistics(tensor, bins=64)
-
-    assert sum(found.counts) == 5000
-    assert found.limits[-1] >= found.maximum
 
 
 @pytest.mark.parametrize("tensor", [torch.full((5,), torch.nan), torch.empty(0, 3)])

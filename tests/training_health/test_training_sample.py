@@ -11,20 +11,21 @@ from torch.utils.data import DataLoader, Dataset, Subset, SubsetRandomSampler, T
 from training_health.training_sample.sample import NoTrainingSampleError, training_sample
 
 
-def trainer_of(train, val, rank=0, world=1, datamodule=None):
-    """What the sample needs of a trainer."""
-    return SimpleNamespace(
-        train_dataloader=train, val_dataloaders=val, datamodule=datamodule, global_rank=rank, world_size=world
-    )
-
-
 def numbers(count: int) -> TensorDataset:
     return TensorDataset(torch.arange(count))
 
 
-def picked(train, count: int, seed: int = 0, rank: int = 0, world: int = 1, val=None) -> list[int]:
-    sample = training_sample(trainer_of(train, val or DataLoader(numbers(5), batch_size=4), rank, world), count, seed)
-    return [int(x) for batch in sample for x in (batch[0] if isinstance(batch, (list, tuple)) else batch)]
+def sampled(train, count: int, seed: int = 0, rank: int = 0, world: int = 1, val=None, datamodule=None):
+    """The batches, from what the sample needs of a trainer."""
+    val = val or DataLoader(numbers(5), batch_size=4)
+    trainer = SimpleNamespace(train_dataloader=train, val_dataloaders=val, datamodule=datamodule)
+    trainer.global_rank, trainer.world_size = rank, world
+    return training_sample(trainer, count, seed)
+
+
+def picked(*arguments, **options) -> list[int]:
+    batches = sampled(*arguments, **options)
+    return [int(x) for batch in batches for x in (batch[0] if isinstance(batch, list) else batch)]
 
 
 @settings(deadline=None, max_examples=25)
@@ -51,11 +52,9 @@ def test_the_sample_depends_on_the_seed_alone():
 
 
 def test_batches_have_the_validations_size_and_the_trainings_collation():
-    train = DataLoader(numbers(10), batch_size=2, collate_fn=lambda items: torch.stack([i[0] for i in items]) + 100)
+    train = DataLoader(numbers(10), batch_size=2, collate_fn=lambda items: [item[0].item() + 100 for item in items])
 
-    batches = list(training_sample(trainer_of(train, DataLoader(numbers(5), batch_size=4)), 10, seed=0))
-
-    assert [batch.tolist() for batch in batches] == [[100, 101, 102, 103], [104, 105, 106, 107], [108, 109]]
+    assert list(sampled(train, 10)) == [[100, 101, 102, 103], [104, 105, 106, 107], [108, 109]]
 
 
 def test_only_the_training_part_of_a_data_set_is_sampled():
@@ -93,8 +92,8 @@ def test_a_loader_or_datamodule_that_offers_a_sample_is_asked():
         def evaluation_sample(self, count, seed, rank, world_size):
             return [count, seed, rank, world_size]
 
-    assert training_sample(trainer_of(Offers(), None, 1, 2), 20, seed=7) == [20, 7, 1, 2]
-    assert training_sample(trainer_of([], None, datamodule=Offers()), 20, seed=7) == [20, 7, 0, 1]
+    assert sampled(Offers(), 20, seed=7, rank=1, world=2) == [20, 7, 1, 2]
+    assert sampled([], 20, seed=7, datamodule=Offers()) == [20, 7, 0, 1]
 
 
 @pytest.mark.parametrize("loader", [[1, 2], {"a": DataLoader(numbers(3))}, None])

@@ -1,11 +1,13 @@
-"""Accuracy and loss over a set of examples, and the gap between two such sets with its standard error."""
+"""Accuracy and loss over a set of examples; the gap between two such sets, its standard error, and the gap in words."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from training_health.log_format import Record
 
 NAN = math.nan
 
@@ -103,3 +105,75 @@ class Gap:
             if not math.isnan(gap) and not math.isnan(se):
                 return abs(gap) > 2 * se
         return None
+
+    def scalars(self) -> dict[str, float]:
+        """Values by logged key; NaN where unknown."""
+        return {
+            "gap/accuracy": self.accuracy,
+            "gap/accuracy_se": self.accuracy_se,
+            "gap/loss": self.loss,
+            "gap/loss_se": self.loss_se,
+            "gap/train_eval_accuracy": self.training.accuracy,
+            "gap/train_eval_loss": self.training.loss,
+            "gap/mode_effect": self.mode_effect,
+        }
+
+    def columns(self) -> dict[str, float]:
+        """Values by column of the record; NaN where unknown."""
+        return {
+            "running_accuracy": self.running_accuracy,
+            "train_eval_accuracy": self.training.accuracy,
+            "val_accuracy": self.validation.accuracy,
+            "accuracy_gap": self.accuracy,
+            "accuracy_gap_se": self.accuracy_se,
+            "mode_effect": self.mode_effect,
+            "running_loss": self.running_loss,
+            "train_eval_loss": self.training.loss,
+            "val_loss": self.validation.loss,
+            "loss_gap": self.loss,
+            "loss_gap_se": self.loss_se,
+        }
+
+    def record(self) -> Record:
+        """The ``gap`` record: ``[n of validation, one value per column]``."""
+        values = self.columns()
+        content = {"columns": list(values), **self._labels()}
+        return "gap", "gap", [self.validation.examples, *values.values()], content
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; None where unknown."""
+        values = {name: None if math.isnan(value) else value for name, value in self.columns().items()}
+        return {**values, **self._labels(), "beyond_noise": self.beyond_noise}
+
+    def _labels(self) -> dict[str, Any]:
+        return {"n_train": self.training.examples, "n_val": self.validation.examples, "se_method": self.se_method}
+
+
+def sentence(gap: Gap | None) -> str:
+    """Say how large the gap is, whether it is more than noise, and what training mode hid."""
+    if gap is None:
+        return "The gap was not measured: no validation has run beside training."
+    train, val = gap.training, gap.validation
+    sizes = f"n = {train.examples:,} each"
+    if train.examples != val.examples:
+        sizes = f"n = {train.examples:,} and {val.examples:,}"
+    verdict = {True: ": beyond noise", False: ": within 2 standard errors, noise", None: ""}[gap.beyond_noise]
+    if not math.isnan(gap.accuracy):
+        text = f"The gap is {100 * gap.accuracy:.1f} ± {_number(100 * gap.accuracy_se, 1)} points"
+        sides = f"training {100 * train.accuracy:.1f} %, validation {100 * val.accuracy:.1f} %"
+    else:
+        text = f"The gap in loss is {_number(gap.loss, 4)} ± {_number(gap.loss_se, 4)}"
+        sides = f"training {_number(train.loss, 4)}, validation {_number(val.loss, 4)}"
+    text += f" ({sides}, both in eval mode, {sizes}){verdict}."
+    effect = 100 * gap.mode_effect
+    if math.isnan(effect):
+        return text
+    side = "below" if effect >= 0 else "above"
+    return text + (
+        f" Mode effect: the running accuracy ({100 * gap.running_accuracy:.1f} %) was {abs(effect):.1f} points {side} "
+        "it, through dropout, augmentation and averaging while the weights moved; that is not overfitting."
+    )
+
+
+def _number(value: float, digits: int) -> str:
+    return "unknown" if math.isnan(value) else f"{value:.{digits}f}"

@@ -1,6 +1,6 @@
 """Which torch functions are a ReLU, which are activations that cannot die, and which say where the units are."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -18,16 +18,12 @@ class Role(NamedTuple):
     feature_dim: int = 0  # of the output, for "weights"
 
 
-def _all(functions: Iterable[Callable[..., Any]], role: Role) -> dict[Callable[..., Any], Role]:
-    return dict.fromkeys(functions, role)
-
-
 _HARDTANH = {F.hardtanh, F.hardtanh_}
 _CLAMP = {torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_, torch.clip, Tensor.clip, Tensor.clip_}
 _CLAMP_MIN = {torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, Tensor.clamp_min_}
 
 _ROLES: dict[Callable[..., Any], Role] = {
-    **_all((
+    **dict.fromkeys((
         F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_,
         _aten.relu, _aten.relu.default, _aten.relu_, _aten.relu_.default,
     ), Role("relu", "relu")),
@@ -39,10 +35,10 @@ _ROLES: dict[Callable[..., Any], Role] = {
         F.celu, F.celu_, F.gelu, F.silu, F.mish, F.softplus,
     )},
     # Operations with weights, by the dimension their output holds its features on.
-    **_all((
+    **dict.fromkeys((
         F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d,
     ), Role("weights", feature_dim=1)),
-    **_all((
+    **dict.fromkeys((
         F.linear, F.bilinear, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm, torch.bmm,
         Tensor.bmm, torch.addmm, torch.baddbmm, torch.einsum,
     ), Role("weights", feature_dim=-1)),

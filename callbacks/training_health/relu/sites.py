@@ -188,11 +188,7 @@ def why_opaque(module: nn.Module) -> str | None:
 def walk_visible(
     module: nn.Module, name: str = "", seen: set[nn.Module] | None = None
 ) -> Iterator[tuple[str, nn.Module, str | None]]:
-    """Walk ``module`` and those below it in ``named_modules`` order, not into opaque ones.
-
-    Yields:
-        Qualified name ("" for the root), module, and the reason if it is opaque.
-    """
+    """Walk as ``named_modules`` does, not into opaque parts; yields name, module and the reason if it is opaque."""
     seen = set() if seen is None else seen
     if module in seen:
         return

@@ -28,12 +28,11 @@ class ActivityCounter:
     Args:
         units: Number of units.
         device: The outputs'.
-        flags: Shared by counters of one thread. Default: its own.
+        flags: Shared by counters of one thread.
     """
 
-    def __init__(self, units: int, device: torch.device, flags: "FlagBuffer | None" = None) -> None:
-        self.units = units
-        self._flags = flags or FlagBuffer()
+    def __init__(self, units: int, device: torch.device, flags: "FlagBuffer") -> None:
+        self.units, self._flags = units, flags
         with torch.inference_mode(False):  # normal tensors outlive inference mode
             self._total = torch.zeros(units, dtype=torch.int64, device=device)
         self._lanes: _ByteLanes | None = None
@@ -109,8 +108,7 @@ class _ByteLanes:
     """
 
     def __init__(self, layout: _Layout, flags: FlagBuffer) -> None:
-        self.layout = layout
-        self.flags = flags
+        self.layout, self.flags = layout, flags
         before = prod(layout.shape[: layout.unit])  # positions that lie one after the other, each with all units
         elements = prod(layout.shape)
         # Words need rows of a multiple of eight bytes: take `fold` examples as one where an example is not.

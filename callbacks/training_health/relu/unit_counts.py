@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from training_health.batches import BatchSize
 from training_health.relu.sites import ReLUCall
@@ -25,7 +23,6 @@ class SiteCounts:
         first_layer: Whether the site's inputs do not change during training.
         pairs: (Example, position) pairs seen per unit.
         active: Per unit, pairs with an output above zero.
-        magnitude: Per unit, sum of |output|; None where not asked for.
 
     >>> site = SiteCounts("relu", 1, True, pairs=200, active=[0, 1, 100])
     >>> site.dead, site.rare(below=0.01), site.activity
@@ -37,14 +34,12 @@ class SiteCounts:
     first_layer: bool
     pairs: int
     active: list[int]
-    magnitude: list[float] | None = None
 
     def __add__(self, other: SiteCounts) -> SiteCounts:
         if self.units != other.units:
             raise ValueError("the ranks disagree on the number of units")
         active = [a + b for a, b in zip(self.active, other.active, strict=True)]
-        magnitude = [a + b for a, b in zip(self.magnitude or [], other.magnitude or [], strict=True)] or None
-        return replace(self, pairs=self.pairs + other.pairs, active=active, magnitude=magnitude)
+        return replace(self, pairs=self.pairs + other.pairs, active=active)
 
     @property
     def units(self) -> int:
@@ -70,12 +65,6 @@ class SiteCounts:
         """Fraction of zero outputs over all units."""
         return 1 - sum(self.active) / (self.pairs * self.units)
 
-    def dormant(self, tau: float) -> list[int]:
-        """Indices of the units whose dormancy score is at most ``tau`` (Sokar et al. 2023, equation 1)."""
-        assert self.magnitude is not None
-        mean = sum(self.magnitude) / self.units
-        return [unit for unit, total in enumerate(self.magnitude) if total <= tau * mean]
-
 
 @dataclass
 class WindowCounts:
@@ -95,32 +84,22 @@ def combined(parts: Iterable[WindowCounts]) -> WindowCounts:
     return total
 
 
-@dataclass
-class _RunningSite:
-    """One site's sums while the window runs; those per unit are on the outputs' device."""
-
-    counts: SiteCounts  # without the per-unit sums
-    active: ActivityCounter
-    magnitude: Tensor | None
-
-
 class UnitCounter:
     """Adds up, on the device and without waiting for it, what `ReLUSites` reports.
 
     Args:
         unit_dims: Overrides of the dimension that holds a site's units, by pattern over its qualified name.
-        magnitudes: Sum |output| too, for the dormancy score.
     """
 
-    def __init__(self, unit_dims: dict[str, int] | None = None, magnitudes: bool = False) -> None:
-        self._unit_dims, self._magnitudes = unit_dims or {}, magnitudes
+    def __init__(self, unit_dims: dict[str, int]) -> None:
+        self._unit_dims = unit_dims
         self._flags = FlagBuffer()  # outlives the windows
         self.clear()
 
     def clear(self) -> None:
         """Start a new window."""
         self._examples, self._batch = 0, BatchSize(0, 0)
-        self._sites: dict[str, _RunningSite] = {}
+        self._sites: dict[str, tuple[SiteCounts, ActivityCounter]] = {}  # without and with the sums per unit
 
     def begin_batch(self, size: BatchSize) -> None:
         """Announce a batch."""
@@ -134,50 +113,31 @@ class UnitCounter:
             ValueError: If the site has another number of units than before, or examples cannot be left out.
         """
         output = call.output.detach()
-        dim = self._dim(call)
+        named = (dim for pattern, dim in self._unit_dims.items() if fnmatchcase(call.site, pattern))
+        dim = next(named, call.unit_dim) % output.dim()
         if self._batch.counted < self._batch.examples:
             if len(output) != self._batch.examples:
-                raise ValueError(
-                    "a repeated example cannot be left out: the first dimension does not hold the examples"
-                )
+                raise ValueError("the first dimension does not hold the examples: a repeated one cannot be left out")
             output = output[: self._batch.counted]
         if output.numel() == 0:
             return
         units = output.shape[dim]
-        site = self._sites.get(call.site)
-        if site is None:
+        if call.site not in self._sites:
             counts = SiteCounts(call.activation, call.output[:1].numel() // units, call.first_layer, 0, [])
-            with torch.inference_mode(False):  # normal tensors outlive inference mode
-                magnitude = torch.zeros(units, device=output.device) if self._magnitudes else None
-            site = _RunningSite(counts, ActivityCounter(units, output.device, self._flags), magnitude)
-            self._sites[call.site] = site
-        if units != site.active.units:
+            self._sites[call.site] = counts, ActivityCounter(units, output.device, self._flags)
+        counts, active = self._sites[call.site]
+        if units != active.units:
             del self._sites[call.site]
             raise ValueError("its number of units changes")
-        site.active.add(output, dim)
-        site.counts.pairs += output.numel() // units
-        if site.magnitude is not None:
-            others = [d for d in range(output.dim()) if d != dim]
-            site.magnitude += output.abs().sum(dim=others, dtype=torch.float32)
+        active.add(output, dim)
+        counts.pairs += output.numel() // units
 
     def take(self) -> WindowCounts:
         """Fetch everything from the device at once, and start a new window."""
-        sites, window = list(self._sites.values()), WindowCounts(self._examples)
-        sizes = [site.active.units for site in sites]
-        active = _fetched([site.active.counts() for site in sites], sizes)
-        magnitudes = _fetched([site.magnitude for site in sites if site.magnitude is not None], sizes)
-        for name, site in self._sites.items():
-            window.sites[name] = replace(site.counts, active=next(active), magnitude=next(magnitudes, None))
+        window = WindowCounts(self._examples)
+        sums = [active.counts() for _, active in self._sites.values()]
+        fetched = torch.cat(sums).cpu().split([len(units) for units in sums]) if sums else ()
+        for (name, (counts, _)), units in zip(self._sites.items(), fetched, strict=True):
+            window.sites[name] = replace(counts, active=units.tolist())
         self.clear()
         return window
-
-    def _dim(self, call: ReLUCall) -> int:
-        for pattern, dim in self._unit_dims.items():
-            if fnmatchcase(call.site, pattern):
-                return dim % call.output.dim()
-        return call.unit_dim
-
-
-def _fetched(vectors: list[Tensor], sizes: list[int]) -> Iterator[list[Any]]:
-    """The vectors as lists, in one transfer."""
-    return (part.tolist() for part in torch.cat(vectors).cpu().split(sizes)) if vectors else iter(())

@@ -1,13 +1,16 @@
-"""What one window says about dead units: as scalars, records, plain values and words."""
+"""What one window says about dead units: as scalars, records, plain values and words, with short names for sites."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from training_health.log_format import Record
 from training_health.relu.unit_counts import SiteCounts
+
+# What the monitor logs beside the sites under the same prefix.
+_RESERVED = {"total", "deaths", "revivals", "n"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class DeadReLUReport:
         pairs = [(set(site.dead), set(self.previously_dead.get(name, site.dead))) for name, site in self.sites.items()]
         return sum(len(now - before) for now, before in pairs), sum(len(before - now) for now, before in pairs)
 
-    def scalars(self, dormancy_tau: float | None) -> dict[str, float]:
+    def scalars(self) -> dict[str, float]:
         """Values by logged key."""
         values: dict[str, float] = {
             "dead_relu/total": self.dead / self.units,
@@ -58,8 +61,6 @@ class DeadReLUReport:
             values[f"dead_relu/{name}"] = len(site.dead) / site.units
             values[f"rare_relu/{name}"] = len(site.rare(self.rare_below)) / site.units
             values[f"sparsity/{name}"] = site.sparsity
-            if dormancy_tau is not None:
-                values[f"dormant_relu/{name}"] = len(site.dormant(dormancy_tau)) / site.units
         return values
 
     def records(self) -> Iterator[Record]:
@@ -93,7 +94,7 @@ class DeadReLUReport:
             "n": self.examples,
             "units": self.units,
             "dead": self.dead,
-            "dead_share": self.dead / self.units if self.units else None,
+            "dead_fraction": self.dead / self.units if self.units else None,
             "rare": self.rare,
             "deaths": deaths,
             "revivals": revivals,
@@ -128,3 +129,38 @@ def sentence(report: DeadReLUReport | None) -> str:
         if named:
             text += f" {label}: " + ", ".join(f"{name} ({what})" for name, what in named.items()) + "."
     return text
+
+
+def shorten(names: Sequence[str]) -> list[str]:
+    """Drop from dotted names what all of them have in common.
+
+    The last segment goes if it is the same everywhere and what remains is not empty and still tells the names apart;
+    then the leading segments that are the same everywhere, as long as every name keeps one.
+
+    Args:
+        names: Distinct names in forward order.
+
+    Returns:
+        The short names, distinct, in the same order.
+
+    >>> shorten(["net.conv1.relu", "net.fc1.relu"])
+    ['conv1', 'fc1']
+    >>> shorten(["net.relu", "net.layer1.0.relu", "net.layer1.0.relu:2"])
+    ['relu', 'layer1.0.relu', 'layer1.0.relu:2']
+    """
+    parts = [name.split(".") for name in names]
+    heads = [part[:-1] for part in parts]
+    distinct = len({tuple(head) for head in heads}) == len(heads)
+    if len({part[-1] for part in parts}) == 1 and all(heads) and distinct:
+        parts = heads
+    while parts and all(len(part) > 1 for part in parts) and len({part[0] for part in parts}) == 1:
+        parts = [part[1:] for part in parts]
+    short = [".".join(part) for part in parts]
+    taken = _RESERVED.union(short)
+
+    def renamed(name: str) -> str:
+        while name in taken:
+            name = f"relu.{name}"
+        return name
+
+    return [renamed(name) if name in _RESERVED else name for name in short]

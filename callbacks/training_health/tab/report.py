@@ -16,10 +16,10 @@ from training_health.tab.health_data import HealthData
 from training_health.tab.loader import KEEP_ALL
 from training_health.tab.payloads import run_payload, units_payload
 from training_health.tab.self_contained_page import inline_script, page
-from training_health.tab.static_files import PLOTLY, STYLE, plotly_version, static_files
+from training_health.tab.static_files import PLOTLY, STYLE, static_files
 
-_HEAD = '<script type="importmap">{import_map}</script>\n'
-_BODY = """<script type="application/json" id="training-health-data">{data}</script>
+_BODY = """<script type="importmap">{import_map}</script>
+<script type="application/json" id="training-health-data">{data}</script>
 <script>{plotly}</script>
 <script type="module">
 import {{ render }} from "training-health/index.js";
@@ -36,15 +36,11 @@ def write_report(logdir: Path, output: Path) -> None:
 
     Args:
         logdir: Folder with event files at any depth, as for ``tensorboard --logdir``.
-        output: The file to write.
+        output: The file to write; its folder is made if need be.
 
     Raises:
         UserError: if there is no such folder, nothing in it was logged with the monitors, or the file can't be written.
     """
-    if output.is_dir():
-        raise UserError(f"{output} is a folder. Give a file name, for example {output / 'report.html'}.")
-    if not output.absolute().parent.is_dir():
-        raise UserError(f"There is no folder {output.absolute().parent} to write {output.name} into. Make it first.")
     data = _collect(logdir)
     files = {name: path.read_text(encoding="utf-8") for name, path in static_files().items()}
     if PLOTLY not in files:
@@ -53,8 +49,9 @@ def write_report(logdir: Path, output: Path) -> None:
     content = page(
         title=f"Training Health: {logdir.resolve().name}",
         style=files.pop(STYLE),
-        head=_HEAD.format(import_map=_script_json({"imports": _modules(files)})),
-        body=_BODY.format(data=_script_json(data), plotly=inline_script(plotly)),
+        body=_BODY.format(
+            import_map=_script_json({"imports": _modules(files)}), data=_script_json(data), plotly=inline_script(plotly)
+        ),
     )
     try:
         replace_durably(output, content.encode())
@@ -66,9 +63,7 @@ def write_report(logdir: Path, output: Path) -> None:
 def _collect(logdir: Path) -> dict[str, Any]:
     """What the tab's routes would answer, for every run that has data."""
     if not logdir.is_dir():
-        raise UserError(
-            f"There is no folder {logdir}. Give the folder that holds your runs, for example lightning_logs."
-        )
+        raise UserError(f"There is no folder {logdir}. Give the one that holds your runs, for example lightning_logs.")
     multiplexer = EventMultiplexer(tensor_size_guidance={PLUGIN_NAME: KEEP_ALL})
     multiplexer.AddRunsFromDirectory(str(logdir))
     multiplexer.Reload()
@@ -76,28 +71,21 @@ def _collect(logdir: Path) -> dict[str, Any]:
     overview = source.overview(context, "")
     if not overview["runs"]:
         raise UserError(f"There are no TensorBoard event files below {logdir}. Train first, or give another folder.")
-    runs, units = {}, {}
-    for row in overview["runs"]:
-        if row["state"] == "ok":
-            run = source.run(context, "", row["run"])
-            runs[run.name] = run_payload(run)
-            units[run.name] = {site.name: units_payload(run, site) for site in run.sites}
+    runs = [source.run(context, "", row["run"]) for row in overview["runs"] if row["state"] == "ok"]
     if not runs:
         reasons = " ".join(sorted({row["message"] for row in overview["runs"] if row["message"]}))
-        callbacks = "Train with the callbacks DeadReLUMonitor, TrainValGapMonitor and WeightHistogramMonitor."
+        advice = reasons or "Train with the callbacks DeadReLUMonitor, TrainValGapMonitor and WeightHistogramMonitor."
         raise UserError(
-            f"None of the {len(overview['runs'])} runs below {logdir} has training-health records. "
-            + (reasons or callbacks)
+            f"None of the {len(overview['runs'])} runs below {logdir} has training-health records. {advice}"
         )
-    return {"overview": overview | {"plotly": plotly_version()}, "runs": runs, "units": units}
+    units = {run.name: {site.name: units_payload(run, site) for site in run.sites} for run in runs}
+    return {"overview": overview, "run": {run.name: run_payload(run) for run in runs}, "units": units}
 
 
 def _modules(files: dict[str, str]) -> dict[str, str]:
     """The front end's modules as data: addresses; such a module can't import a relative one, so names replace paths."""
-    code = {name: text.replace('from "./', 'from "training-health/') for name, text in files.items()}
-    return {
-        f"training-health/{name}": "data:text/javascript;charset=utf-8," + quote(text) for name, text in code.items()
-    }
+    code = {name: quote(text.replace('from "./', 'from "training-health/')) for name, text in files.items()}
+    return {f"training-health/{name}": f"data:text/javascript;charset=utf-8,{text}" for name, text in code.items()}
 
 
 def _script_json(value: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -56,11 +56,9 @@ class TrainingSampleEvaluation:
         return _BY_TRAINER.setdefault(trainer, cls())
 
     def register(self, observer: SampleObserver, request: SampleRequest | None = None) -> None:
-        """Let ``observer``, a callback of the trainer, watch; in its ``setup``.
+        """Let ``observer``, a callback of the trainer, watch; called in its ``setup``, in each of them.
 
-        Args:
-            observer: Registering again changes nothing but the request.
-            request: Which sample; the first observer with a request decides, without one it is `SampleRequest()`.
+        The first observer with a request decides which sample; without one it is `SampleRequest()`.
         """
         self._observers[observer] = request
         self._failed = False
@@ -89,8 +87,8 @@ class TrainingSampleEvaluation:
         if self._done or self._failed or not self.is_due(trainer):
             return
         self._done = True
+        callbacks = trainer.callbacks  # type: ignore[attr-defined] # set by a connector
         # A callback may have been taken away since it registered.
-        callbacks: Collection[object] = pl.callbacks_of(trainer)
         observers = {o: request for o, request in self._observers.items() if o in callbacks}
         request = next((request for request in observers.values() if request is not None), SampleRequest())
         count = request.examples or sum(pl.every_rank(trainer, self._examples))
@@ -101,10 +99,7 @@ class TrainingSampleEvaluation:
             except NoTrainingSampleError as error:
                 failure = f"No sample of training examples can be evaluated: {error}."
             except Exception as error:  # a monitor never ends a run
-                failure = (
-                    "`validation_step` failed on a sample of training examples, which is left out from now on: "
-                    f"{error!r}"
-                )
+                failure = f"`validation_step` failed on a sample of training examples, left out from now on: {error!r}"
             # Every rank must take part in what the observers exchange, so all must know.
             failures = [text for text in pl.every_rank(trainer, failure) if text is not None]
             for observer in observers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from training_health.lightning import DummyLogger, LightningModule, Trainer, isolate_rng
+from training_health import lightning as pl
 
-_CONTAINERS = (list, dict, set, deque)
+_CONTAINERS = (list, dict, OrderedDict, set, deque)  # a module's own are ordered in older torch
 
 
 class LoggedValues:
@@ -34,23 +34,17 @@ class LoggedValues:
 
 
 @contextmanager
-def isolated(trainer: Trainer, pl_module: LightningModule) -> Iterator[LoggedValues]:
+def isolated(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[LoggedValues]:
     """Give the module a throw-away state: eval mode, empty metrics, loggers and ``log`` that go nowhere.
 
     Put back at the end, whatever happened: the random generators of torch, CUDA, NumPy and Python, every submodule's
     mode, buffers, metric states and plain attributes (the content of lists, dicts, sets and deques too), ``log`` and
     the trainer's loggers. A tensor kept as a plain attribute is put back but not copied: changes made inside it stay.
-
-    Args:
-        trainer: The running trainer.
-        pl_module: The module.
-
-    Yields:
-        What the module logs meanwhile.
+    Yields what the module logs meanwhile.
     """
     logged = LoggedValues()
     with ExitStack() as stack:
-        generators = isolate_rng()
+        generators = pl.isolate_rng()
         generators.__enter__()
         stack.callback(generators.__exit__, None, None, None)  # as it stands it restores nothing after an exception
         for module in pl_module.modules():
@@ -59,18 +53,15 @@ def isolated(trainer: Trainer, pl_module: LightningModule) -> Iterator[LoggedVal
                 module.reset()
             module.training = False
         loggers = trainer.loggers
-        trainer.loggers = [DummyLogger() for _ in loggers]
+        trainer.loggers = [pl.DummyLogger() for _ in loggers]
         stack.callback(setattr, trainer, "loggers", loggers)
         vars(pl_module)["log"] = logged
         yield logged
 
 
 def _memory_of(module: nn.Module) -> Callable[[], None]:
-    """Remember a module's state; the returned function puts it back.
-
-    A module's own dictionaries of buffers, parameters and parts are attributes as any other.
-    """
-    attributes = vars(module)
+    """Remember a module's state; the returned function puts it back."""
+    attributes = vars(module)  # its dictionaries of buffers, parameters and parts too
     kept = dict(attributes)
     contents = [(value, value.copy()) for value in kept.values() if type(value) in _CONTAINERS]
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers(recurse=False)]

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSampler, TensorDataset
 
-from training_health.lightning import Trainer, loader_at, rank_zero_warn
+from training_health import lightning as pl
 
 
 class NoTrainingSampleError(Exception):
     """No sample can be drawn from this training loader; the message says why."""
 
 
-def training_sample(trainer: Trainer, count: int, seed: int) -> Iterable[Any]:
+def training_sample(trainer: pl.Trainer, count: int, seed: int) -> Iterable[Any]:
     """Give this rank's batches of the sample.
 
     A training loader, or else a datamodule, with a method ``evaluation_sample(count, seed, rank, world_size)`` is
@@ -30,9 +30,6 @@ def training_sample(trainer: Trainer, count: int, seed: int) -> Iterable[Any]:
         count: Examples over all ranks; fewer if there are fewer.
         seed: Of the choice.
 
-    Returns:
-        The batches, in order of index.
-
     Raises:
         NoTrainingSampleError: If the training examples cannot be picked by index.
     """
@@ -41,17 +38,8 @@ def training_sample(trainer: Trainer, count: int, seed: int) -> Iterable[Any]:
         sample = getattr(source, "evaluation_sample", None)
         if sample is not None:
             return sample(count, seed, rank, world)
-    return _from_dataset(trainer.train_dataloader, loader_at(trainer.val_dataloaders), count, seed, rank, world)
-
-
-def _from_dataset(
-    train: Any,  # noqa: ANN401
-    val: Any,  # noqa: ANN401
-    count: int,
-    seed: int,
-    rank: int,
-    world: int,
-) -> DataLoader[Any]:
+    train: Any = trainer.train_dataloader
+    val = pl.loader_at(trainer.val_dataloaders)
     dataset = getattr(train, "dataset", None)
     if dataset is None or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
         raise NoTrainingSampleError(
@@ -84,7 +72,7 @@ def _without_augmentation(train: Any, val: Any) -> Any:  # noqa: ANN401
     names = [name for name in ("transform", "transforms") if hasattr(train, name) and hasattr(reference, name)]
     if not names:
         if not isinstance(train, (TensorDataset, Tensor, list)):  # which have no transform to augment with
-            rank_zero_warn(
+            pl.rank_zero_warn(
                 f"The sample of training examples comes from {type(train).__name__} as it is: augmentation in it, if "
                 "any, is on. Training and validation data sets with a `transform` each would turn it off."
             )

@@ -71,14 +71,12 @@ def for_display(trials: Sequence[FrozenTrial], cost: str | None = None) -> Study
         values.append(100 * accuracy(trial) if trial.state == TrialState.COMPLETE else None)
         made: dict[str, Any] = {"state": TrialState.FAIL} if None in values else {"values": values}
         made["params"] = {_label(name): _label(value) for name, value in trial.params.items()}
-        made["distributions"] = {_label(name): _distribution(kind) for name, kind in trial.distributions.items()}
+        made["distributions"] = {
+            _label(name): CategoricalDistribution([*map(_label, kind.choices)]) if hasattr(kind, "choices") else kind
+            for name, kind in trial.distributions.items()
+        }
         study.add_trial(optuna.create_trial(**made))
     return study
-
-
-def _distribution(kind: Any) -> Any:  # noqa: ANN401
-    is_list = isinstance(kind, CategoricalDistribution)
-    return CategoricalDistribution([_label(choice) for choice in kind.choices]) if is_list else kind
 
 
 def _label(value: Any) -> Any:  # noqa: ANN401

@@ -95,7 +95,15 @@ def analyse(choices: Sequence[Mapping[str, Any]], accuracies: Sequence[float]) -
         effect = _effect(name, counts, coefficients[at], covariance[np.ix_(at, at)], n - rank) if known else None
         effects.append(effect or Effect(name))
     explained = 1 - rest / float(np.sum((y - y.mean()) ** 2))
-    return Analysis(n, "", _judged(effects), explained, ranges, fence, int(np.sum(accuracies < y)))
+    tested = [effect for effect in effects if effect.verdict != "unknown"]
+    adjusted = stats.false_discovery_control([effect.p_value for effect in tested]) if tested else []
+    judged = [
+        replace(effect, p_value=float(p), verdict="matters" if p < LEVEL else "noise")
+        for effect, p in zip(tested, adjusted, strict=True)
+    ]
+    judged.sort(key=lambda effect: (effect.verdict != "matters", -effect.difference))
+    judged += [effect for effect in effects if effect.verdict == "unknown"]
+    return Analysis(n, "", tuple(judged), explained, ranges, fence, int(np.sum(accuracies < y)))
 
 
 def _values(made: Sequence[Any], ranges: int) -> list[str]:
@@ -119,18 +127,6 @@ def _effect(name: str, counts: Mapping[str, int], coefficients: Array, covarianc
     half_width = np.sqrt(size * stats.f.isf(LEVEL, size, spare) * (contrast @ covariance @ contrast))
     difference, n = float(estimates[best] - estimates[worst]), (counts[best], counts[worst])
     return Effect(name, "noise", float(p_value), best, worst, n, difference, float(half_width))
-
-
-def _judged(effects: Sequence[Effect]) -> tuple[Effect, ...]:
-    """With p values adjusted for how many choices were tested, and verdicts."""
-    tested = [effect for effect in effects if effect.verdict != "unknown"]
-    adjusted = stats.false_discovery_control([effect.p_value for effect in tested]) if tested else []
-    judged = [
-        replace(effect, p_value=float(p), verdict="matters" if p < LEVEL else "noise")
-        for effect, p in zip(tested, adjusted, strict=True)
-    ]
-    judged.sort(key=lambda effect: (effect.verdict != "matters", -effect.difference))
-    return (*judged, *(effect for effect in effects if effect.verdict == "unknown"))
 
 
 def not_told_apart(accuracies: Sequence[float], images: int) -> int:

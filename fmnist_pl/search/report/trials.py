@@ -2,22 +2,13 @@
 
 import csv
 import io
-import warnings
 from collections.abc import Sequence
 
-from optuna.exceptions import ExperimentalWarning
-from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
+from fmnist_pl.search.study import origin
+
 METRICS = ("parameters", "seconds", "dead_fraction", "validation_loss", "run", "failure")  # user attributes
-
-
-def origin(trial: FrozenTrial) -> int:
-    """The number of the trial that this one repeats, or its own."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        repeated = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
-    return trial.number if repeated is None else repeated
 
 
 def outcome(trial: FrozenTrial) -> str:

@@ -14,16 +14,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from fmnist_pl.search import study as search_study
-from fmnist_pl.search.confirmation import Confirmation
+from fmnist_pl.compare.output import sentences
+from fmnist_pl.compare.results import Comparison
+from fmnist_pl.data import VALIDATION_IMAGES
+from fmnist_pl.dataset.synthetic import SYNTHETIC_IMAGES
+from fmnist_pl.runs.folder import write_file
 from fmnist_pl.search.report import statistics
 from fmnist_pl.search.report.charts import draw, for_display
 from fmnist_pl.search.report.page import html_page
-from fmnist_pl.search.report.trials import METRICS, accuracy, by_sampling, csv_text, origin, outcome
-from training_health.durable_file import replace_durably
-from training_health.errors import UserError
+from fmnist_pl.search.report.trials import METRICS, accuracy, by_sampling, csv_text, outcome
+from fmnist_pl.search.study import RANDOM_TRIALS, best_of, origin
 
-RANDOM_TRIALS: int = getattr(search_study, "RANDOM_TRIALS", 30)
 _SETTINGS = ("data", "images", "epochs", "seed", "options", "space")  # the study's attributes
 _FILTERS: dict[str, Callable[[Any], Any]] = {
     "code": lambda value: code(value),
@@ -38,7 +39,7 @@ _FILTERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def write_report(study: Study, folder: Path, confirmation: Confirmation | None) -> None:
+def write_report(study: Study, folder: Path, confirmation: Comparison | None) -> None:
     """Write ``report.md``, ``report.html`` and ``trials.csv``; each file is replaced as a whole.
 
     Args:
@@ -58,7 +59,9 @@ def write_report(study: Study, folder: Path, confirmation: Confirmation | None) 
     known = [trial for trial in done if trial.user_attrs.get("dead_fraction") is not None]
     front = [trials[trial.number] for trial in for_display(trials, "parameters").best_trials]
     charts = draw(trials, analysis, guided[0].number if guided else None)
-    images = _validation_images(settings["data"])
+    images = VALIDATION_IMAGES
+    if settings["data"] == "synthetic":
+        images = min(images, SYNTHETIC_IMAGES["train"] // 5)
     environment = Environment(
         loader=PackageLoader("fmnist_pl.search", "report"),
         undefined=StrictUndefined,
@@ -71,12 +74,13 @@ def write_report(study: Study, folder: Path, confirmation: Confirmation | None) 
         counts=Counter(map(outcome, trials)),
         settings=settings,
         n=len(done),
-        best=max(done, key=lambda trial: (accuracy(trial), -trial.number), default=None),
+        best=best_of(trials),
         images=images,
         tied=statistics.not_told_apart(accuracies, images),
         command=f"fmnist fit --variant {shlex.quote(str(folder / 'winner.yaml'))}",
         metrics=METRICS,
         confirmation=confirmation,
+        sentences=sentences,
         analysis=analysis,
         groups=groups,
         guidance=statistics.guidance(*groups.values()),
@@ -90,15 +94,9 @@ def write_report(study: Study, folder: Path, confirmation: Confirmation | None) 
         limits=statistics,
     )
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
-    try:
-        replace_durably(folder / "trials.csv", csv_text(trials).encode())
-        replace_durably(folder / "report.md", text.encode())
-        replace_durably(folder / "report.html", html_page(f"Search {study.study_name}", text, charts).encode())
-    except OSError as error:
-        raise UserError(
-            f"The report cannot be written into {folder}: {error.strerror or error}. Make room or choose another "
-            "folder, and repeat the command: finished trials are not repeated."
-        ) from error
+    write_file(folder / "trials.csv", csv_text(trials))
+    write_file(folder / "report.md", text)
+    write_file(folder / "report.html", html_page(f"Search {study.study_name}", text, charts))
 
 
 def code(value: Any) -> str:  # noqa: ANN401
@@ -106,9 +104,3 @@ def code(value: Any) -> str:  # noqa: ANN401
     printable = "".join(letter if letter.isprintable() else " " for letter in statistics.shown(value))
     text = re.sub(r" +", " ", printable).replace("`", "'").strip() or " "
     return f"`{text if len(text) <= 200 else text[:199] + '…'}`"
-
-
-def _validation_images(data: str | None) -> int:
-    from fmnist_pl.data import SYNTHETIC_IMAGES, VALIDATION_IMAGES
-
-    return min(VALIDATION_IMAGES, SYNTHETIC_IMAGES["train"] // 5) if data == "synthetic" else VALIDATION_IMAGES

@@ -1,7 +1,6 @@
 """Which runs are wanted, and the command as a whole."""
 
 import json
-import sys
 
 import pytest
 
@@ -81,15 +80,6 @@ def test_options_that_fit_would_not_take_end_the_command(option, capsys):
 
     assert raised.value.code == 2
     assert option.split("=")[0].lstrip("-").split(".")[-1] in capsys.readouterr().err
-
-
-def test_a_missing_scipy_is_told_with_the_extra_to_install(tmp_path, monkeypatch):
-    for module in [name for name in sys.modules if name.startswith("fmnist_pl.compare.")]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, "scipy", None)
-
-    with pytest.raises(UserError, match=r"pip install \"fmnist_pl\[compare\]\""):
-        call(tmp_path)
 
 
 @pytest.mark.slow

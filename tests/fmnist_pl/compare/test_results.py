@@ -9,8 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fmnist_pl.compare.log_folder import RunResult
-from fmnist_pl.compare.markdown import markdown, notes, sentences
-from fmnist_pl.compare.output import write_all
+from fmnist_pl.compare.output import markdown, notes, sentences, write_all
 from fmnist_pl.compare.results import compare
 from fmnist_pl.compare.run_metrics import METRICS
 from tests.fmnist_pl.compare.made_runs import DATA, REAL, summary, wanted

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fmnist_pl.compare.statistics import Difference, paired_difference
+from fmnist_pl.compare.results import Difference, paired_difference
 
 ACCURACY = st.integers(0, 10_000).map(lambda correct: correct / 10_000)
 

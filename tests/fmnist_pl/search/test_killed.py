@@ -43,14 +43,14 @@ def wait_for(condition, seconds=120):
 
 
 def run_with_kills(folder, storage, start, kills):
-    """50 trials in three processes, some of which are killed while they train; the trials."""
+    """50 trials in three processes, some of which are killed while they train."""
     process = start(storage, 50, jobs=3)
     for _ in range(kills):
         seen = len(trained(folder))
         wait_for(lambda seen=seen: len(trained(folder)) >= seen + 4)
         os.kill(int(trained(folder)[-1][0]), signal.SIGKILL)  # it has just begun
     assert process.wait(240) == 0
-    return trials_of(toy(folder, storage, 50, kind="slow", jobs=3))
+    check(trials_of(toy(folder, storage, kind="slow")), kills)
 
 
 def check(trials, kills, complete=50):
@@ -63,18 +63,19 @@ def check(trials, kills, complete=50):
     assert {trial.params["x"] for trial in lost} <= set(values)
     assert 0 < len(lost) <= kills
     assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED}
-    print(f"{len(done)} complete, {len(lost)} lost, {len(trials)} in all")
 
 
 def test_workers_that_are_killed_lose_no_trial_and_repeat_none(tmp_path, start):
-    check(run_with_kills(tmp_path, f"sqlite:///{tmp_path / 'study.db'}", start, kills=5), kills=5)
+    run_with_kills(tmp_path, f"sqlite:///{tmp_path / 'study.db'}", start, kills=5)
 
 
 @pytest.mark.postgresql
-@pytest.mark.skipif(postgresql_server.missing() is not None, reason=str(postgresql_server.missing()))
+@pytest.mark.skipif(
+    postgresql_server.MISSING, reason="needs psycopg and PostgreSQL (Debian: apt-get install postgresql)"
+)
 def test_nor_do_they_over_postgresql(tmp_path, start):
     with postgresql_server.server() as storage:
-        check(run_with_kills(tmp_path, storage, start, kills=5), kills=5)
+        run_with_kills(tmp_path, storage, start, kills=5)
 
 
 def test_a_search_that_is_killed_takes_its_workers_with_it_and_the_next_repeats_what_they_trained(tmp_path, start):

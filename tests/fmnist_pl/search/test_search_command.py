@@ -1,6 +1,5 @@
 """The command as a whole."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -11,7 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fmnist_pl.search.command import main, parse
+from fmnist_pl.commands import optional
+from fmnist_pl.compare import comparison as comparing
+from fmnist_pl.search.command import conclude, main, parse
+from tests.fmnist_pl.compare.made_runs import pretend_to_train, trained
+from tests.fmnist_pl.search.report.studies import study, trial
 from training_health.errors import UserError
 
 SPACE = """
@@ -104,23 +107,24 @@ def test_a_small_space_is_searched_once(words, tmp_path, capfd):
     assert sorted(tried) == ["gelu", "relu"]
 
 
+@pytest.mark.parametrize("options", [["--trials", "0"], ["--images", "x"], ["--seed", "-1"], ["--confirm_seeds", "-5"]])
+def test_numbers_out_of_range_are_refused(options, capsys):
+    with pytest.raises(SystemExit) as raised:
+        main(options)
+
+    assert raised.value.code == 2
+    assert f"argument {options[0]}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--trials", "0"], "--trials must be at least 1, got 0"),
-        (["--jobs", "0"], "--jobs must be at least 1, got 0"),
-        (["--images", "0"], "--images must be at least 1, got 0"),
-        (["--seed", "-1"], "seed must be a whole number from 0"),
-        (["--confirm_seeds", "1", "-5"], "seed must be a whole number from 0 to 4294967295, got -5"),
-        (["--study", "a/b"], "--study must be letters, digits"),
         (["--variant=sgd"], "sets --variant for every trial itself. Use --space"),
-        (["--trainer.max_epochs=3"], "sets --trainer.max_epochs for every trial itself. Use --epochs"),
         (["--trainer.logger.init_args.name=a"], "for every trial itself. Use --logdir"),
-        (["--trainer.devices=2"], "for every trial itself. Use --jobs"),
         (["--model.learning_rate=0.1"], "for every trial itself. Use `fixed` in --space"),
-        (["--resume=last"], "sets --resume for every trial itself"),
         (["--space", "full.yaml"], "full.yaml: .*none may be trained"),
         (["--space", "none.yaml"], "There is no configuration none.yaml"),
+        (["--output", "full.yaml"], "folder full.yaml cannot be written"),
         (["--storage", "postgresql://127.0.0.1:1/none"], "storage postgresql://127.0.0.1:1/none cannot be used"),
     ],
 )
@@ -140,11 +144,41 @@ def test_an_option_that_fit_does_not_take_is_refused(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_extra_is_named(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+def test_a_missing_extra_is_named_before_anything_is_trained(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("fmnist_pl.search.report")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "markdown_it", None)
 
-    with pytest.raises(UserError, match=r"optuna, which is not installed: pip install 'fmnist_pl\[search\]'"):
-        main([])
+    with pytest.raises(UserError, match="markdown_it, which is not installed"):
+        optional("search", [])
+
+
+def test_the_winner_is_the_best_trials_overlay_and_is_trained_beside_the_baseline(tmp_path, monkeypatch):
+    def command(logdir, run, interrupted):
+        return pretend_to_train(run, logdir, test=0.9 + 0.01 * (run.name == "winner"))
+
+    monkeypatch.setattr(comparing, "fit_command", command)
+    (tmp_path / "logs").mkdir()
+    space = {"space": {"conv_layers": {"from": 1, "to": 4}, "optimizer": ["adam", "sgd"]}, "fixed": {"momentum": 0.5}}
+    best = trial(0.9, {"conv_layers": 2, "optimizer": "sgd"})
+    made = study(trial(0.5), best, data="synthetic", options=["--data.training_images=64"], space=space, name="a\nb: c")
+    words = ["--confirm_seeds", "1", "2", "--confirm_epochs", "2", "--logdir", str(tmp_path / "logs")]
+
+    assert conclude(made, parse(words)[0], tmp_path / "search") == 0
+    winner = yaml.safe_load((tmp_path / "search" / "winner.yaml").read_text())
+    model = {"optimizer": "sgd", "conv_channels": [64, 32], "momentum": 0.5}
+    assert winner == {"model": model, "variant": "winner"}
+    assert trained(tmp_path / "logs") == ["baseline 1", "winner 1", "baseline 2", "winner 2"]
+    found = json.loads((tmp_path / "search" / "confirmation" / "compare.json").read_text())
+    assert found["data"]["training_images"] == 64
+    assert found["sentences"][0] in (tmp_path / "search" / "report.md").read_text()
+
+
+def test_without_a_completed_trial_there_is_no_winner_but_a_report(tmp_path):
+    with pytest.raises(UserError, match="No trial of the study 'made' was completed"):
+        conclude(study(trial(reported=[0.9])), parse([])[0], tmp_path)
+
+    assert (tmp_path / "report.md").exists()
 
 
 def test_the_winner_is_confirmed_with_the_next_three_seeds_for_as_many_epochs_as_the_search_or_more():

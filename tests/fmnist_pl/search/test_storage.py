@@ -7,13 +7,13 @@ import time
 import pytest
 from optuna.exceptions import StorageInternalError
 
-from fmnist_pl.search.storage import explained, open_storage
+from fmnist_pl.search.storage import opened
 from training_health.errors import UserError
 
 
 def open_it(where):
-    storage = open_storage(where, 1, 2, lambda study, trial: None)
-    storage.engine.dispose()
+    with opened(where, 1, 2):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -27,17 +27,14 @@ def test_what_cannot_keep_a_study_is_refused_with_what_can(where):
     assert raised.value.exit_code == 2
 
 
-def test_a_folder_that_is_not_there_is_named():
-    with pytest.raises(UserError, match="cannot be used: unable to open database file"):
-        open_it("sqlite:////nowhere/at/all/study.db")
-
-
 def test_a_file_that_is_no_database_is_refused(tmp_path):
     path = tmp_path / "study.db"
     path.write_text("These are not the bytes of a database, and there are more than a hundred of them here. " * 20)
 
     with pytest.raises(UserError, match="file is not a database"):
         open_it(f"sqlite:///{path}")
+    with pytest.raises(UserError, match="unable to open database file"):
+        open_it("sqlite:////nowhere/at/all/study.db")
 
 
 @pytest.mark.parametrize(("kind", "driver"), [("postgresql", "psycopg"), ("mysql", "pymysql")])
@@ -71,17 +68,18 @@ def test_a_driver_that_is_missing_is_named_with_its_extra(monkeypatch):
         open_it("mysql://me@127.0.0.1/studies")
 
 
-def test_a_database_that_breaks_later_is_one_message_whatever_hides_it():
+def test_a_database_that_breaks_later_is_one_message_whatever_hides_it(tmp_path):
     def fail():
         try:
             raise StorageInternalError("the connection was lost")
         finally:
             raise UnboundLocalError("updated_state")  # as Optuna does
 
-    with pytest.raises(UserError, match="cannot be used: the connection was lost"), explained("postgresql://h/n"):
+    where = f"sqlite:///{tmp_path / 'study.db'}"
+    with pytest.raises(UserError, match="cannot be used: the connection was lost"), opened(where, 1, 2):
         fail()
 
 
-def test_other_errors_pass():
-    with pytest.raises(ZeroDivisionError), explained("sqlite:///study.db"):
+def test_other_errors_pass(tmp_path):
+    with pytest.raises(ZeroDivisionError), opened(f"sqlite:///{tmp_path / 'study.db'}", 1, 2):
         raise ZeroDivisionError

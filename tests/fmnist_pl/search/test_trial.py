@@ -7,8 +7,8 @@ import optuna
 import pytest
 import yaml
 
-from fmnist_pl.search.study import Settings, quiet_optuna
-from fmnist_pl.search.trial import FitObjective, fit_arguments
+from fmnist_pl.search.study import Settings
+from fmnist_pl.search.trial import FitObjective
 from fmnist_pl.search.worker import Search, TrialFailedError
 from training_health.errors import UserError
 
@@ -16,22 +16,8 @@ SPACE = {
     "space": {"activation": ["relu", "gelu"], "learning_rate": {"from": 1e-3, "to": 1e30, "log": True}},
     "fixed": {"conv_channels": [2, 2], "hidden_units": [4], "batch_size": 32, "optimizer": "sgd", "conv_dropout": 0.5},
 }
-
-
-class Never(optuna.pruners.BasePruner):
-    def prune(self, study, trial):
-        return False
-
-
-class Always(optuna.pruners.BasePruner):
-    def prune(self, study, trial):
-        return True
-
-
-@pytest.fixture
-def made():
-    quiet_optuna()
-    return lambda pruner: optuna.create_study(direction="maximize", pruner=pruner)
+NEVER = optuna.pruners.NopPruner()
+ALWAYS = optuna.pruners.ThresholdPruner(lower=2.0)  # no accuracy is that high
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +32,22 @@ def search(tmp_path, data_dir):
     return Search("tiny", Settings("synthetic", 2, 7, 64, options, {}, SPACE), "", tmp_path / "search", 1)
 
 
-def train(search, study, learning_rate=0.01, activation="relu"):
+def train(search, pruner=NEVER, learning_rate=0.01, activation="relu"):
     """Train one trial with these parameters."""
+    study = optuna.create_study(direction="maximize", pruner=pruner)
     study.enqueue_trial({"activation": activation, "learning_rate": learning_rate})
     study.optimize(FitObjective(search), n_trials=1, catch=TrialFailedError)
     return study.trials[-1]
 
 
-def test_a_trial_is_an_ordinary_run_that_is_not_tested(search, made):
-    trial = train(search, made(Never()))
+def test_a_trial_is_an_ordinary_run_that_is_not_tested(search):
+    trial = train(search)
 
     run = search.folder / "trial_0000-synthetic" / "version_0"
     summary = json.loads((run / "summary.json").read_text())
     assert trial.value == summary["last_epoch"]["val/accuracy"]
     assert trial.intermediate_values == dict(enumerate(one["val/accuracy"] for one in summary["history"]))
-    assert trial.user_attrs.pop("seconds") == pytest.approx(sum(one["seconds"] for one in summary["history"]), abs=1)
+    assert trial.user_attrs.pop("seconds") == sum(one["seconds"] for one in summary["history"])
     assert trial.user_attrs == {
         "parameters": 474,
         "run": str(run),
@@ -74,8 +61,8 @@ def test_a_trial_is_an_ordinary_run_that_is_not_tested(search, made):
     assert configuration["model"]["learning_rate"] == 0.01
 
 
-def test_a_pruned_trial_ends_its_epoch_in_order(search, made):
-    trial = train(search, made(Always()))
+def test_a_pruned_trial_ends_its_epoch_in_order(search):
+    trial = train(search, ALWAYS)
 
     summary = json.loads((search.folder / "trial_0000-synthetic" / "version_0" / "summary.json").read_text())
     assert trial.state == optuna.trial.TrialState.PRUNED
@@ -83,24 +70,24 @@ def test_a_pruned_trial_ends_its_epoch_in_order(search, made):
     assert {"train/loss", "val/loss", "gap/accuracy", "dead_relu/total"} <= set(summary["last_epoch"])
 
 
-def test_no_trial_is_pruned_after_its_last_epoch(search, made):
+def test_no_trial_is_pruned_after_its_last_epoch(search):
     short = dataclasses.replace(search, settings=dataclasses.replace(search.settings, epochs=1))
 
-    assert train(short, made(Always())).state == optuna.trial.TrialState.COMPLETE
+    assert train(short, ALWAYS).state == optuna.trial.TrialState.COMPLETE
 
 
 @pytest.mark.filterwarnings("ignore:.* hold NaN or infinity")  # the monitors say so too
-def test_a_trial_that_diverges_says_when(search, made):
-    trial = train(search, made(Never()), learning_rate=1e30)
+def test_a_trial_that_diverges_says_when(search):
+    trial = train(search, learning_rate=1e30)
 
     assert trial.state == optuna.trial.TrialState.FAIL
     assert trial.user_attrs["failure"].endswith("after epoch 1")
     assert trial.intermediate_values == {}
 
 
-def test_a_network_beyond_the_limits_is_not_trained(search, made):
+def test_a_network_beyond_the_limits_is_not_trained(search):
     small = dataclasses.replace(search.settings, space={**SPACE, "parameters_at_most": 100})
-    trial = train(dataclasses.replace(search, settings=small), made(Never()))
+    trial = train(dataclasses.replace(search, settings=small))
 
     assert trial.state == optuna.trial.TrialState.PRUNED
     assert trial.constraints == {"parameters": pytest.approx(3.74)}
@@ -109,38 +96,16 @@ def test_a_network_beyond_the_limits_is_not_trained(search, made):
 
 
 @pytest.mark.filterwarnings("ignore:.*could not find the monitored key")  # Lightning notices too
-def test_a_trial_without_validation_is_a_user_error(search, made):
+def test_a_trial_without_validation_is_a_user_error(search):
     search.settings.options.append("--trainer.limit_val_batches=0")
 
     with pytest.raises(UserError, match="logged no val/accuracy"):
-        train(search, made(Never()))
-
-
-def test_a_configuration_that_cannot_be_written_is_a_user_error(search, made):
-    search.folder.mkdir()
-    (search.folder / "configurations").touch()
-
-    with pytest.raises(UserError, match=r"trial_0000\.yaml cannot be written"):
-        train(search, made(Never()))
+        train(search)
 
 
 @pytest.mark.slow
-def test_trials_in_one_process_do_not_touch_each_other(search, made):
-    study = made(Never())
-    first, other, again = (train(search, study, activation=name) for name in ("relu", "gelu", "relu"))
+def test_trials_in_one_process_do_not_touch_each_other(search):
+    first, other, again = (train(search, activation=name) for name in ("relu", "gelu", "relu"))
 
     losses = [trial.user_attrs["validation_loss"] for trial in (first, other, again)]
     assert losses[0] == losses[2] != losses[1]
-
-
-def test_the_command_line_of_a_trial_can_be_repeated(search, tmp_path):
-    assert fit_arguments(search, tmp_path / "trial_0000.yaml")[:8] == [
-        "fit",
-        "--variant",
-        str(tmp_path / "trial_0000.yaml"),
-        "--seed_everything=7",
-        "--trainer.max_epochs=2",
-        "--test_checkpoint=none",
-        f"--trainer.logger.init_args.save_dir={tmp_path / 'search'}",
-        "--data.dataset=synthetic",
-    ]

@@ -1,6 +1,6 @@
 """A search whose trainings take fractions of a second and need no torch.
 
-Run as a module it searches: ``python -m tests.fmnist_pl.search.toy_search FOLDER STORAGE TRIALS JOBS [KIND]``.
+Run as a module it searches: ``python -m tests.fmnist_pl.search.toy_search FOLDER STORAGE TRIALS JOBS KIND``.
 """
 
 import os
@@ -17,11 +17,10 @@ from fmnist_pl.search.worker import Search, TrialFailedError, run_workers
 from training_health.errors import UserError
 
 X = FloatDistribution(0.0, 1.0)
+OBJECTIVE = "tests.fmnist_pl.search.toy_search:ToyObjective"
 
 
-def toy(
-    folder: Path, storage: str = "", trials: int = 4, *, kind: str = "good", jobs: int = 1, epochs: int = 1
-) -> Search:
+def toy(folder, storage="", trials=4, *, kind="good", jobs=1, epochs=1):
     settings = Settings("synthetic", epochs, 0, None, [], {}, {"space": {"kind": kind}})
     storage = storage or f"sqlite:///{folder / 'study.db'}"
     return Search("toy", settings, storage, folder, trials, jobs, heartbeat=1, grace=3)
@@ -63,19 +62,19 @@ class ToyObjective:
         return accuracy
 
 
-def search(*args, **options) -> list[optuna.trial.FrozenTrial]:
+def search(*args, **options):
     """Search to the end; the trials."""
     wanted = toy(*args, **options)
-    run_workers(wanted, ToyObjective)
+    run_workers(wanted, OBJECTIVE)
     return trials_of(wanted)
 
 
-def trials_of(search: Search) -> list[optuna.trial.FrozenTrial]:
+def trials_of(search):
     with search.open() as (study, _):
         return study.get_trials()
 
 
-def trained(folder: Path) -> list[list[str]]:
+def trained(folder):
     """Process id and x of every training that began."""
     path = folder / "trained.txt"
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
@@ -83,4 +82,4 @@ def trained(folder: Path) -> list[list[str]]:
 
 if __name__ == "__main__":
     folder, storage, trials, jobs, kind = sys.argv[1:]
-    run_workers(toy(Path(folder), storage, int(trials), kind=kind, jobs=int(jobs)), ToyObjective)
+    run_workers(toy(Path(folder), storage, int(trials), kind=kind, jobs=int(jobs)), OBJECTIVE)

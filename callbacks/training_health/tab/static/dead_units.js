@@ -1,8 +1,7 @@
 // Which neurons are dead: the fraction of dead and of rare units over epochs, in total and per site, runs side by side.
 
 import { chartCard, epochAxis, lineOf } from "./chart.js";
-import { h, percent, plotlyText, whole } from "./dom.js";
-import { key, keyLine } from "./key.js";
+import { h, key, keyLine, percent, plotlyText, whole } from "./dom.js";
 
 const MOST_SITES = 11;
 
@@ -16,7 +15,7 @@ export function deadUnitsCharts(runs) {
   const all = having.flatMap(({ data }) => [...data.sites, data.total]);
   const most = Math.max(0.05, ...all.flatMap((counts) => [...counts.dead, ...counts.rare].map((count) => count / counts.units)));
   return [
-    key(keyLine("solid", "dead"), keyLine("dot", "rare"), h("span", { class: "muted" }, "colours: the runs above")),
+    key(keyLine("solid", "dead"), keyLine("dotted", "rare"), h("span", { class: "muted" }, "colours: the runs above")),
     fractionChart("", countsOf(having, ""), most),
     h("div", { class: "grid" }, names.filter((name) => drawn.has(name)).map((name) => fractionChart(name, countsOf(having, name), most))),
     names.length > drawn.size && h("p", { class: "muted" }, `${drawn.size} of ${names.length} sites are drawn, those with most dead units.`),
@@ -31,9 +30,7 @@ export function siteNames(runs) {
   return [...index.keys()].sort((a, b) => index.get(a) - index.get(b));
 }
 
-export function siteOf(data, name) {
-  return data.sites.find((site) => site.site === name);
-}
+export const siteOf = (data, name) => data.sites.find((site) => site.site === name);
 
 /** The runs that have the site, each with its counts; "" is the whole network. */
 function countsOf(runs, name) {

@@ -1,22 +1,48 @@
-// What the reader chose: in the address bar, with the browser's storage for the next visit.
+// What the reader chose: in the address bar, so that a link brings back what its sender saw, and in the browser's
+// storage for the next visit.
 
-import { readAddress, writeAddress } from "./host.js";
+import { host } from "./host.js";
 
-const STORED = "training_health.view";
 const PICKED_AT_FIRST = 6;
 export const MOST_PICKED = 24; // more lines than that tell nothing apart
 
 const DEFAULTS = { runs: null, site: "", order: "death", metric: "accuracy", sort: "run", descending: false, filter: "" };
 const CHOICES = { order: ["death", "index"], metric: ["accuracy", "loss"] };
 
-/** The state from the address, else from the last visit, else the defaults; anything malformed is dropped. */
-export function loadState() {
-  return clean(parse(readAddress) ?? parse(() => localStorage.getItem(STORED)) ?? {});
+const PLUGIN = "training_health";
+const STORED = `${PLUGIN}.view`;
+const KEY = host ? `p.${STORED}` : "view"; // TensorBoard's address is #<tab>&key=value...; ours is #view=...
+const outer = host ?? window; // whose address bar the reader sees
+
+/** What the address bar says after #; null while another of TensorBoard's tabs is shown. */
+function parameters() {
+  const hash = outer.location.hash.slice(1);
+  if (!host) return new URLSearchParams(hash);
+  return hash === PLUGIN || hash.startsWith(`${PLUGIN}&`) ? new URLSearchParams(hash.slice(PLUGIN.length)) : null;
 }
 
+/** Calls back when someone pastes or walks back to another address of our tab. */
+export function onAddress(changed) {
+  outer.addEventListener("hashchange", () => parameters() && changed());
+}
+
+/** The state from the address, else from the last visit, else the defaults; anything malformed is dropped. */
+export function loadState() {
+  const raw = parse(() => parameters()?.get(KEY)) ?? parse(() => localStorage.getItem(STORED)) ?? {};
+  const state = { ...DEFAULTS, descending: raw.descending === true };
+  if (Array.isArray(raw.runs) && raw.runs.every((run) => typeof run === "string")) state.runs = raw.runs;
+  for (const key of ["site", "sort"]) if (typeof raw[key] === "string") state[key] = raw[key];
+  for (const key of ["order", "metric"]) if (CHOICES[key].includes(raw[key])) state[key] = raw[key];
+  return state;
+}
+
+/** Without a navigation, and into the address bar only while our tab is the one that is shown. */
 export function saveState({ filter: _, ...kept }) {
   const text = JSON.stringify(kept);
-  writeAddress(text);
+  const all = parameters();
+  all?.set(KEY, text);
+  const address = Object.assign(new URL(outer.location.href), { hash: host ? `${PLUGIN}&${all}` : `${all}` });
+  if (all) outer.history.replaceState(outer.history.state, "", address);
   try {
     localStorage.setItem(STORED, text);
   } catch {
@@ -28,17 +54,7 @@ export function saveState({ filter: _, ...kept }) {
 export function pickedRows(state, rows) {
   const drawable = rows.filter((row) => row.state === "ok");
   if (state.runs === null) return drawable.slice(0, PICKED_AT_FIRST);
-  const names = new Set(state.runs);
-  return drawable.filter((row) => names.has(row.run)).slice(0, MOST_PICKED);
-}
-
-function clean(raw) {
-  const state = { ...DEFAULTS };
-  if (Array.isArray(raw.runs) && raw.runs.every((run) => typeof run === "string")) state.runs = raw.runs;
-  for (const key of ["site", "sort"]) if (typeof raw[key] === "string") state[key] = raw[key];
-  for (const key of ["order", "metric"]) if (CHOICES[key].includes(raw[key])) state[key] = raw[key];
-  state.descending = raw.descending === true;
-  return state;
+  return drawable.filter((row) => state.runs.includes(row.run)).slice(0, MOST_PICKED);
 }
 
 function parse(read) {

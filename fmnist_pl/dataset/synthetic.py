@@ -1,4 +1,4 @@
-"""Images of rendered clothes, and the files that keep them.
+"""Synthetic images: ten classes of rendered clothes that need no network, and the files that keep them.
 
 They are a function of (seed, split, number of images) alone, to the byte, on every machine. Where nothing can be
 written they are rendered in memory, at 15,000 images per second and core.
@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fmnist_pl.dataset.clothes import CLOTHES, SIDE, ImageRng, Numbers, coordinates, stripes
 from fmnist_pl.dataset.files import Split
-from fmnist_pl.dataset.synthetic.clothes import CLOTHES
-from fmnist_pl.dataset.synthetic.shapes import SIDE, ImageRng, Numbers, coordinates, stripes
 from training_health.durable_file import replace_durably
 from training_health.errors import UserError
 
@@ -27,15 +26,8 @@ Images = tuple[np.ndarray, np.ndarray]  # (N, 28, 28) uint8, labels (N,) uint8
 def load_synthetic(root: Path, split: Split, seed: int = 0, images: int | None = None) -> Images:
     """One split of the synthetic images, from its file if that is there and intact, else rendered (and kept).
 
-    Args:
-        root: Folder in which ``synthetic-....npz`` is kept. Need not be writable.
-        split: "train" or "test"; the two have no image in common.
-        seed: Any whole number from 0.
-        images: How many; the ten classes are equally frequent (to within one image), in mixed order. Default:
-            `SYNTHETIC_IMAGES` of the split.
-
-    Returns:
-        Images (N, 28, 28) uint8 and labels (N,) uint8 in 0..9, as `fmnist_pl.dataset.files.load_split` gives them.
+    The file lies in ``root``, which need not be writable. The ten classes are equally frequent, to within one image, in
+    mixed order; "train" and "test" have no image in common. Returned as by `fmnist_pl.dataset.files.load_split`.
 
     Raises:
         UserError: Fewer than one image or a negative seed.

@@ -1,21 +1,54 @@
-"""The closing summary: one table, the monitors' sentences, and how to look at the curves."""
+"""What a person sees of a run: its progress, then one table, the monitors' sentences, and how to look at the curves."""
 
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import TQDMProgressBar
 from rich.console import Console
 from rich.table import Table
 
+from fmnist_pl.runs.record import HISTORY
 
-def print_summary(summary: dict[str, Any], run_folder: Path | None, console: Console | None = None) -> None:
-    """Print a run's summary for a person to read.
 
-    Args:
-        summary: As `RunRecord.summary` returns it.
-        run_folder: Where the run left its files; None without a logger.
-        console: Where to print. Default: standard output, as wide as the table needs when it is not a terminal.
-    """
-    console = console or Console(soft_wrap=True, highlight=False)
+class Progress(TQDMProgressBar):
+    """Lightning's bar on a terminal; in a log file or a pipe one plain line when an epoch ends."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=20, leave=False)
+        self._started = 0.0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Switch the bars off where nobody sees them move."""
+        super().setup(trainer, pl_module, stage)
+        if not sys.stderr.isatty():
+            self.disable()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *args: object) -> None:
+        """Note the time."""
+        super().on_train_epoch_start(trainer, *args)
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the epoch's metrics."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if not trainer.is_global_zero:
+            return
+        known = trainer.callback_metrics
+        metrics = "  ".join(f"{name} {float(known[name]):.4f}" for name in HISTORY if name in known)
+        seconds = time.perf_counter() - self._started
+        line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {metrics}  {seconds:.1f} s"
+        if self.is_enabled:
+            self.print(line)
+        else:
+            print(line, flush=True)
+
+
+def print_summary(summary: dict[str, Any], run_folder: Path | None) -> None:
+    """Print a run's summary, as `RunRecord.summary` returns it; without a logger there is no run folder."""
+    console = Console(soft_wrap=True, highlight=False)  # as wide as the table needs where it is no terminal
     data = "SYNTHETIC images, not Fashion-MNIST" if summary["dataset"] == "synthetic" else "Fashion-MNIST"
     title = f"{summary['variant']} on {data}, seed {summary['seed']}"
     table = Table(title=title, title_justify="left", show_header=False)

@@ -1,4 +1,4 @@
-"""Saves the training at every epoch's end, so that it can resume there as if it had never stopped."""
+"""The callbacks that keep checkpoints: of the best epoch, and of the last, to resume as if it had never stopped."""
 
 import contextlib
 import subprocess
@@ -8,11 +8,42 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
-from fmnist_pl.checkpoints.durable_io import HOLD, DurableCheckpointIO
-from fmnist_pl.checkpoints.names import LAST
-from fmnist_pl.checkpoints.stop_signal import Stopped, replace_lightnings_handler
+from fmnist_pl.checkpoints.checkpoint_file import BEST, HOLD, LAST, DurableCheckpointIO
+from fmnist_pl.process import Stopped, replace_lightnings_handler
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Writes ``checkpoints/best.ckpt`` whenever the monitored value is the lowest so far.
+
+    Lightning's callback with a fixed file name, whose best value is still known when the run's folder was moved, or
+    named in another way, before the run is resumed.
+
+    Args:
+        monitor: Logged value that is to be low.
+
+    >>> BestCheckpoint().filename
+    'best'
+    """
+
+    def __init__(self, monitor: str = "val/loss") -> None:
+        super().__init__(monitor=monitor, filename=Path(BEST).stem, enable_version_counter=False)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best value, with the path that the file has now."""
+        path = str(Path(str(self.dirpath)) / BEST) if state_dict["best_model_path"] else ""
+        scores = list(state_dict["best_k_models"].values())  # at most one
+        self.current_score = state_dict["current_score"]
+        super().load_state_dict(
+            {
+                **state_dict,
+                "dirpath": self.dirpath,
+                "best_k_models": dict(zip([path], scores, strict=False)),
+                "best_model_path": path,
+                "kth_best_model_path": path,
+            }
+        )
 
 
 class LastCheckpoint(Checkpoint):
