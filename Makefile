@@ -38,7 +38,7 @@ setup: $(READY) ## Make .venv with everything in it (the other targets do it if 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[compare,fast,search]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[compare,fast,search,mysql,postgresql]" --group dev
 	@touch $@
 
 train: $(READY) ## Train VARIANT, test its best checkpoint, print the summary
@@ -93,7 +93,7 @@ bench-growth: $(READY) ## Measure how costs grow with data, width, sites and epo
 .venv-peers/ready:
 	@echo 'Installing keras and tensorflow into .venv-peers (about 2 GB)'
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install --quiet keras tensorflow
+	.venv-peers/bin/python -m pip install --quiet -r benchmarks/peers-requirements.txt
 	@touch $@
 
 lint: $(READY) ## Check style, types and which way imports run; changes nothing

@@ -19,7 +19,7 @@ COMMANDS = {
     "report": "write the Training Health page as one HTML file",
 }
 OPTIONAL = ("compare", "search")  # each is also the name of the extra that installs what it needs
-OPTIONAL_PACKAGES = {"markdown_it", "optuna", "scipy", "sqlalchemy"}
+OPTIONAL_PACKAGES = {"jinja2", "markdown_it", "optuna", "scipy", "sqlalchemy"}
 
 
 def main(args: list[str] | None = None) -> None:

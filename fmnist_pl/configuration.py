@@ -20,7 +20,8 @@ BASE = CONFIGS / "base.yaml"
 def options(args: list[str], name: str) -> list[str]:
     """All values that ``args`` give to ``--name``, as ``--name value`` or ``--name=value``, in their order."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument(f"--{name}", dest="values", action="append", nargs="?", default=[])
+    short = ["-c"] if name == "config" else []  # LightningCLI's
+    parser.add_argument(*short, f"--{name}", dest="values", action="append", nargs="?", default=[])
     return [value for value in parser.parse_known_args(args)[0].values if value is not None]
 
 

@@ -14,7 +14,7 @@ from fmnist_pl.dataset.synthetic import load_synthetic
 from fmnist_pl.loader import BatchLoader, device_tensors, evaluation_batch
 from training_health.errors import UserError
 
-VALIDATION_IMAGES = 5_000  # the notebooks': the first 5,000 of the 60,000 training images
+VALIDATION_IMAGES = 5_000  # the notebooks': the first 5,000 of the 60,000 training images; of synthetic ones a fifth
 
 
 class FashionMNISTDataModule(pl.LightningDataModule):
@@ -90,7 +90,7 @@ class FashionMNISTDataModule(pl.LightningDataModule):
         return self._loader("train", self.batch_size, shuffle=shuffle, seed=self.seed, augmentation=self.augmentation)
 
     def val_dataloader(self) -> BatchLoader:
-        """The first 5,000 training images in their order."""
+        """The first training images, 5,000 or of synthetic ones a fifth, in their order."""
         return self._loader("val")
 
     def test_dataloader(self) -> BatchLoader:

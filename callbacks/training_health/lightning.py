@@ -3,9 +3,9 @@
 Lightning comes in two packages, `lightning` and `pytorch_lightning`, whose classes know nothing of each other. What is
 inherited or raised here is of each package that is installed, so that a monitor fits into the trainer of either.
 
-Three things have no public way. Each is used in one function here and has a substitute, should it disappear:
+Three things have no public way. Each is used in one function and has a substitute, with a warning, should it disappear:
 ``_batches_that_stepped`` in `epoch_end_step`, ``_on_before_batch_transfer`` in `to_device`, and in `torch_private` the
-mark of a module that was compiled before it reached the trainer.
+mark of a module that was compiled before it reached the trainer. `sinks` knows the one of torch's ``SummaryWriter``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
+
+from training_health.torch_private import warn_renamed
 
 
 def _installed_packages() -> list[str]:
@@ -74,7 +76,8 @@ def epoch_end_step(trainer: Trainer) -> int:
     Valid in validation hooks and in ``on_train_epoch_end`` alike.
     """
     stepped = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", None)
-    if stepped is None:  # renamed: optimiser steps stand in for it
+    if stepped is None:
+        warn_renamed("_batches_that_stepped", "records are written at the number of optimiser steps")
         return max(trainer.global_step - 1, 0)
     # The counter moves on between the epoch's last validation and `on_train_epoch_end`.
     return stepped if trainer.validating else max(stepped - 1, 0)
@@ -140,7 +143,10 @@ def to_device(trainer: Trainer, pl_module: LightningModule, batch: Any) -> Any: 
     """Prepare a batch as the validation loop does: precision, the module's or datamodule's transfer hooks, device."""
     batch = trainer.precision_plugin.convert_input(batch)
     # The private method chooses between the module's hook and the datamodule's; the public one is the module's.
-    before = getattr(pl_module, "_on_before_batch_transfer", pl_module.on_before_batch_transfer)
+    before = getattr(pl_module, "_on_before_batch_transfer", None)
+    if before is None:
+        warn_renamed("_on_before_batch_transfer", "the datamodule's own `on_before_batch_transfer` is not called")
+        before = pl_module.on_before_batch_transfer
     return trainer.strategy.batch_to_device(before(batch, dataloader_idx=0), dataloader_idx=0)
 
 

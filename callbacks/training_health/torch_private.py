@@ -1,13 +1,21 @@
 """What the monitors use of torch's private parts: how a compiled module is recognised and its call wrapped.
 
-Where a name below disappears, a compiled part counts as one without ReLU calls.
+Where a name below disappears, a compiled part counts as one without ReLU calls, and a warning says so.
 """
 
+import functools
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+
+
+@functools.cache  # once
+def warn_renamed(name: str, consequence: str) -> None:
+    """Warn that a private name of torch or Lightning is gone, and what follows."""
+    warnings.warn(f"The installed version has no `{name}` any more: {consequence}.", stacklevel=3)
 
 
 def is_compiled(module: nn.Module) -> bool:
@@ -17,6 +25,8 @@ def is_compiled(module: nn.Module) -> bool:
     """
     dynamo = sys.modules.get("torch._dynamo")  # imported by whoever compiles; it takes seconds
     wrapper = getattr(dynamo, "OptimizedModule", ())
+    if (dynamo and not wrapper) or not hasattr(nn.Module, "_compiled_call_impl"):
+        warn_renamed("torch._dynamo.OptimizedModule", "ReLU calls in compiled modules are neither counted nor named")
     marks = ("_compiled_call_impl", "_compiler_ctx")
     return isinstance(module, wrapper) or any(getattr(module, mark, None) is not None for mark in marks)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
-from fmnist_pl.checkpoints.checkpoint_file import BEST, HOLD, LAST, DurableCheckpointIO
+from fmnist_pl.checkpoints.checkpoint_file import BEST, HOLD, LAST, RESUMABLE, DurableCheckpointIO
 from fmnist_pl.process import Stopped, replace_lightnings_handler
 
 
@@ -104,7 +104,11 @@ class LastCheckpoint(Checkpoint):
         """Say how to resume, and leave no other rank waiting for this one."""
         if trainer.is_global_zero and isinstance(exception, Stopped) and self.path is not None:
             how = f"Resume: fmnist fit --resume {self.path.parents[1]}"
-            saved = how if self.path.is_file() else "No epoch had ended: there is nothing to resume from."
+            saved = (
+                how
+                if any(self.path.with_name(name).is_file() for name in RESUMABLE)
+                else "No epoch had ended: there is nothing to resume from."
+            )
             print(f"Stopped by {exception.reason}. {saved}", file=sys.stderr, flush=True)
         end_launched_ranks(trainer, patience=0.0 if isinstance(exception, Stopped) else 3.0)
 

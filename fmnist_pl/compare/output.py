@@ -72,7 +72,11 @@ def _json(comparison: Comparison) -> str:
 
 
 def _write_tensorboard(comparison: Comparison, text: str, folder: Path) -> None:
-    """Write event files in place of an earlier comparison's: ``text``, and each variant as a session of HParams."""
+    """Write event files in place of an earlier comparison's: ``text``, and each variant as a session of HParams.
+
+    They have a folder of their own: ``folder`` may be the user's, and hold the event files of runs.
+    """
+    folder = folder / "tensorboard"
     for old in folder.glob("**/events.out.tfevents.*"):
         old.unlink()
     with SummaryWriter(str(folder)) as writer:

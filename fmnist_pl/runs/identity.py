@@ -16,7 +16,7 @@ import torchvision
 
 from fmnist_pl.data import VALIDATION_IMAGES
 from fmnist_pl.dataset.files import FASHION_MNIST
-from fmnist_pl.dataset.synthetic import SYNTHETIC_IMAGES
+from fmnist_pl.dataset.synthetic import SYNTHETIC_IMAGES, VERSION
 
 FILE_NAME = "identity.json"  # written into the run's folder at the start
 
@@ -41,7 +41,9 @@ def identity(config: Any) -> dict[str, Any]:  # noqa: ANN401
     """
     relevant = relevant_config(config)
     data = relevant["data"]
-    files = SYNTHETIC_IMAGES if data["dataset"] == "synthetic" else [file.sha256 for file in FASHION_MNIST.all]
+    files = (
+        [VERSION, SYNTHETIC_IMAGES] if data["dataset"] == "synthetic" else [file.sha256 for file in FASHION_MNIST.all]
+    )
     parts = {
         "config": content_hash(relevant),
         "data": {
@@ -74,12 +76,17 @@ def content_hash(value: Any) -> str:  # noqa: ANN401
 
 
 def versions() -> dict[str, str]:
-    """Of everything that the metrics depend on."""
+    """The versions of everything that the metrics depend on; without Numba the stock layers run."""
+    try:
+        numba = metadata.version("numba")
+    except metadata.PackageNotFoundError:
+        numba = "none"
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "torchvision": str(torchvision.__version__),
         "pytorch_lightning": pl.__version__,
+        "numba": numba,
     }
 
 

@@ -185,7 +185,7 @@ def parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--output", type=Path, help="Folder of the results. Default: LOGDIR/search/STUDY.")
     options, fit_options = parser.parse_known_args(args)
     for argument in fit_options:
-        name = argument.removeprefix("--").split("=")[0]
+        name = "config" if argument == "-c" else argument.removeprefix("--").split("=")[0].rstrip("+")
         for instead, taken in _TAKEN.items():
             if any(f"{name}.".startswith(f"{option}.") for option in taken):
                 raise UserError(f"The search sets --{name} for every trial itself. Use {instead}.", exit_code=2)

@@ -181,11 +181,12 @@ def test_a_data_set_other_than_the_trained_one_is_said(data_dir, tmp_path, monke
     assert "Note: trained on synthetic, evaluated on fashion_mnist." in capsys.readouterr().err
 
 
-def test_a_variant_named_in_a_configuration_file_brings_its_settings(fmnist, tmp_path, capsys):
+@pytest.mark.parametrize("option", ["--config", "-c"])
+def test_a_variant_named_in_a_configuration_file_brings_its_settings(fmnist, tmp_path, capsys, option):
     (tmp_path / "mine.yaml").write_text("variant: sgd\n")
 
     with pytest.raises(SystemExit):
-        fmnist("fit", "--config", "mine.yaml", "--print_config")
+        fmnist("fit", option, "mine.yaml", "--print_config")
 
     printed = yaml.safe_load(capsys.readouterr().out)
     assert (printed["variant"], printed["model"]["optimizer"]) == ("sgd", "sgd")

@@ -116,7 +116,7 @@ def test_a_later_crash_voids_the_curves_of_steps_that_are_done_again(stopped):
 def test_a_folder_and_a_checkpoint_can_be_named(stopped, what):
     point = find(str(what), Path())
 
-    assert (point.folder, point.file, point.steps) == (stopped, LAST, AFTER)
+    assert (point.folder, point.file, point.checkpoint["global_step"]) == (stopped, LAST, AFTER)
 
 
 def test_a_checkpoint_can_be_named_from_within_its_folder(stopped, tmp_path, monkeypatch):

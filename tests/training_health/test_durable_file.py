@@ -5,7 +5,6 @@ import os
 
 import pytest
 
-from tests.soak import torn_saves
 from training_health.durable_file import remove_stale_temporaries, replace_durably
 
 
@@ -36,13 +35,3 @@ def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
     assert [path.name for path in remove_stale_temporaries(tmp_path)] == [".last.ckpt.123.part"]
     assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "notes.part"}
     assert remove_stale_temporaries(tmp_path / "absent") == []
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
-def test_killed_at_any_step_of_a_save_the_old_or_the_new_checkpoint_loads():
-    steps, wrong = torn_saves.check_kills()
-
-    assert wrong == []
-    assert steps > 20

@@ -109,8 +109,10 @@ def test_without_these_names_the_public_ones_stand_in(tmp_path):
     renamed = SimpleNamespace(fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace()), global_step=5)
     module = SimpleNamespace(on_before_batch_transfer=lambda batch, dataloader_idx: batch * 0.5)
 
-    assert epoch_end_step(renamed) == 4
-    assert to_device(trainer, module, torch.ones(2)).tolist() == [0.5, 0.5]
+    with pytest.warns(UserWarning, match="_batches_that_stepped"):
+        assert epoch_end_step(renamed) == 4
+    with pytest.warns(UserWarning, match="_on_before_batch_transfer"):
+        assert to_device(trainer, module, torch.ones(2)).tolist() == [0.5, 0.5]
     bare = type("TensorBoardLogger", (), {"experiment": SimpleNamespace()})()
     with pytest.warns(UserWarning, match="takes no records"):
         write_text(SimpleNamespace(is_global_zero=True, loggers=[bare]), "run", {})

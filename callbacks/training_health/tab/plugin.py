@@ -1,10 +1,11 @@
 """The tab's web application: read-only routes under ``/data/plugin/training_health``."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from wsgiref.types import WSGIApplication
+from typing import TYPE_CHECKING, Any
 
 from tensorboard import errors, plugin_util
 from tensorboard.backend import http_util
@@ -16,6 +17,9 @@ from training_health.log_format import PLUGIN_NAME
 from training_health.tab.health_data import HealthData
 from training_health.tab.payloads import run_payload, units_payload
 from training_health.tab.static_files import PLOTLY, static_files
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication  # new in Python 3.11
 
 ONE_DAY = 86_400  # seconds that a browser may keep plotly.js, 5 MB
 

@@ -112,6 +112,15 @@ def folder(comparison, tmp_path):
     return tmp_path
 
 
+def test_the_curves_of_runs_in_the_same_folder_stay(comparison, tmp_path):
+    curves = tmp_path / "baseline" / "version_0" / "events.out.tfevents.1.run"
+    curves.parent.mkdir(parents=True)
+    curves.write_bytes(b"curves")
+    write_all(comparison, tmp_path)
+
+    assert curves.read_bytes() == b"curves"
+
+
 def test_the_csv_has_every_runs_unrounded_metrics(folder):
     with (folder / "compare.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -132,10 +141,10 @@ def test_the_json_has_everything(folder):
 
 
 def test_tensorboard_gets_the_text_and_each_variants_means(folder):
-    (record,) = EventAccumulator(str(folder)).Reload().Tensors("comparison/text_summary")
+    (record,) = EventAccumulator(str(folder / "tensorboard")).Reload().Tensors("comparison/text_summary")
     assert record.tensor_proto.string_val[0].decode() == (folder / "compare.md").read_text()
 
-    variant = EventAccumulator(str(folder / "variants" / "baseline")).Reload()
+    variant = EventAccumulator(str(folder / "tensorboard" / "variants" / "baseline")).Reload()
     (mean,) = variant.Scalars("mean/test_accuracy")
     assert mean.value == pytest.approx(0.911)
     assert variant.PluginTagToContent("hparams").keys() >= {"_hparams_/session_start_info"}
