@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import measures
-from benchmarks.report import Report, machine
+from benchmarks.results_table import Report, machine
 from benchmarks.workshop import Workshop, run_group
 
 MEASURES = {  # and the number of rounds

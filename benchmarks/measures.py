@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.interleave import best_of, interleaved, ratio, summary
-from benchmarks.report import Report
+from benchmarks.results_table import Report
 from benchmarks.subjects import stock
 from benchmarks.workshop import Workshop, run_group, tell
 

@@ -7,7 +7,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.measures import BATCH, training_flops
-from benchmarks.report import Report
+from benchmarks.results_table import Report
 from benchmarks.subjects import loop
 from benchmarks.workshop import Workshop
 

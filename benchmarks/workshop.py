@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.channel import VARIABLE
 from benchmarks.interleave import Round, interleaved
-from benchmarks.report import Report
+from benchmarks.results_table import Report
 from fmnist_pl.dataset.files import FASHION_MNIST, raw_folder
 
 _ROOT = Path(__file__).resolve().parent.parent

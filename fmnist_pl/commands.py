@@ -63,7 +63,7 @@ def optional(command: str, args: list[str]) -> int:
 
 def report(args: list[str]) -> None:
     """Write the Training Health page of a log folder as one HTML file."""
-    from training_health.tab.report import write_report
+    from training_health.tab.one_file import write_report
 
     parser = argparse.ArgumentParser(prog="fmnist report", description=report.__doc__, allow_abbrev=False)
     parser.add_argument("--logdir", type=Path, default=Path("lightning_logs"), help="Default: %(default)s.")

@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     report.add_argument("--output", type=Path, required=True, help="the HTML file to write")
     options = parser.parse_args(arguments)
     try:
-        from training_health.tab.report import write_report  # needs TensorBoard, which an import of this must not
+        from training_health.tab.one_file import write_report  # needs TensorBoard, which an import of this must not
 
         write_report(options.logdir, options.output)
     except (UserError, ModuleNotFoundError) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser.conftest import CHROMIUM, FLAGS, serve
-from training_health.tab.report import write_report
+from training_health.tab.one_file import write_report
 
 
 def main(logdir: Path, folder: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.browser.known_log import DYING, HOSTILE, STEADY, write_known_logs
-from training_health.tab.report import write_report
+from training_health.tab.one_file import write_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

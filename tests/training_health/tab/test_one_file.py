@@ -7,7 +7,7 @@ import pytest
 
 from tests.training_health.tab.health_log_writer import HealthLogWriter
 from training_health.errors import UserError
-from training_health.tab import report
+from training_health.tab import one_file
 from training_health.tab.self_contained_page import inline_script, page
 
 HOSTILE = "</script><script>alert(1)"
@@ -25,7 +25,7 @@ def logdir(tmp_path) -> Path:
 
 @pytest.fixture
 def written(logdir, tmp_path) -> str:
-    report.write_report(logdir, tmp_path / "report.html")
+    one_file.write_report(logdir, tmp_path / "report.html")
     return (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
@@ -54,7 +54,7 @@ def test_the_page_may_fetch_nothing(written):
 
 
 def test_the_same_logs_make_the_same_file(logdir, tmp_path, written):
-    report.write_report(logdir, tmp_path / "again.html")
+    one_file.write_report(logdir, tmp_path / "again.html")
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == written
 
 
@@ -62,7 +62,7 @@ def test_an_old_report_is_replaced_for_all_to_read_and_nothing_left_beside_it(lo
     output = tmp_path / "report.html"
     output.write_text("old")
     output.chmod(0o600)
-    report.write_report(logdir, output)
+    one_file.write_report(logdir, output)
     assert output.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert output.stat().st_mode & 0o777 == 0o644
     assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "report.html"]
@@ -77,7 +77,7 @@ def test_a_full_disk_leaves_the_old_report(logdir, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match=r"report\.html can't be written: No space left on device"):
-        report.write_report(logdir, output)
+        one_file.write_report(logdir, output)
     assert output.read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "report.html"]
 
@@ -94,7 +94,7 @@ def test_a_full_disk_leaves_the_old_report(logdir, tmp_path, monkeypatch):
 def test_a_users_mistake_is_named(logdir, tmp_path, logs, output, words):
     (logdir / "empty").mkdir()
     with pytest.raises(UserError, match=words):
-        report.write_report(tmp_path / logs, tmp_path / output)
+        one_file.write_report(tmp_path / logs, tmp_path / output)
 
 
 def test_a_title_cannot_be_markup():
