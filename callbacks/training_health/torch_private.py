@@ -1,6 +1,7 @@
-"""What the monitors use of torch's private parts: how a compiled module is recognised and its call wrapped.
+"""What is used of torch's private parts: how a compiled module is recognised and its call wrapped, who watches calls.
 
-Where a name below disappears, a compiled part counts as one without ReLU calls, and a warning says so.
+Where a name below disappears, a compiled part counts as one without ReLU calls and every call as watched, and a warning
+says so.
 """
 
 import functools
@@ -9,7 +10,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import nn, overrides
 
 
 @functools.cache  # once
@@ -51,3 +52,13 @@ def wrap_compiled_call(
 
     module._compiled_call_impl = call
     return lambda: setattr(module, "_compiled_call_impl", compiled)
+
+
+def is_watched(*modules: nn.Module) -> bool:
+    """Tell whether a hook or a torch-function mode sees the modules' calls, for which torch has no public question."""
+    mode = getattr(overrides, "_get_current_function_mode", None)
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    if mode is None or not all(hasattr(module, name) for module in modules for name in hooks):
+        warn_renamed("_get_current_function_mode or _forward_hooks", "every call counts as watched")
+        return True
+    return mode() is not None or any(getattr(module, name) for module in modules for name in hooks)

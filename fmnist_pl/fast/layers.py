@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.overrides import _get_current_function_mode
+
+from training_health.torch_private import is_watched
 
 _WORDS = 1 << 32  # one 32-bit random word decides one element
 
@@ -32,12 +33,6 @@ def conv_block(
         columns, rows = int(conv.padding[1]), int(conv.padding[0])
         return _PoolDropout.apply(F.pad(pad(x), (columns,) * 2 + (rows,) * 2), conv.weight, conv.bias, slope, rate)
     return _PoolDropout.apply(norm(conv(pad(x))), None, None, slope, rate)
-
-
-def is_watched(*modules: nn.Module) -> bool:
-    """Whether a hook or a torch-function mode sees the modules' calls. torch has no public way to ask."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return _get_current_function_mode() is not None or any(getattr(module, h) for module in modules for h in hooks)
 
 
 class FastDropout(nn.Dropout):

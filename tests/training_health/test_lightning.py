@@ -9,6 +9,7 @@ from tests.training_health.toys import FEW_EXAMPLES, Toy, events, fit, loader, m
 from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
 from training_health.lightning import epoch_end_step, is_epochs_last_batch, is_epochs_last_validation, to_device
 from training_health.sinks import write_text
+from training_health.torch_private import is_watched
 
 pytestmark = FEW_EXAMPLES
 LambdaCallback = pl.callbacks.LambdaCallback
@@ -116,3 +117,11 @@ def test_without_these_names_the_public_ones_stand_in(tmp_path):
     bare = type("TensorBoardLogger", (), {"experiment": SimpleNamespace()})()
     with pytest.warns(UserWarning, match="takes no records"):
         write_text(SimpleNamespace(is_global_zero=True, loggers=[bare]), "run", {})
+
+
+def test_where_torch_cannot_be_asked_every_call_counts_as_watched(monkeypatch):
+    assert not is_watched(torch.nn.ReLU())
+
+    monkeypatch.delattr(torch.overrides, "_get_current_function_mode")
+    with pytest.warns(UserWarning, match="every call counts as watched"):
+        assert is_watched(torch.nn.ReLU())
