@@ -10,11 +10,14 @@ from torch import Tensor, nn
 
 from fmnist_pl.dataset import files as dataset_files
 from fmnist_pl.dataset.files import Split
-from fmnist_pl.dataset.synthetic import load_synthetic
+from fmnist_pl.dataset.synthetic import SYNTHETIC_IMAGES, load_synthetic
 from fmnist_pl.loader import BatchLoader, device_tensors, evaluation_batch
 from training_health.errors import UserError
 
-VALIDATION_IMAGES = 5_000  # the notebooks': the first 5,000 of the 60,000 training images; of synthetic ones a fifth
+VALIDATION_IMAGES = {  # the first of the training images: the notebooks' 5,000 of 60,000; of synthetic ones a fifth
+    "fashion_mnist": 5_000,
+    "synthetic": SYNTHETIC_IMAGES["train"] // 5,
+}
 
 
 class FashionMNISTDataModule(pl.LightningDataModule):
@@ -77,7 +80,7 @@ class FashionMNISTDataModule(pl.LightningDataModule):
         """Read and verify the images that ``stage`` needs: fit, validate, test or predict."""
         if stage in {"fit", "validate"} and "train" not in self._tensors:
             images, labels = self._read("train")
-            held_out = min(VALIDATION_IMAGES, len(images) // 5)
+            held_out = min(VALIDATION_IMAGES[self.dataset], len(images) // 5)
             last = None if self.training_images is None else held_out + self.training_images
             self._tensors["val"] = (images[:held_out], labels[:held_out])
             self._tensors["train"] = (images[held_out:last], labels[held_out:last])

@@ -49,7 +49,7 @@ def identity(config: Any) -> dict[str, Any]:  # noqa: ANN401
         "data": {
             "dataset": data["dataset"],
             "files": content_hash(files),
-            "validation_images": VALIDATION_IMAGES,
+            "validation_images": VALIDATION_IMAGES[data["dataset"]],
             "training_images": data["training_images"],
         },
         "versions": {name: version for name, version in versions().items() if name != "python"},

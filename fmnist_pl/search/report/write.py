@@ -17,7 +17,6 @@ from optuna.trial import TrialState
 from fmnist_pl.compare.output import sentences
 from fmnist_pl.compare.results import Comparison
 from fmnist_pl.data import VALIDATION_IMAGES
-from fmnist_pl.dataset.synthetic import SYNTHETIC_IMAGES
 from fmnist_pl.runs.folder import write_file
 from fmnist_pl.search.report import statistics
 from fmnist_pl.search.report.charts import draw, for_display
@@ -59,9 +58,7 @@ def write_report(study: Study, folder: Path, confirmation: Comparison | None) ->
     known = [trial for trial in done if trial.user_attrs.get("dead_fraction") is not None]
     front = [trials[trial.number] for trial in for_display(trials, "parameters").best_trials]
     charts = draw(trials, analysis, guided[0].number if guided else None)
-    images = VALIDATION_IMAGES
-    if settings["data"] == "synthetic":
-        images = min(images, SYNTHETIC_IMAGES["train"] // 5)
+    images = VALIDATION_IMAGES[settings["data"] or "fashion_mnist"]
     environment = Environment(
         loader=PackageLoader("fmnist_pl.search", "report"),
         undefined=StrictUndefined,
