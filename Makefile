@@ -38,7 +38,7 @@ setup: $(READY) ## Make .venv with everything in it (the other targets do it if 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[compare,search]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[compare,fast,search,mysql,postgresql]" --group dev
 	@touch $@
 
 train: $(READY) ## Train VARIANT, test its best checkpoint, print the summary
@@ -75,7 +75,7 @@ test: $(READY) ## Run the quick tests, in up to four processes (about two minute
 test-all: $(READY) ## Run all tests: those too that train for long, fork, drive a browser or a database
 	$(PYTEST)
 
-soak: $(READY) ## Kill, tear and damage runs at full counts (about 15 minutes)
+soak: $(READY) ## Kill, tear and damage runs at full counts (about half an hour)
 	$(BIN)/python -m tests.soak
 
 bench: $(READY) ## Measure speed against plain pipelines (under five minutes on a quiet machine)
@@ -93,7 +93,7 @@ bench-growth: $(READY) ## Measure how costs grow with data, width, sites and epo
 .venv-peers/ready:
 	@echo 'Installing keras and tensorflow into .venv-peers (about 2 GB)'
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install --quiet keras tensorflow
+	.venv-peers/bin/python -m pip install --quiet -r benchmarks/peers-requirements.txt
 	@touch $@
 
 lint: $(READY) ## Check style, types and which way imports run; changes nothing

@@ -1,96 +1,31 @@
-"""`python -m benchmarks [quick | monitors | ...]`: measure, print a table, write JSON. `--help` lists the measures."""
+"""`python -m benchmarks [MEASURE]`: measure, print a table, write JSON; see README.md beside this file."""
 
 import argparse
-import statistics
+import tempfile
 import time
 from pathlib import Path
 
 import torch
 
-from benchmarks import groups
-from benchmarks.machine import machine
-from benchmarks.report import Report
+from benchmarks import measures
+from benchmarks.results_table import Report, machine
+from benchmarks.workshop import Workshop, run_group
 
-
-def quick(arguments: argparse.Namespace) -> Report:
-    """Ours only, in under five minutes."""
-    from benchmarks.start_up import seconds_to_first_step
-
-    report = Report(machine(arguments.threads))
-    with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
-        starts = [seconds_to_first_step(workshop) for _ in range(3)]
-        report.facts["start of `fmnist fit` to the first step, s"] = f"{statistics.median(starts):.1f} (median of 3)"
-        groups.against_plain_pipelines(workshop, report, arguments.rounds or 7, steps=50)
-        groups.through_lightning(workshop, report, arguments.rounds or 7, steps=300)
-    return report
-
-
-def monitors(arguments: argparse.Namespace) -> Report:
-    """What the monitors add to an epoch, in rounds enough for a claim of one percent."""
-    report = Report(machine(arguments.threads))
-    with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
-        groups.sgemm_alone(workshop, report)
-        groups.what_monitors_add(workshop, report, arguments.rounds or 40)
-    return report
-
-
-def profile(arguments: argparse.Namespace) -> Report:
-    """Where a training step's time goes, and how much Lightning adds."""
-    from benchmarks.step_profile import profile_step
-
-    report = Report(machine(arguments.threads))
-    torch.set_num_threads(arguments.threads)
-    with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
-        groups.sgemm_alone(workshop, report)
-        groups.lightning_alone(workshop, report)  # before: children inherit the peak memory of this process
-        profile_step(report, workshop.data)
-    return report
-
-
-def peers(arguments: argparse.Namespace) -> Report:
-    """Keras beside ours."""
-    from benchmarks.peers import against_keras
-
-    report = Report(machine(arguments.threads))
-    with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
-        groups.sgemm_alone(workshop, report)
-        against_keras(workshop, report, arguments.rounds or 10, str(arguments.peers_python.absolute()))
-    return report
-
-
-def gpu(arguments: argparse.Namespace) -> Report:
-    """On a CUDA device."""
-    from benchmarks.gpu import on_gpu
-
-    return on_gpu(arguments.data, arguments.threads, arguments.rounds or 10)
-
-
-def growth(arguments: argparse.Namespace) -> Report:
-    """How costs grow."""
-    from benchmarks.growth import grow
-
-    report = Report(machine(arguments.threads))
-    with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
-        groups.sgemm_alone(workshop, report)
-        grow(workshop, report, arguments.rounds or 5)
-    return report
-
-
-def variants(arguments: argparse.Namespace) -> Report:
-    """What larger variants cost."""
-    from benchmarks.variants import steps_of_variants
-
-    report = Report(machine(arguments.threads))
-    with groups.Workshop(arguments.threads, data=arguments.data) as workshop:
-        steps_of_variants(workshop, report, arguments.rounds or 7)
-    return report
+MEASURES = {  # and the number of rounds
+    "quick": (measures.quick, 7),
+    "monitors": (measures.what_monitors_add, 40),
+    "profile": (measures.profile, 9),
+    "peers": (measures.against_keras, 10),
+    "gpu": (measures.on_gpu, 10),
+    "growth": (measures.grow, 5),
+    "variants": (measures.steps_of_variants, 7),
+}
 
 
 def main() -> None:
     """See the module."""
-    measures = {function.__name__: function for function in (quick, monitors, profile, peers, gpu, growth, variants)}
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("measure", nargs="?", default="quick", choices=measures)
+    parser.add_argument("measure", nargs="?", default="quick", choices=MEASURES)
     parser.add_argument("--rounds", type=int, help="Interleaved rounds; more narrow the intervals.")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--data", type=Path, help="Folder that holds FashionMNIST/raw. Default: DATA_DIR, else data.")
@@ -99,8 +34,18 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"), help="Folder of the JSON.")
     arguments = parser.parse_args()
+    gpu = arguments.measure == "gpu"
+    if gpu and not torch.cuda.is_available():
+        raise SystemExit("No CUDA device was found: bench-gpu needs one. `make bench` measures on the CPU.")
     start = time.perf_counter()
-    report = measures[arguments.measure](arguments)
+    report = Report(machine(arguments.threads))
+    measure, rounds = MEASURES[arguments.measure]
+    device = "cuda" if gpu else "cpu"
+    with tempfile.TemporaryDirectory() as folder:
+        workshop = Workshop(Path(folder), arguments.threads, device, arguments.data, arguments.peers_python)
+        if not gpu:
+            run_group(workshop, report, "sgemm", {"sgemm": measures.SGEMM}, 9)  # the machine's own rate
+        measure(workshop, report, arguments.rounds or rounds)
     report.facts["measuring took, s"] = round(time.perf_counter() - start)
     report.write(arguments.output / f"{arguments.measure}.json")
     print(report.markdown())

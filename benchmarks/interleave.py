@@ -7,8 +7,7 @@ contender twice) beside it: what the null shows is noise.
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,10 +24,6 @@ class Ratio:
     high: float
     rounds: int
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
     def __str__(self) -> str:
         return f"{self.median:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.rounds})"
 
@@ -39,13 +34,9 @@ def interleaved(
     warm_up: int = 1,
     tell: Callable[[str], None] = lambda _line: None,
 ) -> list[Round]:
-    """Run every contender once per round, in an order that turns around each round.
+    """Run every contender once per round, in an order that turns around each round; ``tell`` gets a line of progress.
 
-    Args:
-        contenders: Each runs some work when called and returns its seconds per unit of work.
-        rounds: How many rounds count.
-        warm_up: How many run before and do not count.
-        tell: Called with a line of progress per round.
+    A contender runs some work when called and returns its seconds per unit of work. Warm-up rounds do not count.
     """
     results = []
     names = list(contenders)
@@ -64,16 +55,12 @@ def ratio(name: str, rounds: Sequence[Round], numerator: str, denominator: str) 
     return summary(name, [times[numerator] / times[denominator] for times in rounds])
 
 
-def summary(name: str, values: Sequence[float], resamples: int = 9999, seed: int = 0) -> Ratio:
-    """Median of ``values`` and its percentile-bootstrap 95 % interval (Efron 1979).
-
-    Raises:
-        ValueError: Without values.
-    """
+def summary(name: str, values: Sequence[float], resamples: int = 9999) -> Ratio:
+    """Median of ``values`` and its percentile-bootstrap 95 % interval (Efron 1979)."""
     if not values:
         raise ValueError("a median needs at least one value")
-    drawn = np.random.default_rng(seed).choice(np.asarray(values), size=(resamples, len(values)))
-    low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
+    samples = np.random.default_rng(0).choice(np.asarray(values), size=(resamples, len(values)))
+    low, high = np.percentile(np.median(samples, axis=1), [2.5, 97.5])
     return Ratio(name, statistics.median(values), float(low), float(high), len(values))
 
 

@@ -1,71 +1,39 @@
-"""Where a training step's time goes, part by part, and how fast each part with matrix work is."""
+"""Where a training step's time goes, operation by operation."""
 
-from pathlib import Path
+from argparse import Namespace
+from collections import Counter
 
 import torch
-from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.report import Report
-from fmnist_pl.classifier import FashionClassifier
-from fmnist_pl.dataset.files import load_split
-from fmnist_pl.loader import BatchLoader, device_tensors
-from fmnist_pl.process import keep_freed_memory
+from benchmarks.measures import BATCH, training_flops
+from benchmarks.results_table import Report
+from benchmarks.subjects import loop
+from benchmarks.workshop import Workshop
 
-# Part of the step -> the profiler's names of it, and its share of the step's matrix work as multiples of one forward
-# pass of (first convolution, second convolution, dense layers).
-PARTS: dict[str, tuple[tuple[str, ...], tuple[int, int, int]]] = {
-    "first block, forward: convolution, ReLU, pool, dropout": (("ConvReluPoolDropout",), (1, 0, 0)),
-    "first block, backward": (("ConvReluPoolDropoutBackward",), (1, 0, 0)),
-    "second convolution, forward": (("aten::conv2d",), (0, 1, 0)),
-    "second convolution, backward": (("ConvolutionBackward0",), (0, 2, 0)),
-    "second block's ReLU, pool, dropout, both ways": (("ReluPoolDropout", "ReluPoolDropoutBackward"), (0, 0, 0)),
-    "dense layers, forward": (("aten::linear",), (0, 0, 1)),
-    "dense layers, backward": (("AddmmBackward0",), (0, 0, 2)),
-    "dropout of the dense layer, both ways": (("_DropoutByWords", "_DropoutByWordsBackward"), (0, 0, 0)),
-    "Adam": (("Optimizer.step#Adam.step",), (0, 0, 0)),
-}
-_MACS = (28 * 28 * 4 * 64, 14 * 14 * 4 * 64 * 32, 1568 * 256 + 256 * 10)  # per image; padded positions included
+SMALLEST = 0.01  # fraction of the step below which an operation is summed up under "everything else"
 
 
-def profile_step(report: Report, data: Path, steps: int = 100, batch_size: int = 64) -> None:
-    """Add the parts of our step in a bare loop to the report's facts, in ms and, for matrix work, GFLOP/s.
+def profile_step(workshop: Workshop, report: Report, steps: int = 100) -> None:
+    """Add the operations of our step in a bare loop to the report's facts, in ms and percent of the step.
 
-    Args:
-        report: Receives the facts.
-        data: Folder that holds FashionMNIST/raw, unpacked.
-        steps: How many steps are profiled, after ten to warm up. The profiler slows a step by a few percent.
-        batch_size: Images per step.
+    An operation counts with everything that it calls; backward operations are called ``...Backward``. ``steps`` are
+    profiled after as many to warm up; the profiler slows a step by a few percent.
     """
-    keep_freed_memory()
-    torch.manual_seed(0)
-    images, labels = device_tensors(*load_split(data, "train"), torch.device("cpu"))
-    count = batch_size * (steps + 10)
-    classifier = FashionClassifier().train()
-    optimizer = classifier._build_optimizer()
-    batches = iter(BatchLoader(images[:count], labels[:count], batch_size, shuffle=True))
-
-    def step() -> None:
-        batch = next(batches)
-        optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(classifier.net(batch.images), batch.labels).backward()
-        optimizer.step()
-
-    for _ in range(10):
-        step()
+    torch.set_num_threads(workshop.threads)
+    options = {"data": workshop.data, "device": "cpu", "batch_size": BATCH, "what": "ours", "bf16": False}
+    work = loop.training(Namespace(steps=steps, **options))
+    work()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        for _ in range(steps):
-            step()
-    times = {event.key: event.cpu_time_total / 1e3 / steps for event in profiler.key_averages()}  # ms per step
+        work()
+    outermost = [event for event in profiler.events() if event.cpu_parent is None]
+    times: Counter[str] = Counter()  # ms per step
+    for event in outermost:
+        times[event.name.split(": ")[-1]] += event.time_range.elapsed_us() / 1e3 / steps
     # Between the first event's start and the last one's end the profiler sees everything, gaps included.
-    ranges = [event.time_range for event in profiler.events()]
+    ranges = [event.time_range for event in outermost]
     whole = (max(r.end for r in ranges) - min(r.start for r in ranges)) / 1e3 / steps
-    report.facts["step under the profiler, ms"] = round(whole, 2)
-    rest = whole
-    for part, (names, work) in PARTS.items():
-        ms = sum(times.get(name, 0.0) for name in names)
-        rest -= ms
-        flops = 2 * batch_size * sum(share * macs for share, macs in zip(work, _MACS, strict=True))
-        speed = f", {flops / ms / 1e6:.0f} GFLOP/s" if flops and ms else ""
-        report.facts[part] = f"{ms:.2f} ms, {100 * ms / whole:.0f} %{speed}"
-    report.facts["everything else: batch, loss, Python"] = f"{rest:.2f} ms, {100 * rest / whole:.0f} %"
+    shown = {name: ms for name, ms in times.most_common() if ms > SMALLEST * whole}
+    shown["everything else"] = whole - sum(shown.values())
+    report.facts["step under the profiler"] = f"{whole:.2f} ms, {training_flops() / whole / 1e6:.0f} GFLOP/s"
+    report.facts |= {name: f"{ms:.2f} ms, {100 * ms / whole:.0f} %" for name, ms in shown.items()}

@@ -1,4 +1,4 @@
-"""Entry of ``fmnist`` and ``python -m fmnist_pl``: errors of the user's making end in one message."""
+"""Entry of ``fmnist`` and ``python -m fmnist_pl``: a user's mistake ends in one message."""
 
 import sys
 
@@ -14,8 +14,8 @@ def run() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:  # while it trains, a stop is saved first
-        print("Stopped before training; nothing was saved.", file=sys.stderr)
+    except KeyboardInterrupt:  # later Ctrl-C and SIGTERM have a handler of their own
+        print("Stopped before training began.", file=sys.stderr)
         sys.exit(130)
 
 

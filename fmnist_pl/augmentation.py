@@ -1,7 +1,7 @@
-"""Random changes of a training batch, drawn for each image anew and computed for all at once.
+"""Random changes of a training batch, decided for each image and computed for all at once.
 
-torchvision's own transforms draw once per call: given a batch they flip all its images or none. Each module here maps
-images (N, C, H, W) to the same shape and draws from torch's global generator of the images' device.
+torchvision's own transforms decide once per call: given a batch they flip all its images or none. Each module here maps
+images (N, C, H, W) to the same shape and takes its random numbers from torch's global generator of the images' device.
 """
 
 import torch
@@ -14,6 +14,10 @@ class RandomFlip(nn.Module):
 
     Args:
         probability: Of each image.
+
+    Example:
+        >>> RandomFlip(probability=1.0)(torch.tensor([[[[1.0, 2.0]]]]))
+        tensor([[[[2., 1.]]]])
     """
 
     def __init__(self, probability: float = 0.5) -> None:
@@ -31,6 +35,10 @@ class RandomShift(nn.Module):
 
     Args:
         pixels: Largest distance.
+
+    Example:
+        >>> RandomShift(pixels=2)(torch.zeros(8, 1, 28, 28)).shape
+        torch.Size([8, 1, 28, 28])
     """
 
     def __init__(self, pixels: int = 2) -> None:
@@ -39,8 +47,7 @@ class RandomShift(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Shift each of the images (N, C, H, W) by its own distance."""
-        count, _, height, width = images.shape
-        device = images.device
+        (count, _, height, width), device = images.shape, images.device
         padded = F.pad(images, [self.pixels] * 4)
         top, left = torch.randint(2 * self.pixels + 1, (2, count, 1), device=device)  # each (N, 1)
         rows = top + torch.arange(height, device=device)  # (N, H)
@@ -57,6 +64,10 @@ class RandomErase(nn.Module):
         probability: Of each image.
         smallest: Shortest side of the rectangle in pixels.
         largest: Longest side in pixels.
+
+    Example:
+        >>> RandomErase(probability=1.0, smallest=9, largest=9)(torch.ones(1, 1, 3, 3)).sum()
+        tensor(0.)
     """
 
     def __init__(self, probability: float = 0.5, smallest: int = 4, largest: int = 10) -> None:
@@ -65,14 +76,13 @@ class RandomErase(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Erase a rectangle from a random choice of the images (N, C, H, W)."""
-        count, _, height, width = images.shape
-        device = images.device
+        (count, _, height, width), device = images.shape, images.device
         sides = torch.randint(self.smallest, self.largest + 1, (2, count, 1), device=device)
         centre = torch.rand(2, count, 1, device=device)
-        inside_rows = _inside(centre[0] * height, sides[0], height)  # (N, H)
-        inside_columns = _inside(centre[1] * width, sides[1], width)  # (N, W)
+        rows = _inside(centre[0] * height, sides[0], height)  # (N, H)
+        columns = _inside(centre[1] * width, sides[1], width)  # (N, W)
         chosen = torch.rand(count, 1, 1, device=device) < self.probability
-        erased = inside_rows[:, :, None] & inside_columns[:, None, :] & chosen  # (N, H, W)
+        erased = rows[:, :, None] & columns[:, None, :] & chosen  # (N, H, W)
         return images.masked_fill(erased[:, None], 0.0)
 
 

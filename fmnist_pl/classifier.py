@@ -8,20 +8,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fmnist_pl.loader import Batch
-from fmnist_pl.metrics import ImageMean
+from fmnist_pl.metrics import ExampleMean
 from fmnist_pl.network import FashionCNN, to_fastest_layout
-from training_health.ranks import every_rank
 
 Stage = Literal["train", "val", "test"]
 
-EPOCH_SUMS = "epoch_sums"  # key in the checkpoint
-
 
 class FashionClassifier(pl.LightningModule):
-    """Trains `FashionCNN` with cross-entropy.
+    """Trains `FashionCNN` with cross-entropy. The defaults are Keras's Adam.
 
-    Logs once per epoch ``train/loss``, ``train/accuracy`` (running: train mode, while the weights change),
-    ``val/loss``, ``val/accuracy``, ``test/loss`` and ``test/accuracy``. The defaults are Keras's Adam.
+    Logged once per epoch, means over all examples of all processes:
+
+    | key | value |
+    | --- | --- |
+    | ``train/loss``, ``train/accuracy`` | running: in train mode, while the weights change |
+    | ``val/loss``, ``val/accuracy`` | in eval mode, at the end of the epoch |
+    | ``test/loss``, ``test/accuracy`` | in eval mode, by ``Trainer.test`` |
 
     Args:
         optimizer: Which optimiser.
@@ -32,6 +34,14 @@ class FashionClassifier(pl.LightningModule):
         schedule: "one_cycle" (Smith 2018, per step), "cosine" (to zero, per step) or "constant".
         label_smoothing: Of the training loss; evaluation uses plain cross-entropy.
         network: Arguments of `FashionCNN`.
+
+    Raises:
+        ValueError: A negative learning rate, or an argument that `FashionCNN` does not take.
+
+    Example:
+        >>> model = FashionClassifier(optimizer="sgd", momentum=0.9, conv_channels=(8,), hidden_units=(16,))
+        >>> model(torch.rand(5, 1, 28, 28)).shape
+        torch.Size([5, 10])
     """
 
     def __init__(
@@ -53,29 +63,17 @@ class FashionClassifier(pl.LightningModule):
         self.momentum, self.weight_decay, self.adam_epsilon = momentum, weight_decay, adam_epsilon
         self.schedule, self.label_smoothing = schedule, label_smoothing
         self.net = to_fastest_layout(FashionCNN(**network))
-        self.train_loss, self.train_accuracy = ImageMean(), ImageMean()
-        self.val_loss, self.val_accuracy = ImageMean(), ImageMean()
-        self.test_loss, self.test_accuracy = ImageMean(), ImageMean()
-        self._registered_in_epoch = -1
-
-    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
-        if name == "_current_fx_name":
-            # Lightning notes which hook runs 44 times per training step; nn.Module's way takes 1 % of the step.
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
+        self.train_loss, self.train_accuracy = ExampleMean(), ExampleMean()
+        self.val_loss, self.val_accuracy = ExampleMean(), ExampleMean()
+        self.test_loss, self.test_accuracy = ExampleMean(), ExampleMean()
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, 1, 28, 28) in [0, 1] to logits (N, 10)."""
         return self.net(images)
 
     def on_fit_start(self) -> None:
-        """Forget what an earlier fit registered."""
-        self._registered_in_epoch = -1
-
-    def on_train_epoch_start(self) -> None:
-        """Start the epoch's means. An epoch that is resumed in the middle does not come here and goes on with them."""
-        for mean in (self.train_loss, self.train_accuracy):
+        """Forget what a fit that was interrupted in this process had summed up; Lightning resets the others."""
+        for mean in (self.train_loss, self.train_accuracy, self.val_loss, self.val_accuracy):
             mean.reset()
 
     def on_validation_start(self) -> None:
@@ -84,40 +82,30 @@ class FashionClassifier(pl.LightningModule):
             for buffer in self.net.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add each rank's sums of the running epoch, shape (ranks, 2, 2); every rank must come here."""
-        sums = torch.stack([self.train_loss.sums(), self.train_accuracy.sums()]).cpu()
-        checkpoint[EPOCH_SUMS] = torch.stack(every_rank(self.trainer, sums))
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take this rank's sums, if they are there for as many ranks."""
-        sums = checkpoint.get(EPOCH_SUMS)
-        if sums is not None and self.global_rank < len(sums):
-            self.train_loss.set_sums(sums[self.global_rank][0])
-            self.train_accuracy.set_sums(sums[self.global_rank][1])
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of the batch, weighted so that the ranks' average is the mean over all their images."""
         images, labels, *weight = batch
         logits = self.net(images)
         losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
-        self.train_loss.add(losses.detach())
-        self.train_accuracy.add(logits.argmax(dim=1) == labels)
-        if self._registered_in_epoch != self.current_epoch:
-            # Lightning keeps the metric object and asks it at the epoch's end; logging every step would cost 1 %.
-            self._registered_in_epoch = self.current_epoch
+        self.train_loss.update(losses.detach())
+        self.train_accuracy.update(logits.argmax(dim=1) == labels)
+        if batch_idx == 0:  # Lightning keeps the metrics and computes them at the epoch's end: once is enough
             self._log_means("train", self.train_loss, self.train_accuracy)
         loss = losses.sum() / max(len(labels), 1)
         return loss * weight[0] if weight and weight[0] != 1.0 else loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Loss and correctness of each image; see `_evaluate`."""
+        """Per example its loss and whether it was right, for callbacks; see `test_step`."""
         result = self._evaluate(batch, self.val_loss, self.val_accuracy)
         self._log_means("val", self.val_loss, self.val_accuracy)
         return result
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Loss and correctness of each image; see `_evaluate`."""
+        """Per example its loss and whether it was right, for callbacks.
+
+        Returns:
+            ``loss`` (), ``losses`` (N,), ``correct`` (N,) bool, ``logits`` (N, 10), ``labels`` (N,).
+        """
         result = self._evaluate(batch, self.test_loss, self.test_accuracy)
         self._log_means("test", self.test_loss, self.test_accuracy)
         return result
@@ -130,7 +118,7 @@ class FashionClassifier(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         """The optimiser, and where asked for a schedule that moves at every step."""
-        optimizer = self._build_optimizer()
+        optimizer = self._optimizer()
         if self.schedule == "constant":
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
@@ -141,7 +129,7 @@ class FashionClassifier(pl.LightningModule):
             scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _build_optimizer(self) -> torch.optim.Optimizer:
+    def _optimizer(self) -> torch.optim.Optimizer:
         parameters, fused = self.parameters(), self.device.type in {"cpu", "cuda"}
         if self.optimizer == "sgd":
             return torch.optim.SGD(
@@ -155,12 +143,7 @@ class FashionClassifier(pl.LightningModule):
         adam = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
         return adam(parameters, self.learning_rate, eps=self.adam_epsilon, weight_decay=self.weight_decay, fused=fused)
 
-    def _evaluate(self, batch: Batch, loss: ImageMean, accuracy: ImageMean) -> dict[str, Tensor]:
-        """Update the means and return what callbacks need: per image its loss and whether it was right.
-
-        Returns:
-            ``loss`` (), ``losses`` (N,), ``correct`` (N,) bool, ``logits`` (N, 10), ``labels`` (N,).
-        """
+    def _evaluate(self, batch: Batch, loss: ExampleMean, accuracy: ExampleMean) -> dict[str, Tensor]:
         images, labels, *_ = batch
         logits = self.net(images)
         losses = F.cross_entropy(logits, labels, reduction="none")
@@ -169,8 +152,8 @@ class FashionClassifier(pl.LightningModule):
         accuracy.update(correct)
         return {"loss": losses.mean(), "losses": losses, "correct": correct, "logits": logits, "labels": labels}
 
-    def _log_means(self, stage: Stage, loss: ImageMean, accuracy: ImageMean) -> None:
-        # batch_size is given so that Lightning does not search the batch for it; the means weigh images themselves.
+    def _log_means(self, stage: Stage, loss: ExampleMean, accuracy: ExampleMean) -> None:
+        # batch_size is given so that Lightning does not search the batch for it; the means weigh examples themselves.
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=1)
         shown = stage == "val"
         self.log(f"{stage}/accuracy", accuracy, on_step=False, on_epoch=True, batch_size=1, prog_bar=shown)

@@ -2,11 +2,11 @@
 
 import argparse
 import difflib
+import importlib
 import sys
 from pathlib import Path
 
-from fmnist_pl.arguments import option
-from fmnist_pl.variants import overlay_path
+from fmnist_pl.configuration import option, overlay_path
 from training_health.errors import UserError
 
 COMMANDS = {
@@ -18,26 +18,17 @@ COMMANDS = {
     "search": "search for the best configuration with Optuna",
     "report": "write the Training Health page as one HTML file",
 }
+OPTIONAL = ("compare", "search")  # each is also the name of the extra that installs what it needs
+OPTIONAL_PACKAGES = {"jinja2", "markdown_it", "optuna", "scipy", "sqlalchemy"}
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run ``fmnist`` with ``args`` (default: the process's own).
-
-    Raises:
-        UserError: For a mistake that the user can mend.
-        SystemExit: With status 2 for options that do not parse, 130 after Ctrl-C, 143 after SIGTERM.
-    """
+    """Run ``fmnist`` with ``args`` (default: the process's own); see `fmnist_pl.cli.main` for what it raises."""
     command, *rest = (sys.argv[1:] if args is None else args) or ["--help"]
     if command in {"-h", "--help"}:
         print(usage())
-    elif command == "compare":
-        from fmnist_pl.compare.command import main as compare
-
-        sys.exit(compare(rest))
-    elif command == "search":
-        from fmnist_pl.search.command import main as search
-
-        sys.exit(search(rest))
+    elif command in OPTIONAL:
+        sys.exit(optional(command, rest))
     elif command == "report":
         report(rest)
     elif command in COMMANDS:
@@ -58,9 +49,21 @@ def usage() -> str:
     return "\n".join(["usage: fmnist COMMAND [OPTIONS]", "", *lines, "", "fmnist COMMAND --help lists its options."])
 
 
+def optional(command: str, args: list[str]) -> int:
+    """Run a command that needs packages of an extra; UserError names the extra if one is missing."""
+    try:
+        return importlib.import_module(f"fmnist_pl.{command}.command").main(args)
+    except ModuleNotFoundError as error:
+        package = str(error.name).split(".")[0]
+        if package not in OPTIONAL_PACKAGES:
+            raise
+        install = f'pip install "fmnist_pl[{command}]"'
+        raise UserError(f"fmnist {command} needs {package}, which is not installed: {install}") from None
+
+
 def report(args: list[str]) -> None:
     """Write the Training Health page of a log folder as one HTML file."""
-    from training_health.tab.report import write_report
+    from training_health.tab.one_file import write_report
 
     parser = argparse.ArgumentParser(prog="fmnist report", description=report.__doc__, allow_abbrev=False)
     parser.add_argument("--logdir", type=Path, default=Path("lightning_logs"), help="Default: %(default)s.")

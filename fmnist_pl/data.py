@@ -1,38 +1,50 @@
-"""Which images, which split, which batches."""
+"""The data module: which images, which split, which batches."""
 
 import os
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from fmnist_pl.dataset import files as dataset_files
-from fmnist_pl.dataset import synthetic
-from fmnist_pl.dataset.files import CLASS_NAMES, Split
+from fmnist_pl.dataset.files import Split
+from fmnist_pl.dataset.synthetic import SYNTHETIC_IMAGES, load_synthetic
 from fmnist_pl.loader import BatchLoader, device_tensors, evaluation_batch
 from training_health.errors import UserError
 
-__all__ = ["CLASS_NAMES", "FashionMNISTDataModule"]
-
-VALIDATION_IMAGES = 5_000  # the notebooks': the first 5,000 of the 60,000 training images
-SYNTHETIC_IMAGES = {"train": 12_000, "test": 2_000}
+VALIDATION_IMAGES = {  # the first of the training images: the notebooks' 5,000 of 60,000; of synthetic ones a fifth
+    "fashion_mnist": 5_000,
+    "synthetic": SYNTHETIC_IMAGES["train"] // 5,
+}
 
 
 class FashionMNISTDataModule(pl.LightningDataModule):
     """Fashion-MNIST in memory, split as the notebooks did: validation is the first 5,000 training images.
 
+    Batches are `fmnist_pl.loader.Batch`: images (N, 1, 28, 28) float32 in [0, 1], labels (N,) int64, weight.
+
     Args:
         root: Folder that holds ``FashionMNIST/raw/``, or shall. Default: the environment variable DATA_DIR, else
             ``data``.
-        dataset: "fashion_mnist", or "synthetic" for ten classes of drawn garments that need no files.
+        dataset: "fashion_mnist", or "synthetic" for rendered images of ten classes that need no files.
         batch_size: Training images per batch and device.
         seed: Of the order of the training images and of all randomness in the training steps.
-        augmentation: Transforms of a training batch (N, 1, 28, 28), applied in turn. torchvision.transforms.v2 draws
-            once for a whole batch; those of `fmnist_pl.augmentation` draw for each image.
+        augmentation: Transforms of a training batch (N, 1, 28, 28), applied in turn. torchvision.transforms.v2 decides
+            once for a whole batch; those of `fmnist_pl.augmentation` decide for each image.
         training_images: Use only the first so many of the training images. Default: all.
+
+    Raises:
+        UserError: A size below 1; in `prepare_data` and `setup`, that there is no data or a wrong file.
+
+    Example:
+        >>> import tempfile
+        >>> data = FashionMNISTDataModule(root=tempfile.mkdtemp(), dataset="synthetic", batch_size=32)
+        >>> data.setup("test")
+        >>> batch = next(iter(data.test_dataloader()))
+        >>> batch.images.shape, batch.labels.shape
+        (torch.Size([200, 1, 28, 28]), torch.Size([200]))
     """
 
     def __init__(
@@ -45,10 +57,9 @@ class FashionMNISTDataModule(pl.LightningDataModule):
         training_images: int | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise UserError(f"--data.batch_size must be at least 1, got {batch_size}.", exit_code=2)
-        if training_images is not None and training_images < 1:
-            raise UserError(f"--data.training_images must be at least 1, got {training_images}.", exit_code=2)
+        for name, value in (("batch_size", batch_size), ("training_images", training_images)):
+            if value is not None and value < 1:
+                raise UserError(f"--data.{name} must be at least 1, got {value}.", exit_code=2)
         self.root = Path(root or os.environ.get("DATA_DIR") or "data")
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.augmentation = nn.Sequential(*augmentation) if augmentation else None
@@ -61,14 +72,15 @@ class FashionMNISTDataModule(pl.LightningDataModule):
         splits: tuple[Split, ...] = ("test",) if stage in {"test", "predict"} else ("train", "test")
         if self.dataset == "fashion_mnist":
             dataset_files.prepare(self.root, splits)
-        else:  # drawn once, here, rather than by every rank
-            self._draw(splits[0])
+            return
+        for split in splits:  # rendered once, here, rather than by every rank
+            load_synthetic(self.root, split)
 
     def setup(self, stage: str) -> None:
         """Read and verify the images that ``stage`` needs: fit, validate, test or predict."""
         if stage in {"fit", "validate"} and "train" not in self._tensors:
             images, labels = self._read("train")
-            held_out = min(VALIDATION_IMAGES, len(images) // 5)
+            held_out = min(VALIDATION_IMAGES[self.dataset], len(images) // 5)
             last = None if self.training_images is None else held_out + self.training_images
             self._tensors["val"] = (images[:held_out], labels[:held_out])
             self._tensors["train"] = (images[held_out:last], labels[held_out:last])
@@ -76,39 +88,28 @@ class FashionMNISTDataModule(pl.LightningDataModule):
             self._tensors["test"] = self._read("test")
 
     def train_dataloader(self) -> BatchLoader:
-        """Shuffled anew each epoch, with augmentation."""
-        overfitting = getattr(self.trainer, "overfit_batches", 0) > 0
-        return self._loader(
-            "train", self.batch_size, shuffle=not overfitting, seed=self.seed, augmentation=self.augmentation
-        )
+        """The training images, in another order each epoch, with augmentation."""
+        shuffle = getattr(self.trainer, "overfit_batches", 0) == 0
+        return self._loader("train", self.batch_size, shuffle=shuffle, seed=self.seed, augmentation=self.augmentation)
 
     def val_dataloader(self) -> BatchLoader:
-        """The first 5,000 training images in their order."""
+        """The first training images, 5,000 or of synthetic ones a fifth, in their order."""
         return self._loader("val")
 
     def test_dataloader(self) -> BatchLoader:
         """The 10,000 test images in their order."""
         return self._loader("test")
 
-    def predict_dataloader(self) -> BatchLoader:
-        """The test images in their order."""
-        return self._loader("test")
+    predict_dataloader = test_dataloader
 
     def _read(self, split: Split) -> tuple[Tensor, Tensor]:
-        if self.dataset == "synthetic":
-            images, labels = self._draw(split)
-        else:
-            images, labels = dataset_files.load_split(self.root, split)
+        load = load_synthetic if self.dataset == "synthetic" else dataset_files.load_split
+        images, labels = load(self.root, split)
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         return device_tensors(images, labels, device)
-
-    def _draw(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        counts = {"train_images": SYNTHETIC_IMAGES["train"], "test_images": SYNTHETIC_IMAGES["test"]}
-        return synthetic.load_synthetic(self.root, split, **counts)
 
     def _loader(self, part: str, batch_size: int | None = None, **options: object) -> BatchLoader:
         images, labels = self._tensors[part]
         batch_size = batch_size or evaluation_batch(images.device)
-        rank = 0 if self.trainer is None else self.trainer.global_rank
-        world_size = 1 if self.trainer is None else self.trainer.world_size
+        rank, world_size = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         return BatchLoader(images, labels, batch_size, rank=rank, world_size=world_size, **options)  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
 """Batches straight from memory, in an order that is a function of (seed, epoch) alone.
 
 The whole set is one uint8 tensor on the training device; a batch is one index-select and one scale. Nothing about the
-order or the randomness has to be saved: batch k of an epoch can be made without the k - 1 before it, and everything
-random in its training step is drawn from a generator seeded with (seed, epoch, k, rank).
+order or the randomness has to be saved: torch's global generators are seeded before batch k with (seed, epoch, k,
+rank), so everything random in its training step depends on these four alone.
 """
 
 import hashlib
@@ -14,9 +14,6 @@ import torch
 from torch import Tensor
 
 Augmentation = Callable[[Tensor], Tensor]
-# On a CPU no slower per image than 100, and half its calls; the baseline's largest activation takes 40 MB.
-_EVALUATION_BATCH = {"cpu": 200}
-_EVALUATION_BATCH_ELSEWHERE = 500
 
 
 class Batch(NamedTuple):
@@ -28,24 +25,29 @@ class Batch(NamedTuple):
 
 
 class BatchLoader:
-    """Iterates over one rank's share of the batches of an image set.
+    """Iterates over one rank's part of the batches of an image set.
 
     Training (``shuffle=True``): the epoch's permutation is cut into global batches of ``batch_size * world_size``
     images, and each is divided among the ranks as evenly as it goes; every image is used once. Evaluation: the images
     in their order are divided among the ranks, each once, without the repeats of a ``DistributedSampler``.
 
-    Lightning calls `state_dict` and `load_state_dict` for checkpoints, and ``batch_sampler.sampler.set_epoch`` before
-    each epoch.
-
     Args:
         images: uint8, (N, H, W), on the device that trains.
         labels: int64, (N,), on the same device.
         batch_size: Images per batch and rank.
-        shuffle: Permute the images anew each epoch, and seed the global generators before each batch.
+        shuffle: Permute the images for each epoch, and seed the global generators before each batch.
         seed: Of the order and of everything random in the training steps.
         rank: This process's number.
         world_size: Number of processes.
         augmentation: Applied to each batch of float images.
+
+    Example:
+        >>> images = torch.zeros(10, 28, 28, dtype=torch.uint8)
+        >>> loader = BatchLoader(images, torch.arange(10), batch_size=4)
+        >>> [batch.labels.tolist() for batch in loader]
+        [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+        >>> next(iter(loader)).images.shape
+        torch.Size([4, 1, 28, 28])
     """
 
     def __init__(
@@ -62,13 +64,10 @@ class BatchLoader:
     ) -> None:
         self.images, self.labels = images, labels
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
-        self.rank, self.world_size = rank, world_size
-        self.augmentation = augmentation
+        self.rank, self.world_size, self.augmentation = rank, world_size, augmentation
         self.epoch = 0
-        # Lightning looks for set_epoch here. Not under `sampler`: its overfit_batches rebuilds loaders that have one.
+        # Here Lightning calls set_epoch before each epoch. Not `sampler`: overfit_batches rebuilds loaders with one.
         self.batch_sampler = SimpleNamespace(sampler=self)
-        self._next_batch = 0
-        self._resume_at = 0
 
     def __len__(self) -> int:
         if self.shuffle:
@@ -76,44 +75,31 @@ class BatchLoader:
         return -(-len(range(self.rank, len(self.images), self.world_size)) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        # A generator: its first line runs at the first next(), by when Lightning has called set_epoch.
-        self._next_batch, self._resume_at = self._resume_at % max(len(self), 1), 0
-        order = self._order()
-        while self._next_batch < len(self):
-            batch = self._next_batch
+        order = self._order()  # runs at the first next(), by when Lightning has called set_epoch
+        for batch in range(len(self)):
             indices, weight = self._shard(order, batch)
-            if self.shuffle:
-                seed_step(self.seed, self.epoch, batch, self.rank, self.images.device)
-            images = scaled(self.images.index_select(0, indices))
+            if self.shuffle:  # 1 microsecond; no synchronisation on a GPU
+                seed = mixed_seed(self.seed, self.epoch, batch, self.rank)
+                torch.default_generator.manual_seed(seed)
+                if self.images.is_cuda:
+                    torch.cuda.manual_seed(seed)
+            chosen = self.images.index_select(0, indices).unsqueeze(1)
+            images = chosen.to(torch.float32, memory_format=torch.channels_last).div_(255)  # for fast convolutions
             if self.augmentation is not None:
                 images = self.augmentation(images)
-            self._next_batch = batch + 1
             yield Batch(images, self.labels.index_select(0, indices), weight)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration follows."""
         self.epoch = epoch
 
-    def state_dict(self) -> dict[str, int]:
-        """How many batches of the epoch have been handed out."""
-        return {"batches": self._next_batch}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Start the next iteration after that many batches."""
-        self._resume_at = state["batches"]
-
     def evaluation_sample(self, count: int, seed: int, rank: int = 0, world_size: int = 1) -> "BatchLoader":
-        """A fixed random sample of these images for evaluation: no augmentation, each image once over the ranks.
+        """A random sample of these images for evaluation: without augmentation, each image once over the ranks.
 
-        Args:
-            count: Size of the sample over all ranks; at most the size of the set is taken.
-            seed: Of the choice; the same seed gives the same images in every epoch and on any number of ranks.
-            rank: This process's number.
-            world_size: Number of processes.
+        ``seed`` alone chooses the ``count`` images (at most all): the same in every epoch, on any number of ranks.
         """
-        generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(self.images), generator=generator)[:count].sort().values
-        chosen = chosen.to(self.images.device)
+        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(seed))
+        chosen = order[:count].sort().values.to(self.images.device)
         # Validation's batch size: its freed activations are the room for the sample's.
         size = evaluation_batch(self.images.device)
         return BatchLoader(self.images[chosen], self.labels[chosen], size, rank=rank, world_size=world_size)
@@ -123,7 +109,7 @@ class BatchLoader:
         count = len(self.images)
         if not self.shuffle:
             return torch.arange(count, device=self.images.device)
-        # Drawn on the CPU so that every device and every rank sees the same order; one copy per epoch.
+        # Permuted on the CPU so that every device and every rank sees the same order; one copy per epoch.
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch))
         return torch.randperm(count, generator=generator).to(self.images.device)
 
@@ -137,27 +123,15 @@ class BatchLoader:
 
 
 def evaluation_batch(device: torch.device) -> int:
-    """Images per batch where no gradients are needed; figures do not depend on it."""
-    return _EVALUATION_BATCH.get(device.type, _EVALUATION_BATCH_ELSEWHERE)
-
-
-def scaled(images: Tensor) -> Tensor:
-    """uint8 (N, H, W) to float32 (N, 1, H, W) in [0, 1], laid out for the fastest convolutions."""
-    return images.unsqueeze(1).to(torch.float32, memory_format=torch.channels_last).div_(255)
+    """Images per batch where no gradients are needed; no metric depends on it."""
+    # On a CPU no slower per image than 100, and half its calls; the baseline's largest activation takes 40 MB.
+    return 200 if device.type == "cpu" else 500
 
 
 def mixed_seed(*numbers: int) -> int:
     """A 63-bit seed from several numbers: neighbours give unrelated streams, unlike sums."""
     digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
-
-
-def seed_step(seed: int, epoch: int, batch: int, rank: int, device: torch.device) -> None:
-    """Seed torch's global generators for one training step (1 microsecond; no synchronisation on a GPU)."""
-    value = mixed_seed(seed, epoch, batch, rank)
-    torch.default_generator.manual_seed(value)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(value)
 
 
 def device_tensors(images: Any, labels: Any, device: torch.device) -> tuple[Tensor, Tensor]:  # noqa: ANN401

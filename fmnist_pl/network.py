@@ -1,23 +1,18 @@
 """The notebooks' convolutional network, with an argument for each thing that they asked about."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from fmnist_pl.fast.blocks import FastDropout, Padding, conv_block, pad
+from fmnist_pl.fast.layers import FastDropout, conv_block
 
 Activation = Literal["relu", "leaky_relu", "gelu", "silu"]
 Initialization = Literal["glorot", "he", "pytorch"]
 Normalization = Literal["none", "batch"]
 
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-}
+_ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
 
 class FashionCNN(nn.Module):
@@ -33,15 +28,22 @@ class FashionCNN(nn.Module):
         convs_per_pool: A 2x2 max-pool follows every this many convolutions. 0: none.
         activation: After every convolution and hidden layer.
         normalization: "batch" puts a batch normalisation between each convolution and its activation.
-        conv_dropout: Share of activations dropped after each pool (elementwise, as in Keras).
+        conv_dropout: Fraction of activations dropped after each pool (elementwise, as in Keras).
         hidden_units: Width of each fully connected layer.
-        hidden_dropout: Share of activations dropped after each fully connected layer.
+        hidden_dropout: Fraction of activations dropped after each fully connected layer.
         initialization: "glorot" (uniform, zero bias: Keras's default), "he" (normal, zero bias) or "pytorch".
         image_size: Side of the square input images in pixels.
         classes: Number of logits.
 
     Raises:
-        ValueError: If an argument is out of range or the image shrinks to nothing.
+        ValueError: An argument is out of range, or the image shrinks to nothing.
+
+    Example:
+        >>> network = FashionCNN(conv_channels=(16, 32), hidden_units=(64,))
+        >>> network(torch.rand(5, 1, 28, 28)).shape
+        torch.Size([5, 10])
+        >>> [name for name, _ in network.named_children()]
+        ['conv1', 'conv2', 'fc1', 'output']
     """
 
     def __init__(
@@ -62,11 +64,9 @@ class FashionCNN(nn.Module):
         super().__init__()
         _check_arguments(conv_channels, kernel_size, stride, convs_per_pool, hidden_units)
         size, channels = image_size, 1
-        self.padding = same_padding(kernel_size)
         for number, filters in enumerate(conv_channels, start=1):
             pooled = convs_per_pool > 0 and number % convs_per_pool == 0
             block = ConvBlock(channels, filters, kernel_size, stride, activation, normalization, pooled, conv_dropout)
-            block.pad_output = (0, 0) if number == len(conv_channels) else self.padding
             self.add_module(f"conv{number}", block)
             size, channels = -(-size // stride) // (2 if pooled else 1), filters
             if size < 1:
@@ -84,8 +84,7 @@ class FashionCNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, 1, H, W) in [0, 1] to logits (N, classes)."""
-        x = pad(images, self.padding) if hasattr(self, "conv1") else images
-        spatial = True
+        x, spatial = images, True
         for block in self.children():
             if spatial and not isinstance(block, ConvBlock):
                 x, spatial = x.flatten(1), False  # (N, C * H * W) in C, H, W order whatever the memory layout
@@ -96,11 +95,8 @@ class FashionCNN(nn.Module):
 class ConvBlock(nn.Module):
     """Convolution, normalisation, activation, and where asked for a 2x2 max-pool and dropout.
 
-    Its input comes padded, and it pads its output for the convolution that follows (``pad_output``): writing a result
-    into a padded tensor costs nothing, copying it there would.
+    The convolution pads as Keras's "same": of an odd number of pixels the larger part goes below and to the right.
     """
-
-    pad_output: Padding = (0, 0)
 
     def __init__(
         self,
@@ -114,15 +110,16 @@ class ConvBlock(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, filters, kernel_size, stride=stride)
+        self.pad = nn.Identity() if kernel_size % 2 else nn.ZeroPad2d((0, 1, 0, 1))
+        self.conv = nn.Conv2d(channels, filters, kernel_size, stride, padding=(kernel_size - 1) // 2)
         self.norm = nn.BatchNorm2d(filters) if normalization == "batch" else nn.Identity()
         self.activation = _ACTIVATIONS[activation]()
         self.pool = nn.MaxPool2d(2) if pooled else nn.Identity()
         self.dropout = FastDropout(dropout) if pooled else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W), padded for this convolution, to (N, filters, H', W'), padded for the next."""
-        return conv_block(x, self.conv, self.norm, self.activation, self.pool, self.dropout, self.pad_output)
+        """Map (N, C, H, W) to (N, filters, H', W')."""
+        return conv_block(x, self.pad, self.conv, self.norm, self.activation, self.pool, self.dropout)
 
 
 class HiddenBlock(nn.Module):
@@ -140,7 +137,7 @@ class HiddenBlock(nn.Module):
 
 
 def initialize(network: nn.Module, scheme: Initialization) -> None:
-    """Draw the weights of every convolution and linear layer anew.
+    """Initialise the weights of every convolution and linear layer.
 
     "glorot" is U(-a, a) with a = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010), what Keras does by default;
     "he" is N(0, 2 / fan_in) (He et al. 2015), made for ReLU. Both set biases to zero. "pytorch" leaves PyTorch's own:
@@ -158,13 +155,13 @@ def initialize(network: nn.Module, scheme: Initialization) -> None:
             nn.init.zeros_(module.bias)
 
 
-def same_padding(kernel_size: int) -> Padding:
-    """Keras's "same": of an odd number of pixels the larger part goes after (below, right)."""
-    return (kernel_size - 1) // 2, kernel_size // 2
-
-
 def parameter_count(network: nn.Module) -> int:
-    """Number of trainable numbers."""
+    """Number of trainable parameters.
+
+    Example:
+        >>> parameter_count(nn.Linear(3, 2))  # 2 x 3 weights, 2 biases
+        8
+    """
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 

@@ -1,4 +1,4 @@
-"""Figures of predictions, drawn off screen and without pyplot's global state."""
+"""Pictures of predictions, rendered off screen and without pyplot's global state."""
 
 from __future__ import annotations
 
@@ -26,29 +26,23 @@ def prediction_grid(images: Tensor, predicted: Sequence[str], true: Sequence[str
 
 
 def confusion_figure(counts: Tensor, class_names: Sequence[str]) -> Figure:
-    """Draw counts (classes, classes), true by predicted: numbers, on a shade for the share of the row."""
-    shares = row_shares(counts)
+    """Draw counts (classes, classes), true by predicted: numbers, on a shade for their fraction of the row."""
+    fractions = counts / counts.sum(1, keepdim=True).clamp_min(1)  # 0 for a class without images
     size = 2.5 + 0.62 * len(class_names)
     figure = Figure(figsize=(size + 1, size), layout="constrained")
     ax = figure.subplots()
-    shades = ax.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(shades, ax=ax, label="share of the true class")
+    shades = ax.imshow(fractions.numpy(), cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(shades, ax=ax, label="fraction of the true class")
     ticks = range(len(class_names))
     ax.set_xticks(ticks, class_names, rotation=45, ha="right", parse_math=False)
     ax.set_yticks(ticks, class_names, parse_math=False)
-    ax.set_xlabel("predicted")
-    ax.set_ylabel("true")
+    ax.set(xlabel="predicted", ylabel="true")
     for row in ticks:
         for column in ticks:
-            share = shares[row, column].item()
-            text = f"{int(counts[row, column]):,}\n{100 * share:.1f} %"
-            ax.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if share > 0.5 else "black")
+            fraction = fractions[row, column].item()
+            text = f"{int(counts[row, column]):,}\n{100 * fraction:.1f} %"
+            ax.text(column, row, text, ha="center", va="center", fontsize=7, color="wk"[fraction <= 0.5])
     return figure
-
-
-def row_shares(counts: Tensor) -> Tensor:
-    """Divide each row of counts by its sum; a class without images has shares of 0."""
-    return counts / counts.sum(1, keepdim=True).clamp_min(1)
 
 
 def class_table(counts: Tensor, class_names: Sequence[str]) -> str:

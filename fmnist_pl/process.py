@@ -1,48 +1,118 @@
-"""Settings of the process that trains, made by the command line before the first tensor."""
+"""What concerns processes that train: freed memory, the search for a GPU, notices, signals, parts of the machine.
 
+It imports torch only inside functions: the number of threads must be set before.
+"""
+
+import contextlib
 import ctypes
+import logging
 import os
-import sys
-
-import torch
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from types import FrameType
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 _MIB = 1 << 20
+_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
 def keep_freed_memory() -> bool:
     """Have glibc keep freed blocks for the next step instead of returning them to the kernel.
 
-    A training step allocates and frees some 60 MB of activations. By default each is mapped and page-faulted anew:
+    A training step allocates and frees some 60 MB of activations. By default each is mapped and page-faulted again:
     4,400 faults per step of the baseline, none with these thresholds, for a step that is a quarter shorter.
-
-    Returns:
-        Whether this system's C library took the settings; elsewhere nothing happens.
+    Returns whether this system's C library took the settings; elsewhere nothing happens.
     """
-    if sys.platform != "linux":
-        return False
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # musl has no mallopt
+    except (OSError, AttributeError):  # not Linux; musl has no mallopt
         return False
-    taken = [
-        mallopt(_M_MMAP_THRESHOLD, 1024 * _MIB),
-        mallopt(_M_TRIM_THRESHOLD, 2047 * _MIB),
-        mallopt(_M_TOP_PAD, 256 * _MIB),
-    ]
-    return all(taken)
+    settings = {_M_MMAP_THRESHOLD: 1024 * _MIB, _M_TRIM_THRESHOLD: 2047 * _MIB, _M_TOP_PAD: 256 * _MIB}
+    return all([mallopt(name, size) for name, size in settings.items()])
 
 
-def skip_gpu_search() -> bool:
+def skip_gpu_search() -> None:
     """Have torch's optimisers stop looking for a GPU at every step on a machine that has none.
 
     Lightning asks torch to look through NVIDIA's management library, so that a later fork is safe; without a GPU that
-    loads the library anew each time, 0.1 ms per step, and there is nothing that a fork could harm.
-
-    Returns:
-        Whether there is no GPU.
+    loads the library again each time, 0.1 ms per step, and there is nothing that a fork could harm.
     """
-    if torch.cuda.is_available():
-        return False
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
-    return True
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+
+
+def quiet_libraries() -> None:
+    """Hide Lightning's notices (devices found, tips, the seed) and warnings that a user cannot act on.
+
+    Warnings and errors of Lightning's loggers stay.
+    """
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)  # Lightning's own
+    for message in (
+        "The number of training batches .* is smaller than the logging interval",  # everything is logged per epoch
+        "The dirpath has changed from",  # an evaluation has a folder of its own and chooses no best checkpoint
+        "Checkpoint directory .* exists and is not empty",  # of a run that resumes
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+class Stopped(SystemExit):
+    """Ends the process with the status that shells give to its signal: 130 after Ctrl-C, 143 after SIGTERM."""
+
+    def __init__(self, number: int) -> None:
+        # A rank that Lightning launched ends as if all were well: a failed one makes Lightning kill the first rank.
+        super().__init__(128 + number if os.environ.get("LOCAL_RANK", "0") == "0" else 0)
+        self.reason = _NAMES[signal.Signals(number)]
+
+
+@contextlib.contextmanager
+def stop_at_once() -> Iterator[None]:
+    """Raise `Stopped` for both signals within the block; no effect outside the main thread, which gets no signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _stop) for number in _NAMES}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def replace_lightnings_handler() -> None:
+    """Put ours back, within `stop_at_once`: Lightning's handler of SIGTERM talks to the other ranks, which may hang."""
+    if signal.getsignal(signal.SIGINT) is _stop:
+        signal.signal(signal.SIGTERM, _stop)
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    raise Stopped(number)
+
+
+def slot_environment(slot: int, jobs: int) -> dict[str, str]:
+    """The environment of the process in one slot (0 to ``jobs - 1``): its part of the threads and GPUs.
+
+    ``OMP_NUM_THREADS`` and ``CUDA_VISIBLE_DEVICES`` of this process bound what is divided. With fewer GPUs than slots
+    several slots use the same one; a single slot gets everything.
+    """
+    environment = dict(os.environ)
+    if jobs == 1:
+        return environment
+    limit = environment.get("OMP_NUM_THREADS", "")
+    # The processors that this process may use; macOS cannot tell.
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = int(limit) if limit.isdigit() and int(limit) > 0 else processors
+    environment["OMP_NUM_THREADS"] = str(max(1, threads // jobs))
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        import torch
+
+        visible = ",".join(map(str, range(torch.cuda.device_count())))
+    if gpus := [name for name in visible.split(",") if name]:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[slot::jobs] or [gpus[slot % len(gpus)]])
+    return environment

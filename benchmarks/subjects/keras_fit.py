@@ -1,9 +1,6 @@
 """The notebooks' network in Keras 3 on TensorFlow: `fit` on arrays in memory. Needs no torch."""
 
-import argparse
 import os
-import time
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -11,24 +8,23 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 import keras
 import numpy as np
 
-from benchmarks.channel import Channel
+from benchmarks.channel import Channel, contender_parser
 
 
-class Rounds(keras.callbacks.Callback):
+class EpochGate(keras.callbacks.Callback):
     """Holds every epoch at its start until the channel says go; reports the epoch's seconds per step."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
-        self.steps, self._channel, self._start = steps, Channel(), 0.0
+        self.steps, self._channel = steps, Channel()
 
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
         """Wait."""
-        self._channel.wait()
-        self._start = time.perf_counter()
+        self._channel.begin()
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:
         """Report."""
-        self._channel.report((time.perf_counter() - self._start) / self.steps, keras=keras.__version__)
+        self._channel.end(self.steps)
 
 
 def network() -> keras.Model:
@@ -53,11 +49,7 @@ def network() -> keras.Model:
 
 def main() -> None:
     """Rounds of one epoch of ``--steps`` steps."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=200)
+    parser = contender_parser(__doc__)
     parser.add_argument("--jit", action="store_true", help="Compile with XLA.")
     parser.add_argument("--steps-per-execution", type=int, default=1)
     parser.add_argument("--dataset", action="store_true", help="Feed a tf.data.Dataset instead of arrays.")
@@ -75,7 +67,7 @@ def main() -> None:
         jit_compile=arguments.jit,
         steps_per_execution=arguments.steps_per_execution,
     )
-    fit = {"epochs": 1_000_000, "verbose": 0, "callbacks": [Rounds(arguments.steps)]}
+    fit = {"epochs": 1_000_000, "verbose": 0, "callbacks": [EpochGate(arguments.steps)]}
     if arguments.dataset:
         import tensorflow as tf
 

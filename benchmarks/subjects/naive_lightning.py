@@ -1,7 +1,5 @@
 """What a first Lightning program looks like: torchvision's dataset, ToTensor, a DataLoader, stock modules."""
 
-import time
-
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -10,8 +8,8 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import FashionMNIST
 from torchvision.transforms import ToTensor
 
-from benchmarks.channel import Channel
-from benchmarks.subjects import options, stock
+from benchmarks.channel import Channel, contender_parser
+from benchmarks.subjects import stock
 
 
 class NaiveClassifier(pl.LightningModule):
@@ -35,28 +33,27 @@ class NaiveClassifier(pl.LightningModule):
         return stock.optimizer(self.parameters())
 
 
-class EpochGate(pl.Callback):
-    """Times the steps of an epoch alone, without the start of the workers."""
+class StepsGate(pl.Callback):
+    """Times the steps of an epoch alone: from its first batch, which the workers have prepared by then."""
 
     def __init__(self, steps: int) -> None:
-        self.steps, self._channel, self._start = steps, Channel(), 0.0
+        self.steps, self._channel = steps, Channel()
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: object, index: int) -> None:
-        """Wait at the first batch, which the workers have prepared by then."""
+        """Wait at the first batch."""
         if index == 0:
-            self._channel.wait()
-            self._start = time.perf_counter()
+            self._channel.begin()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report."""
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize()
-        self._channel.report((time.perf_counter() - self._start) / self.steps)
+        self._channel.end(self.steps)
 
 
 def main() -> None:
     """Rounds of one short epoch of ``--steps`` steps."""
-    parser = options.parser(__doc__)
+    parser = contender_parser(__doc__)
     parser.add_argument("--workers", type=int, default=0)
     arguments = parser.parse_args()
     data = FashionMNIST(arguments.data, train=True, transform=ToTensor())
@@ -76,7 +73,7 @@ def main() -> None:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[EpochGate(arguments.steps)],
+        callbacks=[StepsGate(arguments.steps)],
     )
     trainer.fit(NaiveClassifier(), loader)
 

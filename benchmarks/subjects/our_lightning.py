@@ -5,17 +5,16 @@ checkpoints.
 """
 
 import tempfile
-import time
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 import yaml
 
-from benchmarks.channel import Channel
-from benchmarks.subjects import options
+from benchmarks.channel import Channel, contender_parser
 from fmnist_pl.cli import main as fmnist
+from fmnist_pl.configuration import BASE, load_yaml
 from fmnist_pl.data import FashionMNISTDataModule
-from fmnist_pl.variants import BASE
 
 MONITORS = {  # of those that `--monitors=off` takes out, which stay
     "off": (),
@@ -25,62 +24,49 @@ MONITORS = {  # of those that `--monitors=off` takes out, which stay
 
 
 class EpochGate(pl.Callback):
-    """Holds every epoch at its start until the channel says go; reports the epoch before.
+    """Holds every epoch of ``steps`` at its start until the channel says go; reports the epoch before.
 
-    Args:
-        steps: Of an epoch.
-        alternate: Take the monitors out in every second epoch: on, off, off, on, and so on.
+    With ``alternate`` the monitors are taken out in every second epoch: on, off, off, on, and so on.
     """
 
     def __init__(self, steps: int, alternate: bool = False) -> None:
-        self.steps, self.alternate, self._channel, self._start = steps, alternate, Channel(), 0.0
+        self.steps, self.alternate, self._channel = steps, alternate, Channel()
         self._everything: list[pl.Callback] = []
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report the epoch that ended, wait, and start the clock."""
-        if self._start:
+        if self._everything:  # not the first epoch
             if pl_module.device.type == "cuda":
-                import torch
-
                 torch.cuda.synchronize()
-            self._channel.report((time.perf_counter() - self._start) / self.steps)
-        self._channel.wait()
+            self._channel.end(self.steps)
+        self._everything = self._everything or list(trainer.callbacks)  # type: ignore[attr-defined]
+        self._channel.begin()
         if self.alternate:
-            self._everything = self._everything or list(trainer.callbacks)  # type: ignore[attr-defined]
             on = trainer.current_epoch % 4 in (0, 3)
             kept = [c for c in self._everything if on or type(c).__name__ not in MONITORS["all"]]
             trainer.callbacks = kept  # type: ignore[attr-defined]
-        self._start = time.perf_counter()
 
 
 def main() -> None:
     """Run ``fmnist fit`` for as many epochs as there are rounds."""
-    parser = options.parser(__doc__)
+    parser = contender_parser(__doc__)
     parser.add_argument("--monitors", choices=MONITORS, default="off")
     parser.add_argument("--alternate", action="store_true", help="With the monitors in every second epoch only.")
-    parser.add_argument(
-        "--validation", action="store_true", help="Validate after each epoch, save the best checkpoint."
-    )
+    parser.add_argument("--validation", action="store_true", help="Validate after each epoch, save checkpoints.")
     parser.add_argument("--only", type=int, help="End an epoch after so many of its steps; all its images are there.")
     parser.add_argument("--repeat", type=int, default=1, help="Train on this many copies of the training set.")
     parser.add_argument("--model", action="append", default=[], help="More options, as --model.NAME=VALUE.")
     arguments = parser.parse_args()
-    base = yaml.safe_load(Path(BASE).read_text())
-    everything = base["trainer"]["callbacks"]
-    wanted = MONITORS[arguments.monitors]
-    known = MONITORS["all"]
-    callbacks = [
-        entry
-        for entry in everything
-        if (name := entry["class_path"].rsplit(".", 1)[-1]) in wanted or (name not in known and arguments.validation)
-    ]
-    gate = {
-        "class_path": f"{__name__}.EpochGate",
-        "init_args": {"steps": arguments.only or arguments.steps, "alternate": arguments.alternate},
-    }
+    kept: list[dict[str, object]] = []
+    for entry in load_yaml(BASE)["trainer"]["callbacks"]:
+        name = entry["class_path"].rsplit(".", 1)[-1]
+        if name in MONITORS[arguments.monitors] or (name not in MONITORS["all"] and arguments.validation):
+            kept.append(entry)
+    gate = {"steps": arguments.only or arguments.steps, "alternate": arguments.alternate}
+    kept.append({"class_path": f"{__name__}.EpochGate", "init_args": gate})
     with tempfile.TemporaryDirectory() as folder:
         overlay = Path(folder) / "measured.yaml"
-        overlay.write_text(yaml.safe_dump({"trainer": {"callbacks": [*callbacks, gate]}}))
+        overlay.write_text(yaml.safe_dump({"trainer": {"callbacks": kept}}))
         options_of_fit = [
             f"--config={overlay}",
             f"--data.root={arguments.data}",

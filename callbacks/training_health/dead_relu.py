@@ -5,98 +5,109 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import pytorch_lightning as pl
-from pytorch_lightning.utilities import rank_zero_warn
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
-from training_health.epoch_clock import is_epochs_last_validation
-from training_health.ranks import count_images, ends_in_a_repeat, every_rank, loader_at
-from training_health.relu.site_names import shorten
+from training_health import lightning as pl
+from training_health.batches import BatchSize
 from training_health.relu.sites import ReLUSites
-from training_health.relu.unit_counts import SiteCounts, UnitCounter, combined
-from training_health.relu.window import DeadReLUReport, sentence
-from training_health.scalars import log_scalars
-from training_health.sinks import write_records
-from training_health.training_sample.evaluation import TrainingSampleObserver
+from training_health.relu.unit_counts import UnitCounter, combined
+from training_health.relu.window import DeadReLUReport, sentence, shorten
+from training_health.sinks import warn_without_tensorboard, write_records
+from training_health.training_sample.evaluation import SampleObserver, TrainingSampleEvaluation
 from training_health.training_sample.isolation import LoggedValues
 
 
-class DeadReLUMonitor(TrainingSampleObserver):
-    r"""Count dead ReLU units exactly, over a stated set of images, at the end of every epoch.
+class DeadReLUMonitor(pl.Callback, SampleObserver):
+    r"""Count dead ReLU units exactly, over a stated set of examples, at the end of every epoch.
+
+    It answers: how much of the network outputs nothing, which units are it, and do they come back?
 
     A *site* is one call of a ReLU in the forward pass: ``nn.ReLU``, ``nn.ReLU6``, ``F.relu``, ``torch.relu``,
     ``Tensor.relu``, in-place or not; a module called twice is two sites. A *unit* is a channel of a convolution's
-    output, a feature of a dense layer's. A unit's *activity* is the share of (image, position) pairs with
-    :math:`h > 0`:
+    output (N, C, H, W), a feature of a dense layer's (N, F). A unit's *activity* is the fraction of (example, position)
+    pairs with :math:`h > 0`. The *window* is the set of examples that is counted: by default the validation pass that
+    ends the epoch, in eval mode with fixed weights.
 
-    * **dead**: activity exactly 0 over the window. With n images the 95 % upper bound on the true share is about 3/n.
-    * **rare**: activity above 0 and below ``rare_below``.
-    * **sparsity**: share of zero outputs. Not death: a healthy ReLU layer is near one half.
+    =========================  ====================================================================  ==================
+    key                        meaning                                                               range
+    =========================  ====================================================================  ==================
+    ``dead_relu/total``        fraction of the network's units that are dead: activity exactly 0     0 to 1
+    ``dead_relu/<site>``       the same for one site                                                 0 to 1
+    ``rare_relu/total``        fraction of units with activity above 0 and below ``rare_below``      0 to 1
+    ``rare_relu/<site>``       the same for one site                                                 0 to 1
+    ``sparsity/<site>``        fraction of zero outputs; not death: about 0.5 in a healthy layer     0 to 1
+    ``dead_relu/n``            size of the window                                                    examples
+    ``dead_relu/deaths``       units dead now and not in the window before; from the second on       units
+    ``dead_relu/revivals``     units dead in the window before and not now; from the second on       units
+    =========================  ====================================================================  ==================
 
-    Can a dead unit come back? In the *first* layer its inputs, the images, never change, and as its gradient is zero
-    its weights do not either: on the window's images it stays dead, but for what momentum or weight decay still move
-    and for images outside the window that reach it. In a *deeper* layer the inputs change with the layers before it,
-    so it can revive: deaths and revivals are logged.
+    All are logged after every window. TensorBoard also gets each site's activity per unit as a tensor summary.
 
-    Logged after every measured window: ``dead_relu/total`` and ``dead_relu/<site>``, ``rare_relu/total`` and
-    ``rare_relu/<site>`` (shares of units), ``sparsity/<site>``, ``dead_relu/n`` (images), from the second window on
-    ``dead_relu/deaths`` and ``dead_relu/revivals`` (units dead now and alive in the last window, and the reverse); with
-    ``dormancy_tau`` ``dormant_relu/<site>``. Each site's activity per unit goes to TensorBoard as a tensor summary.
+    With n examples the 95 % upper bound on a dead unit's true activity is about 3/n (rule of three; Hanley and
+    Lippman-Hand, JAMA 1983). Can a dead unit come back? In the *first* layer its inputs never change, and as its
+    gradient is zero its weights do not either: on the window's examples it stays dead, but for what momentum or weight
+    decay still move. In a *deeper* layer the inputs change with the layers before it, so it can revive.
 
     A site is named after the module it was called for, ``<module>.relu`` for a functional call in a module's forward,
     with ``:2`` for the second call in a pass; what all names have in common is dropped. LeakyReLU, GELU and their like
     are listed as "cannot die"; compiled, scripted and fused parts, which hide their calls, are named in one warning.
 
     Cost: nothing in training steps; in the validation pass one comparison and one addition over each site's outputs,
-    about half a millisecond per million of them on a CPU core; one transfer per epoch.
+    about half a millisecond per million of them on a CPU core, and a few microseconds per call of a torch function; one
+    transfer per epoch.
 
     Args:
         window: "validation" counts in the validation pass that runs anyway. "train" counts in the eval-mode pass over a
-            fixed sample of training images that `TrainValGapMonitor` makes, or makes that pass itself without it.
+            fixed sample of training examples that `TrainValGapMonitor` makes, or makes that pass itself without it.
         rare_below: Activity below which a unit that is not dead is rare.
-        dormancy_tau: Also log the share of tau-dormant units, :math:`s_i \le \tau` with :math:`s_i = E|h_i| \,/\,
-            \frac1H \sum_k E|h_k|` over images and positions (Sokar et al., ICML 2023, equation 1; there 0.025 or 0.1).
         unit_dims: Overrides which dimension of a site's output holds its units, as ``{pattern: dimension}`` over
             qualified names. By default: the second, but for three and more dimensions the last where the latest
             operation with weights was a matrix product, as in a transformer's (N, T, F).
 
     Raises:
-        MisconfigurationException: For a window or threshold that does not exist.
+        pl.MisconfigurationException: For a window or threshold that does not exist.
+
+    Example::
+
+        >>> import torch
+        >>> from pytorch_lightning import Trainer
+        >>> from pytorch_lightning.demos.boring_classes import BoringModel
+        >>> class Model(BoringModel):
+        ...     def validation_step(self, batch, batch_idx):
+        ...         torch.relu(self.layer(batch) - torch.tensor([999.0, 0.0]))  # its first unit never fires
+        >>> monitor = DeadReLUMonitor()
+        >>> trainer = Trainer(accelerator="cpu", callbacks=[monitor], logger=False, enable_progress_bar=False)
+        >>> _ = trainer.validate(Model(), verbose=False)
+        >>> monitor.sentence()
+        '50.0 % of the network is dead (1 of 2 units, on 64 validation examples): relu 1/2.'
     """
 
     def __init__(
         self,
         window: Literal["validation", "train"] = "validation",
         rare_below: float = 0.01,
-        dormancy_tau: float | None = None,
         unit_dims: Mapping[str, int] | None = None,
     ) -> None:
         if window not in ("validation", "train"):
-            raise MisconfigurationException(
+            raise pl.MisconfigurationException(
                 f'`DeadReLUMonitor(window={window!r})` is not known: choose "validation" or "train".'
             )
         if not 0 < rare_below <= 1:
-            raise MisconfigurationException(f"`rare_below` is a share above 0 and up to 1, not {rare_below!r}.")
-        if dormancy_tau is not None and dormancy_tau < 0:
-            raise MisconfigurationException(f"`dormancy_tau` is a score of at least 0, not {dormancy_tau!r}.")
-        self.window, self.rare_below, self.dormancy_tau = window, rare_below, dormancy_tau
-        self.unit_dims = dict(unit_dims or {})
-        self._counter = UnitCounter(self.unit_dims, dormancy_tau is not None)
+            raise pl.MisconfigurationException(f"`rare_below` is a fraction above 0 and up to 1, not {rare_below!r}.")
+        self.window, self.rare_below, self.unit_dims = window, rare_below, dict(unit_dims or {})
+        self._evaluation = TrainingSampleEvaluation()
+        self._start_again()
+
+    def _start_again(self) -> None:
+        self._counter = UnitCounter(self.unit_dims)
         self._sites = ReLUSites(self._counter.add)
-        self._watching = False
+        self._watching = False  # a window is open
         self._names: dict[str, str] = {}  # qualified: short; fixed after the first complete window
         self._dead: dict[str, list[int]] = {}  # short name: dead units of the last window
         self._report: DeadReLUReport | None = None
         self._said: set[str] = set()
-        self._pending = False  # a training-sample window to be logged at the epoch's end
-        self._listed = False  # what cannot die and what is not watched, written once
-
-    @property
-    @override
-    def observes_training_sample(self) -> bool:
-        """Whether the pass over the training sample is wanted."""
-        return self.window == "train"
+        self._pending = False  # a window over the training sample is to be logged at the epoch's end
+        self._listed = False  # the coverage record, written once
 
     def summary(self) -> dict[str, Any]:
         """The last window in plain values; empty before the first."""
@@ -106,41 +117,34 @@ class DeadReLUMonitor(TrainingSampleObserver):
         """The last window in words."""
         return sentence(self._report)
 
-    # ---- the validation window
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":  # what a checkpoint holds comes after this
+            self._start_again()
+            warn_without_tensorboard(trainer)
+        self._evaluation = TrainingSampleEvaluation.of(trainer)
+        if self.window == "train":
+            self._evaluation.register(self)
+
+    # ---- the validation pass
 
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        super().on_validation_start(trainer, pl_module)
-        if self.window != "validation" or trainer.sanity_checking:
-            return
-        if trainer.state.fn != "fit" or is_epochs_last_validation(trainer):
-            self._open(pl_module)
+        self._evaluation.on_validation_start()
+        in_time = trainer.state.fn != "fit" or pl.is_epochs_last_validation(trainer)
+        if self.window == "validation" and in_time and not trainer.sanity_checking:
+            self.on_sample_start(pl_module)
 
     @override
     def on_validation_batch_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
+        size = self._evaluation.validation_batch(trainer, batch, batch_idx, dataloader_idx)
         if self._watching:
-            images = count_images(batch)
-            loader = loader_at(trainer.val_dataloaders, dataloader_idx)
-            self._begin_batch(images, images - ends_in_a_repeat(loader, batch_idx))
+            self.on_sample_batch_start(size)
 
     @override
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self._sites.end_pass()
 
     @override
@@ -149,18 +153,26 @@ class DeadReLUMonitor(TrainingSampleObserver):
             self._close(trainer)
             self._publish(trainer, pl_module)
 
-    # ---- the training-sample window
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.window == "train":
+            self._evaluation.on_validation_end(trainer, pl_module)
+
+    # ---- the pass over the training sample, and what both have in common
 
     @override
-    def on_sample_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._open(pl_module)
+    def on_sample_start(self, pl_module: pl.LightningModule) -> None:
+        self._counter.clear()
+        self._sites.attach(pl_module)
+        self._watching = True
 
     @override
-    def on_sample_batch_start(self, images: int) -> None:
-        self._begin_batch(images, images)
+    def on_sample_batch_start(self, size: BatchSize) -> None:
+        self._counter.begin_batch(size)
+        self._sites.begin_pass()
 
     @override
-    def on_sample_batch_end(self, outputs: Any, images: int) -> None:
+    def on_sample_batch_end(self, outputs: Any, size: BatchSize) -> None:
         self._sites.end_pass()
 
     @override
@@ -173,12 +185,9 @@ class DeadReLUMonitor(TrainingSampleObserver):
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # The pass ran in a hook that cannot log.
-        if self._pending:
+        if self._pending:  # the pass ran in a hook that cannot log
             self._pending = False
             self._publish(trainer, pl_module)
-
-    # ---- nothing stays behind
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -190,23 +199,11 @@ class DeadReLUMonitor(TrainingSampleObserver):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"names": dict(self._names), "dead": {site: list(units) for site, units in self._dead.items()}}
+        return {"names": self._names, "dead": self._dead}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._names = dict(state_dict["names"])
-        self._dead = {site: list(units) for site, units in state_dict["dead"].items()}
-
-    # ---- one window
-
-    def _open(self, pl_module: pl.LightningModule) -> None:
-        self._counter.clear()
-        self._sites.attach(pl_module)
-        self._watching = True
-
-    def _begin_batch(self, images: int, keep: int) -> None:
-        self._counter.begin_batch(images, keep)
-        self._sites.begin_pass()
+        self._names, self._dead = state_dict["names"], state_dict["dead"]
 
     def _abandon(self) -> None:
         self._watching = False
@@ -217,56 +214,45 @@ class DeadReLUMonitor(TrainingSampleObserver):
         """Remove the hooks and make the report, from every rank's counts."""
         self._watching = False
         self._sites.detach()
-        parts = every_rank(trainer, (self._counter.take(), self._sites.cannot_die, self._sites.unwatched))
+        parts = pl.every_rank(trainer, (self._counter.take(), self._sites.never_zero, self._sites.unwatched))
         window = combined(part for part, _, _ in parts)
-        cannot_die = {site: kind for _, kinds, _ in parts for site, kind in kinds.items()}
-        unwatched = {name: reason for _, _, reasons in parts for name, reason in reasons.items()}
-        self._name_new(window.sites)
+        never_zero = {site: kind for _, kinds, _ in parts for site, kind in kinds.items()}
+        if not self._names:
+            self._names = dict(zip(window.sites, shorten(list(window.sites)), strict=True))
+        # A site that comes later keeps its qualified name, so that no other name has to change.
+        self._names = {site: site for site in window.sites} | self._names
         self._report = DeadReLUReport(
             window=self.window,
-            images=window.images,
+            examples=window.examples,
             rare_below=self.rare_below,
             sites={self._names[site]: counts for site, counts in window.sites.items()},
             previously_dead=self._dead,
-            cannot_die=dict(zip(shorten(list(cannot_die)), cannot_die.values(), strict=True)),
-            unwatched=unwatched,
+            never_zero=dict(zip(shorten(list(never_zero)), never_zero.values(), strict=True)),
+            unwatched={name: reason for _, _, reasons in parts for name, reason in reasons.items()},
         )
         self._dead = {site: counts.dead for site, counts in self._report.sites.items()}
-
-    def _name_new(self, sites: Mapping[str, SiteCounts]) -> None:
-        """Keep the names of known sites; a later newcomer keeps its qualified name, so that no other has to change."""
-        if not self._names:
-            self._names = dict(zip(sites, shorten(list(sites)), strict=True))
-        for site in sites:
-            self._names.setdefault(site, site)
 
     def _publish(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         report = self._report
         assert report is not None
-        self._warn_once(pl_module)
+        self._warn(report, pl_module)
         if report.sites:
-            log_scalars(trainer, pl_module, report.scalars(self.dormancy_tau))
+            pl.log_scalars(trainer, pl_module, report.scalars())
         if trainer.state.fn == "fit":  # a validation on its own belongs to no epoch
             write_records(trainer, report.records())
             if not self._listed:
                 self._listed = True
                 write_records(trainer, report.coverage_records())
 
-    def _warn_once(self, pl_module: pl.LightningModule) -> None:
-        report = self._report
-        assert report is not None
-        if self._sites.opaque and "opaque" not in self._said:
-            self._said.add("opaque")
+    def _warn(self, report: DeadReLUReport, pl_module: pl.LightningModule) -> None:
+        if self._sites.opaque:
             parts = ", ".join(f"{name} ({reason})" for name, reason in self._sites.opaque.items())
-            rank_zero_warn(f"`DeadReLUMonitor` cannot see into: {parts}. ReLUs in there are not counted.")
-        if not report.sites and not report.cannot_die and "none" not in self._said:
-            self._said.add("none")
-            rank_zero_warn("`DeadReLUMonitor` saw no ReLU in the validation step: nothing to count.")
-        if any(len(counts.dead) == counts.units for counts in report.sites.values()) and "nan" not in self._said:
+            pl.warn_once(self._said, "opaque", f"`DeadReLUMonitor` cannot see into: {parts}. It misses their ReLUs.")
+        if not report.sites and not report.never_zero:
+            pl.warn_once(self._said, "none", "`DeadReLUMonitor` saw no ReLU in the validation step: nothing to count.")
+        if "nan" not in self._said and any(len(counts.dead) == counts.units for counts in report.sites.values()):
             broken = [name for name, p in pl_module.named_parameters() if not bool(p.isfinite().all())]
             if broken:
-                self._said.add("nan")
-                rank_zero_warn(
-                    f"{len(broken)} parameters, {broken[0]} first, hold NaN or infinity. A NaN output is not above "
-                    "zero, so the units behind them are counted as dead."
-                )
+                message = f"{len(broken)} parameters, {broken[0]} first, hold NaN or infinity."
+                hint = "A NaN output is not above zero, so the units behind them are counted as dead."
+                pl.warn_once(self._said, "nan", f"{message} {hint}")

@@ -2,25 +2,24 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY = ".part"  # suffix of files that are being written
 
 
-def replace_durably(path: Path, content: bytes, keep_as: Path | None = None) -> None:
+def replace_durably(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path``: temporary file in the same folder, fsync, rename, fsync of the folder.
 
-    The same folder, because a rename is atomic within one file system only.
-
-    Args:
-        path: File to write; its folder is made if need be.
-        content: The whole new content.
-        keep_as: Where the old content stays available. It is linked there before the rename, so that at no moment is
-            there no complete file.
+    The same folder, because a rename is atomic within one file system only. The folder is made if need be.
 
     Raises:
         OSError: The disk is full, the folder may not be written to, ...; ``path`` is as before.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     replace_durably(Path(folder) / "file", b"new")
+    ...     (Path(folder) / "file").read_bytes()
+    b'new'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
@@ -29,51 +28,24 @@ def replace_durably(path: Path, content: bytes, keep_as: Path | None = None) -> 
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        if keep_as is not None and path.exists():
-            _also_name(path, keep_as)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    with contextlib.suppress(OSError):  # some systems cannot open or sync a folder; the data are synced
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def remove_stale_temporaries(folder: Path) -> list[Path]:
     """Delete what writers that were killed left in ``folder``; return what was deleted."""
     removed = []
-    for path in _temporaries(folder):
+    for path in sorted(folder.glob(f".*{TEMPORARY}")):
         with contextlib.suppress(OSError):
             path.unlink()
             removed.append(path)
     return removed
-
-
-def _temporaries(folder: Path) -> Iterator[Path]:
-    yield from sorted(folder.glob(f".*{TEMPORARY}"))
-
-
-def _also_name(path: Path, second: Path) -> None:
-    """Make ``second`` a further name of the file at ``path``, replacing what had that name."""
-    link = second.with_name(f".{second.name}.{os.getpid()}{TEMPORARY}")
-    try:
-        link.unlink(missing_ok=True)
-        os.link(path, link)
-    except OSError:  # a file system without hard links: for a moment there is the second name only
-        os.replace(path, second)
-    else:
-        try:
-            os.replace(link, second)
-        except OSError:
-            link.unlink(missing_ok=True)
-            raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the renames themselves durable, where folders can be opened."""
-    with contextlib.suppress(OSError):  # some network file systems refuse to sync a folder; the data are synced
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Mistakes that a user can mend: shown as one message, without a traceback."""
+"""Mistakes that a user can correct: shown as one message, without a traceback."""
 
 
 class UserError(Exception):

@@ -36,19 +36,15 @@ MOST_SAMPLES = 2**53
 
 T = TypeVar("T")
 
+Record = tuple[str, str, Sequence[float], dict[str, Any]]  # tag, kind, [n, v_1 ... v_k], metadata
+
 
 class UnreadableError(Exception):
-    """A tag that can't be used; the message says why."""
+    """A tag that can't be used, raised by every reader below; the message says why."""
 
 
 class NewerFormatError(Exception):
     """A tag written by a later version of the monitors."""
-
-    def __init__(self, version: int) -> None:
-        super().__init__(
-            f"Written by a newer version of the monitors: log format {version}, this tab reads up to {FORMAT_VERSION}. "
-            "Start TensorBoard where training_health is up to date to see this run."
-        )
 
 
 class Datum(Protocol):
@@ -75,17 +71,15 @@ class Series:
 
 
 def parse_content(raw: bytes) -> dict[str, Any]:
-    """Reads a tag's metadata.
-
-    Raises:
-        NewerFormatError: if its version is later than this reader's.
-        UnreadableError: if it is not a JSON object with a version and a kind.
-    """
+    """Reads a tag's metadata: a JSON object with a version, not later than this reader's, and a kind."""
     content = _parse_object(raw, "metadata")
     if type(content.get("version")) is not int:
         raise UnreadableError("its metadata names no format version")
     if content["version"] > FORMAT_VERSION:
-        raise NewerFormatError(content["version"])
+        raise NewerFormatError(
+            f"Written by a newer version of the monitors: log format {content['version']}, this tab reads up to "
+            f"{FORMAT_VERSION}. Start TensorBoard where training_health is up to date to see this run."
+        )
     if not isinstance(content.get("kind"), str):
         raise UnreadableError("its metadata names no kind of record")
     return content
@@ -115,18 +109,11 @@ def drop_superseded(records: Sequence[T], key: Callable[[T], int]) -> list[T]:
 
 
 def read_series(data: Sequence[Datum], width: int) -> Series:
-    """Stacks a tag's numeric records.
+    """Stacks a tag's numeric records, given in the order in which they were written.
 
-    Args:
-        data: The records, in the order in which they were written.
-        width: Values per record, as the tag's metadata has it.
-
-    Returns:
-        The records that are as wide as the last one: others are of an earlier run in the same folder. So the values may
-        have another width than the metadata says, which is then that run's too.
-
-    Raises:
-        UnreadableError: if a record is not a vector of numbers that starts with an epoch and n.
+    Of those that are as wide as the last one: others are of an earlier run in the same folder. Where that width is not
+    ``width``, the tag's metadata is that run's too. ``UnreadableError`` is raised for a record that is not a vector of
+    numbers that starts with an epoch and n.
     """
     records = drop_superseded(data, lambda datum: datum.step)
     for datum in records:
@@ -144,11 +131,7 @@ def read_series(data: Sequence[Datum], width: int) -> Series:
 
 
 def read_text(data: Sequence[Datum]) -> dict[str, Any]:
-    """The JSON object in the last text record of a tag; empty if there is none.
-
-    Raises:
-        UnreadableError: if the record holds something else.
-    """
+    """The JSON object in the last text record of a tag; empty if there is none."""
     if not data:
         return {}
     value = data[-1].numpy.item() if data[-1].numpy.ndim == 0 else None
@@ -158,19 +141,15 @@ def read_text(data: Sequence[Datum]) -> dict[str, Any]:
 
 
 def tensor_record(tag: str, kind: str, vector: Sequence[float], **content: object) -> "Summary":
-    """Builds one numeric record.
+    """Builds one numeric record, for a file writer's ``add_summary``.
 
     Args:
         tag: What follows ``training_health/`` in TensorBoard.
         kind: The record's kind, which says what the values are.
         vector: Epoch, n and the values.
         **content: Further metadata of this kind; must be JSON.
-
-    Returns:
-        The summary protobuf, for a file writer's ``add_summary``.
     """
-    values = np.asarray(vector, dtype="<f4")
-    return _summary(tag, kind, values, content)
+    return _summary(tag, kind, np.asarray(vector, dtype="<f4"), content)
 
 
 def text_record(kind: str, value: dict[str, Any]) -> "Summary":
@@ -181,18 +160,12 @@ def text_record(kind: str, value: dict[str, Any]) -> "Summary":
 def _summary(tag: str, kind: str, value: np.ndarray | bytes, content: dict[str, object]) -> "Summary":
     # Imported here: TensorBoard is needed where there is something to write, not to import a monitor.
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-    from tensorboard.compat.proto.tensor_pb2 import TensorProto
-    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
-    from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
+    from tensorboard.util.tensor_util import make_tensor_proto
 
-    if isinstance(value, bytes):
-        tensor = TensorProto(dtype=DT_STRING, tensor_shape=TensorShapeProto(), string_val=[value])
-    else:
-        shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=len(value))])
-        tensor = TensorProto(dtype=DT_FLOAT, tensor_shape=shape, tensor_content=value.tobytes())
     described = json.dumps({"version": FORMAT_VERSION, "kind": kind, **content}).encode()
     metadata = SummaryMetadata(
         plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=described),
         data_class="DATA_CLASS_TENSOR",
     )
-    return Summary(value=[Summary.Value(tag=f"{PLUGIN_NAME}/{tag}", metadata=metadata, tensor=tensor)])
+    record = Summary.Value(tag=f"{PLUGIN_NAME}/{tag}", metadata=metadata, tensor=make_tensor_proto(value))
+    return Summary(value=[record])

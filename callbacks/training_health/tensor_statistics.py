@@ -3,40 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class TensorStatistics:
-    """What one tensor's finite elements look like, and how many are not finite."""
+class TensorStatistics(NamedTuple):
+    """What one tensor's finite elements look like, in the order of `SummaryWriter.add_histogram_raw`."""
 
     minimum: float
     maximum: float
+    finite: int
     total: float
     squares: float
-    finite: int
-    nonfinite: int
     limits: list[float]  # right edge of each bucket
     counts: list[int]
+    nonfinite: int = 0
+
+
+def exact_dtype(tensor: Tensor) -> torch.dtype:
+    """Give the widest floating type that the tensor's device has: float64, on MPS float32."""
+    return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
 def packed_statistics(tensor: Tensor, bins: int) -> Tensor:
-    """Compute a tensor's statistics on its device, without waiting for it.
+    """Compute a tensor's statistics on its device, without waiting for it; shape (6 + 2 * bins,), for `unpack`.
 
-    Args:
-        tensor: Any floating tensor, sparse too.
-        bins: Number of buckets, of equal width between the smallest and the largest finite element; half of it to
-            either side where these are equal. A bucket holds its left edge, the last one both, to rounding.
-
-    Returns:
-        Shape ``(6 + 2 * bins,)``, float64 (float32 on MPS), for `unpack`.
+    The buckets are of equal width between the smallest and the largest finite element, and around them where these are
+    equal. A bucket holds its left edge, the last one both, to rounding. The tensor may be sparse.
     """
-    dense = tensor.detach().to_dense() if tensor.layout != torch.strided else tensor.detach()
-    values = dense.flatten()
-    exact = torch.float32 if values.device.type == "mps" else torch.float64
+    values = (tensor if tensor.layout == torch.strided else tensor.to_dense()).detach().flatten()
+    exact = exact_dtype(values)
     if values.dtype in (torch.float16, torch.bfloat16):
         values = values.float()
     if values.numel() == 0:
@@ -52,18 +50,18 @@ def packed_statistics(tensor: Tensor, bins: int) -> Tensor:
     edges = left + (right - left) * steps
     kept = torch.where(finite, values, 0)
     # Arithmetic rather than torch.bucketize, whose search takes 20 times as long on a CPU.
-    place = (kept.to(exact) - left).mul_(bins / (right - left))
-    bucket = place.to(torch.int64).clamp_(0, bins - 1).where(finite, bins)
+    position = (kept.to(exact) - left).mul_(bins / (right - left))
+    bucket = position.to(torch.int64).clamp_(0, bins - 1).where(finite, bins)
     counts = torch.zeros(bins + 1, dtype=exact, device=values.device)
     counts.scatter_add_(0, bucket, torch.ones((), dtype=exact, device=values.device).expand(len(bucket)))
     total, squares = kept.sum(dtype=exact), torch.linalg.vector_norm(kept, dtype=exact).square()
     number = finite.sum(dtype=exact)
-    head = torch.stack([low, high, total, squares, number, len(values) - number])
+    head = torch.stack([low, high, number, total, squares, len(values) - number])
     return torch.cat([head, edges[1:].to(exact), counts[:-1]])
 
 
 def unpack(row: Sequence[float], bins: int) -> TensorStatistics:
     """Read what `packed_statistics` made, once it is on the host."""
-    minimum, maximum, total, squares, finite, nonfinite = row[:6]
+    minimum, maximum, finite, total, squares, nonfinite = row[:6]
     limits, counts = list(row[6 : 6 + bins]), [int(count) for count in row[6 + bins :]]
-    return TensorStatistics(minimum, maximum, total, squares, int(finite), int(nonfinite), limits, counts)
+    return TensorStatistics(minimum, maximum, int(finite), total, squares, limits, counts, int(nonfinite))

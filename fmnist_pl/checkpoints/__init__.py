@@ -1,1 +1,1 @@
-"""Durable checkpoints, and going on from them exactly."""
+"""Checkpoints that are whole or absent, and how a run resumes from them."""

@@ -1,5 +1,6 @@
-"""Find the run that ``--resume`` means, and refuse what would not go on exactly."""
+"""Find the run that ``--resume`` means, and refuse what would not continue it exactly."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,80 +8,52 @@ from typing import Any
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 
-from fmnist_pl.checkpoints.checkpoint_file import load_checked
-from fmnist_pl.checkpoints.last_checkpoint import LAST, PREVIOUS, RESUMABLE
-from fmnist_pl.runs.record import RUN, RUN_FORMAT
-from fmnist_pl.variants import overlay_digest, variant_name
-from fmnist_pl.yaml_file import load_yaml
+from fmnist_pl.checkpoints.callbacks import is_resumable
+from fmnist_pl.checkpoints.checkpoint_file import RESUMABLE, load_checked
+from fmnist_pl.configuration import load_yaml, variant_name
+from fmnist_pl.runs.identity import relevant_config
+from fmnist_pl.runs.record import RUN
 from training_health.errors import UserError
-
-# Options that a resumed run may be given anew. "trainer.logger" is where the run lies, which its folder says.
-FREE = ("trainer.max_epochs", "trainer.logger", "trainer.enable_progress_bar", "data.root", "checkpoint", "variant")
-_NO_OPTIONS = ("config", "resume", "ckpt_path", "weights_only")
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where a run goes on.
+    """Where a run continues."""
 
-    Attributes:
-        folder: The run's folder.
-        file: The checkpoint.
-        config: The run's configuration, as it was saved.
-        checkpoint: The checkpoint's content.
-    """
-
-    folder: Path
+    folder: Path  # the run's
     file: Path
-    config: dict[str, Any]
-    checkpoint: dict[str, Any]
-
-    @property
-    def config_file(self) -> Path:
-        """The run's configuration."""
-        return self.folder / "config.yaml"
+    config: dict[str, Any]  # as it was saved
+    checkpoint: dict[str, Any]  # the file's content
 
     @property
     def run(self) -> dict[str, Any]:
         """What the checkpoint says of its run."""
         return self.checkpoint[RUN]
 
-    @property
-    def steps(self) -> int:
-        """How many optimiser steps were done."""
-        return int(self.checkpoint["global_step"])
 
-
-def find(value: str, runs: Path, max_epochs: int | None, variant: str | None) -> ResumePoint:
-    """Find, load and check what ``--resume VALUE`` means.
-
-    Args:
-        value: "last", a run's folder, or a checkpoint's file.
-        runs: Folder with the ``version_N`` folders of the variant, for "last".
-        max_epochs: The number of epochs that was asked for now, if any.
-        variant: The variant that was asked for now, if any.
-
-    Raises:
-        UserError: There is nothing to go on with, it is finished, damaged, or of another run.
-    """
-    folder, file = _folder_and_file(value, runs, max_epochs)
+def find(value: str, runs: Path) -> ResumePoint:
+    """Find and load what ``--resume VALUE`` means: "last" (of the ``version_N`` in ``runs``), a folder or a file."""
+    path = _newest(runs) if value == "last" else Path(value).expanduser()
+    if not path.exists():
+        raise UserError(f"There is nothing to resume at {value}. Give last, a run's folder, or a checkpoint.", 2)
+    if path.is_file():
+        folder, files = (path if len(path.parts) > 2 else path.absolute()).parents[1], [path]
+    else:
+        folder = path.parent if path.name == "checkpoints" else path
+        files = [file for name in RESUMABLE if (file := folder / "checkpoints" / name).is_file()]
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} is not the folder of a run: it has no config.yaml. Give --resume a run's folder.", 2)
     config = load_yaml(folder / "config.yaml")
-    if not isinstance(config, dict):
-        raise UserError(f"{folder / 'config.yaml'} is not the configuration of a run.")
-    if is_finished(folder) and not _raised(config, max_epochs):
-        epochs = config.get("trainer", {}).get("max_epochs")
+    if not files:
+        raise UserError(f"{folder} has no checkpoint: it ended in its first epoch. Start it again without --resume.")
+    file, checkpoint = _first_whole(files)
+    if RUN not in checkpoint or not is_resumable(checkpoint):
         raise UserError(
-            f"{folder} is finished: {epochs} epochs. To train it further, raise --trainer.max_epochs; "
-            "for a new run leave --resume out."
+            f"{file} was not written by fmnist fit at the end of an epoch, so no run resumes from it. "
+            f"Resume from {' or '.join(RESUMABLE)}: --resume {folder}",
+            exit_code=2,
         )
-    file = file or _last_checkpoint(folder)
-    point = ResumePoint(folder, file, config, load_checked(file))
-    _check_checkpoint(point)
-    if variant is not None:
-        _check_variant(point, variant)
-    return point
+    return ResumePoint(folder, file, config, checkpoint)
 
 
 def is_finished(folder: Path) -> bool:
@@ -88,188 +61,113 @@ def is_finished(folder: Path) -> bool:
     return (folder / "summary.json").is_file()
 
 
-def check_options(saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse options that would make another run of it.
-
-    Args:
-        saved: The run's configuration.
-        now: The same with the command line's options in it.
-
-    Raises:
-        UserError: They differ in more than is free; the message lists where.
-    """
-    before, after = _flat(saved), _flat(now)
-    differing = [
-        f"{name} is {after[name]!r} here and {before[name]!r} in the run"
-        for name in sorted(before.keys() & after.keys())
-        if before[name] != after[name] and not _is_free(name)
-    ]
+def check_options(point: ResumePoint, config: Any, overlay: str = "") -> None:  # noqa: ANN401
+    """Refuse options (``overlay``: digest of the variant named) of another run, and a run with nothing left to do."""
+    before, now = _comparable(point.config), _comparable(config)
+    epochs_before, epochs = before.pop("trainer.max_epochs", None), now.pop("trainer.max_epochs", None)
+    names = [name for name in sorted(before.keys() & now.keys()) if before[name] != now[name]]
+    differing = [f"{name} is {now[name]!s:.80} here and {before[name]!s:.80} in the run" for name in names]
+    if not names and overlay and point.run["overlay"] not in {"", overlay}:
+        differing = [f"the variant {config.variant} says something else than when it began"]
     if differing:
         raise UserError(
-            f"This is not the run to resume: {'; '.join(differing)}. A run goes on as it began: leave those options "
-            "out (with make: give the run's own SEED, DATASET and MONITORS), or start a new run without --resume.",
+            f"{point.folder} is not the run to resume: {'; '.join(differing)}. A run resumes with the options that it "
+            "began with: leave those out (with make: give the run's own SEED, DATASET and MONITORS), or start a new "
+            "run without --resume.",
             exit_code=2,
         )
-    epochs_before, epochs = before.get("trainer.max_epochs"), after.get("trainer.max_epochs")
-    if epochs != epochs_before and before.get("model.schedule", "constant") != "constant":
+    if now["trainer.max_steps"] != -1:
         raise UserError(
-            f"--trainer.max_epochs cannot be changed from {epochs_before} to {epochs}: the run's learning rates "
-            f"(model.schedule {before['model.schedule']}) were laid out over {epochs_before} epochs.",
+            f"{point.folder} is limited by --trainer.max_steps: only runs that are limited by epochs resume exactly. "
+            "Start a new run without --resume.",
             exit_code=2,
         )
-    if epochs != epochs_before and not _more(epochs, epochs_before):
+    if epochs == epochs_before and is_finished(point.folder):
         raise UserError(
-            f"--trainer.max_epochs can only be raised: it is {epochs_before} in the run, and {epochs} here.",
-            exit_code=2,
+            f"{point.folder} is finished: {epochs} epochs. To train it further, raise --trainer.max_epochs; "
+            "for a new run leave --resume out."
         )
+    if epochs != epochs_before:
+        schedule = before["model.schedule"]
+        raised = None not in (epochs, epochs_before) and (epochs == -1 or -1 < epochs_before < epochs)
+        if not raised or schedule != "constant":
+            raise UserError(
+                f"--trainer.max_epochs can only be raised, and only with a constant learning rate: it is "
+                f"{epochs_before} in the run, with model.schedule {schedule}, and {epochs} here.",
+                exit_code=2,
+            )
 
 
 def check_identity(point: ResumePoint, identity: dict[str, Any]) -> None:
-    """Refuse other data; warn of what changes a result's last digits: versions, source code, threads."""
-    before = point.run.get("identity", {})
-    if before.get("data") not in (None, identity["data"]):
-        raise UserError(f"{point.folder} was trained on other images, or another split: {before['data']} there.")
-    if before.get("code") not in (None, identity["code"]):
-        rank_zero_warn(f"The program has changed since {point.folder} began: it may not end as it would have.")
-    for name, version in point.run["versions"].items():
-        now = identity["versions"].get(name)
-        if name == "pytorch_lightning" and _release(now) != _release(version):
+    """Refuse other data; warn of what may change a result's last digits: versions, source code, threads."""
+    before = point.run["identity"]
+    if before["data"] != identity["data"]:
+        raise UserError(
+            f"{point.folder} was trained on other data, {before['data']}, than are here, {identity['data']}. "
+            "Start a new run without --resume."
+        )
+    began = {"code": before["code"], **point.run["versions"], "number of threads": point.run["threads"]}
+    now = {"code": identity["code"], **identity["versions"], "number of threads": torch.get_num_threads()}
+    changed = [f"{name} {began[name]}, now {now[name]}" for name in now if began.get(name, now[name]) != now[name]]
+    if changed:
+        rank_zero_warn(f"{point.folder} began with {'; '.join(changed)}. Its last digits may differ from here on.")
+
+
+def check_network(point: ResumePoint, model: torch.nn.Module, world_size: int) -> None:
+    """Refuse weights or optimiser state of another network, and another number of processes."""
+    saved, state = point.checkpoint["state_dict"], model.state_dict()
+    found = [(name, saved.get(name), state.get(name)) for name in sorted(saved.keys() | state.keys())]
+    # torch's fused optimisers do not compare shapes: with other ones they write beyond the ends of their arrays.
+    parameters = dict(enumerate(model.parameters()))
+    for optimizer in point.checkpoint["optimizer_states"]:
+        for number, values in optimizer["state"].items():
+            found += [
+                (f"the optimiser's {name} of parameter {number}", value, parameters.get(number))
+                for name, value in values.items()
+                if isinstance(value, torch.Tensor) and value.ndim
+            ]
+    for name, before, now in found:
+        if before is None or now is None or before.shape != now.shape:
+            shapes = ["absent" if value is None else tuple(value.shape) for value in (before, now)]
             raise UserError(
-                f"{point.file} was written by Lightning {version}, and this is {now}: the state of its loops does not "
-                f"carry over. Install pytorch-lightning=={version} to go on, or start a new run."
+                f"{point.file} is of another network: {name} is {shapes[0]} in it and {shapes[1]} in this run. "
+                f"Give the checkpoint of this run: --resume {point.folder}"
             )
-        if now is not None and now != version:
-            rank_zero_warn(f"{point.folder} began with {name} {version}, now {now}: its last digits may differ.")
-    threads = torch.get_num_threads()
-    if point.run["threads"] != threads:
-        rank_zero_warn(
-            f"{point.folder} began with {point.run['threads']} threads, now {threads}: its last digits will differ. "
-            f"OMP_NUM_THREADS={point.run['threads']} gives it as many as before."
-        )
-
-
-def check_network(point: ResumePoint, state: dict[str, torch.Tensor], world_size: int) -> None:
-    """Refuse weights of another network, and another number of processes."""
-    saved = point.checkpoint["state_dict"]
-    shapes = {name: tuple(value.shape) for name, value in state.items()}
-    saved_shapes = {name: tuple(value.shape) for name, value in saved.items()}
-    if shapes != saved_shapes:
-        name = sorted(
-            name for name in shapes.keys() | saved_shapes.keys() if shapes.get(name) != saved_shapes.get(name)
-        )[0]
+    if point.run["devices"] != world_size:
         raise UserError(
-            f"{point.file} is of another network: {name} is {saved_shapes.get(name, 'absent')} in it and "
-            f"{shapes.get(name, 'absent')} in this run."
-        )
-    before = point.checkpoint[RESUMABLE]["world_size"]
-    if before != world_size:
-        raise UserError(
-            f"{point.folder} was trained by {before} processes, and this is {world_size}: the batches would differ. "
-            f"Go on with --trainer.devices and --trainer.num_nodes as it began.",
+            f"{point.folder} was trained by {point.run['devices']} processes, and this is {world_size}: the batches "
+            "would differ. Resume with --trainer.devices and --trainer.num_nodes as it began.",
             exit_code=2,
         )
 
 
-def _folder_and_file(value: str, runs: Path, max_epochs: int | None) -> tuple[Path, Path | None]:
-    if value == "last":
-        return _newest(runs, max_epochs), None
-    path = Path(value).expanduser()
-    if path.is_dir():
-        return (path.parent if path.name == "checkpoints" else path), None
-    if not path.is_file():
-        hint = " Give --resume last, a run's folder, or a checkpoint." if "://" not in value else ""
-        raise UserError(f"There is nothing to resume at {value}.{hint}", exit_code=2)
-    return path.absolute().parent.parent if path.parent == Path() else path.parent.parent, path
-
-
-def _newest(runs: Path, max_epochs: int | None) -> Path:
-    """The newest unfinished run; a finished one if there is no other and it is to be trained further."""
+def _newest(runs: Path) -> Path:
+    """The newest unfinished run, or the newest if all are finished."""
     folders = [path for path in runs.glob("version_*") if path.name[8:].isdigit() and (path / "config.yaml").is_file()]
-    folders.sort(key=lambda path: int(path.name[8:]), reverse=True)
     if not folders:
         raise UserError(f"There is no run to resume in {runs}. Start one: leave --resume out.", exit_code=2)
-    unfinished = [folder for folder in folders if not is_finished(folder)]
-    if unfinished:
-        return unfinished[0]
-    if max_epochs is None:
-        raise UserError(
-            f"There is no unfinished run in {runs}; the newest, {folders[0]}, is finished. To train it further, raise "
-            "--trainer.max_epochs; for a new run leave --resume out."
-        )
-    return folders[0]
+    return max(folders, key=lambda path: (not is_finished(path), int(path.name[8:])))
 
 
-def _last_checkpoint(folder: Path) -> Path:
-    for name in (LAST, PREVIOUS):  # the second alone is there for a moment where a disk has no hard links
-        if (folder / "checkpoints" / name).is_file():
-            return folder / "checkpoints" / name
-    raise UserError(
-        f"{folder} has no checkpoint to resume from: it ended before its first save. Start it anew without --resume, "
-        "or name another run's folder."
-    )
+def _first_whole(files: list[Path]) -> tuple[Path, dict[str, Any]]:
+    """The first file that can be loaded, and its content; warns of those before it."""
+    for file in files[:-1]:
+        try:
+            return file, load_checked(file)
+        except UserError as error:
+            rank_zero_warn(f"{error} Now it resumes from {files[-1].name}, an epoch earlier.")
+    return files[-1], load_checked(files[-1])
 
 
-def _check_checkpoint(point: ResumePoint) -> None:
-    run = point.checkpoint.get(RUN)
-    if run is None:
-        raise UserError(
-            f"{point.file} was not written by fmnist fit, or by an older version of it: it cannot be resumed."
-        )
-    if run["format"] > RUN_FORMAT:
-        raise UserError(f"{point.file} was written by a newer version of this program. Update it to go on.")
-    if RESUMABLE not in point.checkpoint:
-        raise UserError(
-            f"{point.file} holds the weights of the best epoch, for testing. Resume from {LAST} beside it: "
-            f"--resume {point.folder}",
-            exit_code=2,
-        )
-    saved = {
-        "variant": variant_name(point.config["variant"]),
-        "dataset": point.config["data"]["dataset"],
-        "seed": point.config["seed_everything"],
-    }
-    for name, value in saved.items():
-        if run[name] != value:
-            raise UserError(
-                f"{point.file} is of another run: its {name} is {run[name]!r}, and that of {point.folder} {value!r}."
-            )
+def _comparable(config: Any) -> dict[str, Any]:  # noqa: ANN401
+    """What bears on a run's metrics, ``{"trainer.max_epochs": 10}``, and the variant by its name."""
+    return {**dict(_flat(relevant_config(config))), "variant": variant_name(config["variant"])}
 
 
-def _check_variant(point: ResumePoint, variant: str) -> None:
-    if variant_name(variant) != point.run["variant"]:
-        raise UserError(
-            f"{point.folder} is a run of the variant {point.run['variant']}, not of {variant_name(variant)}.",
-            exit_code=2,
-        )
-    if point.run["overlay"] != overlay_digest(variant):
-        raise UserError(
-            f"The variant {variant} says something else than when {point.folder} began. Start a new run without "
-            f"--resume; or go on with the run as it was, without --variant: --resume {point.folder}",
-            exit_code=2,
-        )
-
-
-def _flat(value: Any, name: str = "") -> dict[str, Any]:  # noqa: ANN401
-    """Nested dicts as one, ``{"trainer.max_epochs": 10}``; lists are values."""
-    if not isinstance(value, dict):
-        return {name: value}
-    parts = (_flat(item, f"{name}.{key}" if name else str(key)) for key, item in value.items())
-    return {key: item for part in parts for key, item in part.items()}
-
-
-def _is_free(name: str) -> bool:
-    return any(name == free or name.startswith(free + ".") for free in (*FREE, *_NO_OPTIONS))
-
-
-def _raised(config: dict[str, Any], max_epochs: int | None) -> bool:
-    return max_epochs is not None and _more(max_epochs, config.get("trainer", {}).get("max_epochs"))
-
-
-def _more(epochs: int | None, before: int | None) -> bool:
-    """Whether there are more epochs than before; -1 stands for no limit."""
-    return epochs is not None and before not in (None, -1) and (epochs == -1 or epochs > before)
-
-
-def _release(version: str | None) -> tuple[str, ...]:
-    """Major and minor number."""
-    return tuple((version or "").split(".")[:2])
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+    """Nested dicts as one; lists are values."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flat(item, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value

@@ -7,20 +7,14 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from fmnist_pl.variants import overlay_path
+from fmnist_pl.configuration import overlay_path
 
 
 def main(args: list[str]) -> int:
-    """Run ``fmnist compare`` with ``args``.
-
-    Prints the comparison on standard output and its progress on standard error; writes ``compare.md``,
-    ``compare.csv``, ``compare.json`` and TensorBoard records.
+    """Run ``fmnist compare``: progress goes to standard error, the comparison to standard output and files.
 
     Returns:
         The exit status: 0; 1 if a run failed; 130 after Ctrl-C, 143 after SIGTERM, having said how to resume.
-
-    Raises:
-        UserError: For a wrong call, or if the results cannot be written.
     """
     parsed, fit_options = _parser().parse_known_args(args)
     options = vars(parsed)  # named as the parameters of train_and_compare
@@ -31,15 +25,19 @@ def main(args: list[str]) -> int:
     fit_options = [f"--{name}={value}" for name, value in given.items() if value is not None] + fit_options
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores the latter
-            signal.signal(number, _stop)
+            signal.signal(number, _interrupt)
     try:
         from fmnist_pl.compare.comparison import train_and_compare
 
         comparison = train_and_compare(**options, options=fit_options)
-    except (KeyboardInterrupt, _Stopped) as stop:
+    except KeyboardInterrupt as interrupt:
         print(f"\nStopped. Finished runs are kept. Resume with: fmnist compare {shlex.join(args)}", file=sys.stderr)
-        return 130 if isinstance(stop, KeyboardInterrupt) else int(stop.code or 0)
+        return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
     return 1 if any(run.failure is not None for run in comparison.runs) else 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(number)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,11 +60,3 @@ def _parser() -> argparse.ArgumentParser:
     text = "Accept finished runs of other versions of the code and its libraries; the table says so."
     add("--any_code", action="store_true", help=text)
     return parser
-
-
-class _Stopped(SystemExit):
-    """A signal asks this process to end."""
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise _Stopped(128 + number)

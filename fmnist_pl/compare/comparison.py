@@ -1,18 +1,17 @@
-"""Trains what a comparison lacks, and compares."""
+"""Which runs a comparison wants; trains those that it lacks, and compares."""
 
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from fmnist_pl.compare.log_folder import LogFolder, RunResult
+from fmnist_pl.cli import fit_configuration
+from fmnist_pl.compare.log_folder import LogFolder, RunResult, WantedRun
 from fmnist_pl.compare.output import write_all
-from fmnist_pl.compare.plan import wanted_runs
 from fmnist_pl.compare.results import Comparison, compare
 from fmnist_pl.compare.training import TrainingPool, fit_command
-from fmnist_pl.variants import variant_name
+from fmnist_pl.configuration import variant_name
+from fmnist_pl.runs.identity import identity
 from training_health.errors import UserError
-
-__all__ = ["Comparison", "train_and_compare"]
 
 
 def train_and_compare(
@@ -28,23 +27,12 @@ def train_and_compare(
 ) -> Comparison:
     """Train every variant with every seed, but for runs that are finished, and compare them.
 
-    Interrupted and called again, it repeats no finished run and resumes the interrupted ones.
-
-    Args:
-        variants: Packaged names or paths of YAML overlays.
-        seeds: Of the runs.
-        reference: The variant that the others are compared to, one of ``variants``.
-        options: Further options of ``fmnist fit``, the same for all runs.
-        jobs: How many runs train at a time; threads and CUDA devices are divided among them.
-        logdir: Where runs leave and find their folders.
-        output: Folder of the tables and of the runs' output. Default: ``LOGDIR/compare[-synthetic]``.
-        any_code: Accept finished runs of other versions of the code and its libraries.
-
-    Returns:
-        All results. A run that fails is no error: it has a ``failure``, and the table leaves it out.
+    The arguments are those of ``fmnist compare``; ``options`` are further ones of ``fmnist fit``, for all runs.
+    Interrupted and called again, it repeats no finished run and resumes the interrupted ones. A run that fails is no
+    error: it has a ``failure``, and the table leaves it out.
 
     Raises:
-        UserError: If runs cannot be planned or the results cannot be written.
+        UserError: For arguments that make no comparison, or if the results cannot be written.
     """
     if jobs < 1:
         raise UserError(f"--jobs must be at least 1, got {jobs}.", exit_code=2)
@@ -61,3 +49,38 @@ def train_and_compare(
     comparison = compare(results, reference, data)
     write_all(comparison, folder)
     return comparison
+
+
+def wanted_runs(variants: Sequence[str], seeds: Sequence[int], options: Sequence[str]) -> list[WantedRun]:
+    """Every variant with every seed once; seed by seed, so that an early look compares the same seeds.
+
+    Raises:
+        UserError: Without variants or seeds, for an unknown variant, or if the variants use different data.
+    """
+    variants, seeds = list(dict.fromkeys(variants)), list(dict.fromkeys(seeds))
+    if not variants or not seeds:
+        missing = "variants" if not variants else "seeds"
+        raise UserError(f"No {missing} were given. Name them: --variants baseline sgd --seeds 0 1 2 3 4", exit_code=2)
+    if min(seeds) < 0:
+        raise UserError(f"A seed must be a whole number from 0, got {min(seeds)}.", exit_code=2)
+    names = [variant_name(variant) for variant in variants]
+    if len(set(names)) < len(names):
+        raise UserError(f"Two variants have the same name: {', '.join(names)}. Rename one's file.", exit_code=2)
+    words = {name: ("--variant", variant, *options) for name, variant in zip(names, variants, strict=True)}
+    configs = {name: fit_configuration(list(words[name])) for name in names}
+    runs = []
+    for seed in seeds:
+        for name, config in configs.items():
+            config.seed_everything = seed
+            command = (*words[name], f"--seed_everything={seed}")
+            runs.append(WantedRun(name, seed, command, identity(config)))
+    first = runs[0]
+    for run in runs[1 : len(names)]:
+        ours, theirs = first.identity["data"], run.identity["data"]
+        if differ := [f"{key}: {ours[key]} and {theirs[key]}" for key in ours if ours[key] != theirs[key]]:
+            raise UserError(
+                f"{first.name} and {run.name} do not use the same data and split, so one table cannot compare them "
+                f"({'; '.join(differ)}). Compare them on one data set, with the same number of training images.",
+                exit_code=2,
+            )
+    return runs

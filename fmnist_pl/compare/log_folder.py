@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fmnist_pl.checkpoints.names import RESUMABLE
+from fmnist_pl.checkpoints.checkpoint_file import RESUMABLE
 from fmnist_pl.compare.run_metrics import METRICS
 from fmnist_pl.runs.identity import FILE_NAME
 
@@ -43,11 +43,9 @@ class RunResult:
 
 
 class LogFolder:
-    """Reads ``<logdir>/<variant>/version_N``; the folders' names mean nothing here.
+    """Reads ``<logdir>/<variant>/version_N``, if there are any; the folders' names mean nothing here.
 
-    Args:
-        path: The log folder; need not exist.
-        any_code: Accept finished runs of other versions of the code and the libraries.
+    With ``any_code`` finished runs of other versions of the code and the libraries count too.
     """
 
     def __init__(self, path: Path, *, any_code: bool = False) -> None:
@@ -89,6 +87,6 @@ def _not_finite(summary: Mapping[str, Any]) -> str | None:
     """Why the run's metrics cannot be compared, or None if they can."""
     for number, entry in enumerate(summary.get("history", []), start=1):
         for key in ("train/loss", "val/loss"):
-            if key in entry and entry[key] is None:  # JSON has no NaN
+            if entry.get(key, 0.0) is None:  # JSON has no NaN
                 return f"{key} was not a finite number in epoch {number}"
     return None

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -11,16 +12,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from datetime import timedelta
-from itertools import repeat
 from pathlib import Path
+from statistics import fmean
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-from fmnist_pl.child_process import end, ended_by
-from fmnist_pl.compare.environment import slot_environment
 from fmnist_pl.compare.log_folder import LogFolder, WantedRun
 from fmnist_pl.compare.run_metrics import BY_KEY
+from fmnist_pl.process import slot_environment
 from training_health.errors import UserError
 
 Command = Callable[[WantedRun, Path | None], Sequence[str]]
@@ -38,18 +35,17 @@ def fit_command(logdir: Path, run: WantedRun, interrupted: Path | None) -> list[
 class TrainingPool:
     """Trains runs in ``jobs`` slots; each slot is a thread that starts one process after the other.
 
-    What the processes print goes into files of ``output``, progress to standard error: on a terminal with bars.
+    What the processes print goes into files of ``output``, a line for each start and end to standard error.
     ``command`` makes the command line of a run from the run and the folder to resume, if any.
     """
 
     def __init__(self, logs: LogFolder, output: Path, jobs: int, command: Command) -> None:
         self.logs, self.output, self.jobs, self.command = logs, output, jobs, command
         self.failures: dict[str, str] = {}
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
         self._waiting: deque[WantedRun] = deque()
         self._busy_elsewhere: set[str] = set()
+        self._missing, self._ended = 0, 0
+        self._seconds: list[float] = []  # that each process took
         self._guard = threading.Lock()  # of what follows
         self._processes: set[subprocess.Popen[bytes]] = set()
         self._stopping = False
@@ -64,23 +60,29 @@ class TrainingPool:
         """
         distinct = {run.digest: run for run in runs}
         self._waiting.extend(run for run in distinct.values() if self.logs.finished(run) is None)
-        missing = len(self._waiting)
-        self._say(f"{len(distinct)} runs: {len(distinct) - missing} complete, {missing} to train.")
+        self._missing = len(self._waiting)
+        _say(f"{len(distinct)} runs: {len(distinct) - self._missing} complete, {self._missing} to train.")
         if stale := sum(map(self.logs.of_other_code, self._waiting)):
-            self._say(
+            _say(
                 f"{stale} of those to train were finished by another version of the code or its libraries; "
                 "`fmnist compare --any_code` accepts them as they are."
             )
-        self._progress.add_task(f"0 of {missing} runs", total=missing)
         pool = ThreadPoolExecutor(self.jobs)
-        with self._progress:
-            try:
-                slots = [pool.submit(self._work, slot) for slot in range(self.jobs)]
-                for slot in wait(slots, return_when=FIRST_EXCEPTION).done:
-                    slot.result()
-            finally:
-                self._stop()
-                pool.shutdown()
+        try:
+            slots = [pool.submit(self._work, slot) for slot in range(self.jobs)]
+            for slot in wait(slots, return_when=FIRST_EXCEPTION).done:
+                slot.result()
+        finally:
+            with self._guard:
+                self._stopping = True
+                processes = list(self._processes)
+            for process in processes:
+                process.terminate()  # all of them, before the first is waited for
+            for process in processes:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_STOP_SECONDS)
+                process.kill()  # does nothing to one that has ended
+            pool.shutdown()
         return self.failures
 
     def _work(self, slot: int) -> None:
@@ -96,7 +98,7 @@ class TrainingPool:
             except BlockingIOError:
                 if run.digest not in self._busy_elsewhere:
                     self._busy_elsewhere.add(run.digest)
-                    self._say(f"{run}: another process trains it; waiting for its result.")
+                    _say(f"{run}: another process trains it; waiting for its result.")
                 self._waiting.append(run)
                 time.sleep(_POLL_SECONDS)
                 continue
@@ -104,7 +106,7 @@ class TrainingPool:
                 self.failures[run.digest] = str(error)
                 outcome = f"FAILED: {error}"
             if not self._stopping:
-                self._say(f"{run}: {outcome}. {self._count_ended()}")
+                _say(f"{run}: {outcome}. {self._count_ended()}")
 
     def _train(self, run: WantedRun, slot: int, lock: int) -> str:
         """Train a run whose lock is held; what came of it. UserError if it failed."""
@@ -116,7 +118,7 @@ class TrainingPool:
         except UserError as error:
             if interrupted is None or self._stopping:
                 raise
-            self._say(f"{run}: it cannot be resumed ({error}); it is trained again from the start.")
+            _say(f"{run}: it cannot be resumed ({error}); it is trained again from the start.")
             self._fit(run, slot, lock, None)
         result = self.logs.finished(run)
         if result is None and self.logs.of_other_code(run):
@@ -130,6 +132,7 @@ class TrainingPool:
         """Run a run's command to its end; UserError if it failed."""
         self.output.mkdir(parents=True, exist_ok=True)
         path = self.output / f"{run.name}-seed{run.seed}-{run.digest[:8]}.log"
+        start = time.monotonic()
         with path.open("wb") as log, self._guard:
             if self._stopping:
                 return
@@ -143,38 +146,34 @@ class TrainingPool:
                 process_group=0,  # Ctrl-C reaches this process alone, which ends the training
             )
             self._processes.add(process)
-        self._say(f"{run}: {f'resumes from {interrupted}' if interrupted else 'started'}. Output: {path}")
-        task = self._progress.add_task(str(run), total=None)
+        _say(f"{run}: {f'resumes from {interrupted}' if interrupted else 'started'}. Output: {path}")
         process.wait()
-        self._progress.remove_task(task)
         with self._guard:
             self._processes.remove(process)
+            self._seconds.append(time.monotonic() - start)
         if process.returncode != 0:
             raise UserError(ended_by(process.returncode) or last_words(path) or f"status {process.returncode}")
 
-    def _stop(self) -> None:
-        with self._guard:
-            self._stopping = True
-            processes = list(self._processes)
-        with ThreadPoolExecutor() as pool:
-            pool.map(end, processes, repeat(_STOP_SECONDS))
-
     def _count_ended(self) -> str:
-        """One more run has ended; how many have, and how long the others will take, in words."""
-        whole = self._progress.tasks[0]
-        self._progress.advance(whole.id)
-        text = f"{whole.completed:.0f} of {whole.total:.0f} runs"
-        if whole.remaining:
-            slots = min(self.jobs, whole.completed + whole.remaining)
-            running = sum(task.elapsed or 0 for task in self._progress.tasks[1:])
-            mean = ((whole.elapsed or 0) * slots - running) / whole.completed  # seconds that a run takes
-            seconds = max(0, round((mean * whole.remaining - running) / slots))
-            text += f", about {timedelta(seconds=seconds)} left"
-        self._progress.update(whole.id, description=text)
-        return text
+        """How many runs have ended, one more by now, and about how long the others will take."""
+        with self._guard:
+            self._ended += 1
+            left = self._missing - self._ended
+            seconds = fmean(self._seconds or [0]) * left / min(self.jobs, left or 1)
+        text = f"{self._ended} of {self._missing} runs"
+        return f"{text}, about {timedelta(seconds=round(seconds))} left" if left else text
 
-    def _say(self, line: str) -> None:
-        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def ended_by(status: int) -> str | None:
+    """Which signal a status below 0 stands for, in words; None for others."""
+    if status >= 0:
+        return None
+    name = signal.Signals(-status).name
+    return f"ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 
 def last_words(log: Path) -> str:

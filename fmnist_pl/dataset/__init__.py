@@ -1,1 +1,1 @@
-"""Finding, verifying, downloading, drawing and reading the images' files."""
+"""The data: the real files (found, verified, downloaded) and synthetic images that stand in for them."""

@@ -1,141 +1,102 @@
-"""A stand-in for Fashion-MNIST that needs no download: drawn garments in the same files, read by the same code.
+"""Synthetic images: ten classes of rendered clothes that need no network, and the files that keep them.
 
-The drawings are a function of (seed, split, number of images) alone, to the byte, on every machine. They are kept in a
-folder of their own under the root, so that real data and drawings of another seed or size are never mixed up. Where
-nothing can be written they are drawn anew in memory, at 15,000 images per second and core.
+They are a function of (seed, split, number of images) alone, to the byte, on every machine. Where nothing can be
+written they are rendered in memory, at 15,000 images per second and core.
 """
 
-import json
+import contextlib
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from fmnist_pl.dataset.drawing import SIDE
-from fmnist_pl.dataset.files import DatasetFiles, Split, load_split, raw_folder
-from fmnist_pl.dataset.folder_lock import folder_lock
-from fmnist_pl.dataset.garments import DRAWINGS
-from fmnist_pl.dataset.idx_format import decode_images, decode_labels, encode, pack
-from fmnist_pl.dataset.photography import draw
-from fmnist_pl.dataset.verified_file import DataFile, install, remove_unfinished
+from fmnist_pl.dataset.clothes import CLOTHES, SIDE, ImageRng, Numbers, coordinates, stripes
+from fmnist_pl.dataset.files import Split
+from training_health.durable_file import replace_durably
 from training_health.errors import UserError
 
-TRAIN_IMAGES = 12_000
-TEST_IMAGES = 2_000
-VERSION = 1  # raise it when a drawing changes: old folders are then left unused
-_NAMES = {
-    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-}
+SYNTHETIC_IMAGES = {"train": 12_000, "test": 2_000}
+VERSION = 1  # raise it when a rendering changes: old files are then left unused
+BLOCK = 250  # images rendered at a time: few enough for a processor's cache
+
+Images = tuple[np.ndarray, np.ndarray]  # (N, 28, 28) uint8, labels (N,) uint8
 
 
-def generate(split: Split, seed: int, images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one split in memory.
+def load_synthetic(root: Path, split: Split, seed: int = 0, images: int | None = None) -> Images:
+    """One split of the synthetic images, from its file if that is there and intact, else rendered (and kept).
 
-    Args:
-        split: "train" or "test"; the two share no image.
-        seed: Any whole number from 0.
-        images: How many; the ten classes get equal shares (to within one), in mixed order.
-
-    Returns:
-        Images (N, 28, 28) uint8 and labels (N,) uint8.
+    The file lies in ``root``, which need not be writable. The ten classes are equally frequent, to within one image, in
+    mixed order; "train" and "test" have no image in common. Returned as by `fmnist_pl.dataset.files.load_split`.
 
     Raises:
         UserError: Fewer than one image or a negative seed.
     """
+    images = SYNTHETIC_IMAGES[split] if images is None else images
+    path = Path(root).expanduser() / f"synthetic-v{VERSION}-seed{seed}-{split}-{images}.npz"
+    with contextlib.suppress(Exception):  # not there, or damaged in whichever way: it is made again
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # the first array whose checksum does not match
+        with np.load(path) as arrays:
+            if damaged is None:
+                return arrays["images"], arrays["labels"]
+    pixels, labels = generate(split, seed, images)
+    content = io.BytesIO()
+    np.savez_compressed(content, images=pixels, labels=labels)
+    with contextlib.suppress(OSError):  # a read-only folder or a full disk: the file only saves time
+        replace_durably(path, content.getvalue())
+    return pixels, labels
+
+
+def generate(split: Split, seed: int, images: int) -> Images:
+    """Render what `load_synthetic` returns, in memory."""
     if images < 1 or seed < 0:
         raise UserError(f"synthetic data needs at least one image and a seed from 0, got {images} and {seed}.", 2)
-    key = (seed, list(_NAMES).index(split))
+    key = (seed, list(SYNTHETIC_IMAGES).index(split))
     shuffled = np.argsort(np.random.PCG64(np.random.SeedSequence(key)).random_raw(images), kind="stable")
-    labels = (shuffled % len(DRAWINGS)).astype(np.uint8)
-    drawn = np.empty((images, SIDE, SIDE), np.uint8)
-    for label in range(min(len(DRAWINGS), images)):
-        drawn[labels == label] = draw(label, int((labels == label).sum()), *key)
-    return drawn, labels
+    labels = (shuffled % len(CLOTHES)).astype(np.uint8)
+    pixels = np.empty((images, SIDE, SIDE), np.uint8)
+    for label in range(min(len(CLOTHES), images)):
+        pixels[labels == label] = render(label, int((labels == label).sum()), *key)
+    return pixels, labels
 
 
-def write_synthetic(
-    root: Path, seed: int = 0, train_images: int = TRAIN_IMAGES, test_images: int = TEST_IMAGES
-) -> DatasetFiles:
-    """Draw both splits and write them as packed IDX files into ``root/FashionMNIST/raw/``.
-
-    Returns:
-        The files with their hashes, for `load_split`; also kept in ``synthetic.json`` beside them.
-
-    Raises:
-        OSError: The folder or the disk refused.
-        UserError: See `generate`.
-    """
-    folder = raw_folder(root)
-    folder.mkdir(parents=True, exist_ok=True)
-    files: dict[str, tuple[DataFile, DataFile]] = {}
-    for split, count in (("train", train_images), ("test", test_images)):
-        contents = [encode(array) for array in generate(split, seed, count)]  # type: ignore[arg-type]
-        images_file, labels_file = map(DataFile.of, _NAMES[split], contents)
-        files[split] = images_file, labels_file
-        for file, content in zip(files[split], contents, strict=True):
-            path = folder / file.packed_name
-            remove_unfinished(path)
-            install(path, pack(content), receipt=f"Drawn by fmnist_pl from seed {seed}; it may be replaced.\n")
-    listed = {split: [[file.name, file.size, file.sha256] for file in pair] for split, pair in files.items()}
-    # last: its presence says that the four files are complete
-    install(_catalogue(root), json.dumps(listed, indent=1).encode(), receipt="Written by fmnist_pl.\n")
-    return DatasetFiles(files["train"], files["test"], mirrors=())
+def render(label: int, images: int, *key: int) -> np.ndarray:
+    """``images`` images of class ``label``: (images, 28, 28) uint8, a function of the arguments alone."""
+    blocks = range(0, images, BLOCK)
+    return np.concatenate([_block(label, min(BLOCK, images - start), (*key, label, start)) for start in blocks])
 
 
-def load_synthetic(
-    root: Path, split: Split, seed: int = 0, train_images: int = TRAIN_IMAGES, test_images: int = TEST_IMAGES
-) -> tuple[np.ndarray, np.ndarray]:
-    """One split of the drawn garments, from their files if they are there and intact, else drawn (and kept).
-
-    Args:
-        root: Folder under which ``synthetic-...`` is kept. Need not be writable.
-        split: "train" or "test".
-        seed: Of the drawings, from 0.
-        train_images: Images in the training split.
-        test_images: Images in the test split.
-
-    Returns:
-        Images (N, 28, 28) uint8 and labels (N,) uint8 in 0..9, as `load_split` gives them.
-
-    Raises:
-        UserError: See `generate`.
-    """
-    home = synthetic_folder(root, seed, train_images, test_images)
-    found = _read(home, split)
-    if found is not None:
-        return found
-    try:
-        with folder_lock(raw_folder(home), "drawing garments into"):
-            found = _read(home, split)  # another process may have drawn them while this one waited
-            if found is None:
-                write_synthetic(home, seed, train_images, test_images)
-                found = _read(home, split)
-    except OSError:  # a read-only folder or a full disk: the files only save time
-        found = None
-    return found or _in_memory(split, seed, train_images if split == "train" else test_images)
+def _block(label: int, images: int, key: tuple[int, ...]) -> np.ndarray:
+    rng = ImageRng(images, *key)
+    x, y = coordinates(rng)
+    grey = CLOTHES[label](rng, x, y) * _cloth(rng, x, y)
+    grey = grey + _noise(rng, grey)
+    grey = np.where(_hidden(rng), rng.uniform(0, 0.6) * rng.chance(0.5), grey)
+    return (np.clip(grey, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
 
-def synthetic_folder(root: Path, seed: int, train_images: int, test_images: int) -> Path:
-    """Where the drawings of these arguments are kept, in torchvision's layout."""
-    return Path(root).expanduser() / f"synthetic-v{VERSION}-seed{seed}-{train_images}-{test_images}"
+def _cloth(rng: ImageRng, x: Numbers, y: Numbers) -> Numbers:
+    """Brightness, shading towards one side, and on a third of the images a pattern."""
+    across, down = rng.uniform(-0.25, 0.25), rng.uniform(-0.25, 0.25)
+    shade = rng.uniform(0.3, 1.0) * (1 + across * x + down * y)
+    upright, period = rng.chance(0.5), rng.uniform(0.16, 0.5)
+    lines = stripes(np.where(upright > 0, x, y) + rng.uniform(0, 1), period)
+    crossing = stripes(np.where(upright > 0, y, x), period) * rng.chance(0.3)
+    return shade * (1 - rng.chance(0.33) * rng.uniform(0.1, 0.7) * np.maximum(lines, crossing))
 
 
-def _catalogue(home: Path) -> Path:
-    return raw_folder(home) / "synthetic.json"
+def _noise(rng: ImageRng, grey: Numbers) -> Numbers:
+    """The grain of the cloth, and a little on the background."""
+    noise = rng.noise()
+    return noise * (rng.uniform(0.02, 0.25) * grey + rng.uniform(0.0, 0.04) * rng.chance(0.3))
 
 
-def _read(home: Path, split: Split) -> tuple[np.ndarray, np.ndarray] | None:
-    """The split, or None where the files are not there, incomplete or damaged."""
-    try:
-        listed = json.loads(_catalogue(home).read_text())
-        train, test = (tuple(DataFile(*entry) for entry in listed[key]) for key in ("train", "test"))
-        dataset = DatasetFiles(train, test, mirrors=())  # type: ignore[arg-type]
-        return load_split(home, split, download=False, keras_cache=None, dataset=dataset)
-    except (OSError, ValueError, KeyError, TypeError, UserError):
-        return None
-
-
-def _in_memory(split: Split, seed: int, images: int) -> tuple[np.ndarray, np.ndarray]:
-    drawn, labels = generate(split, seed, images)
-    here = Path("(in memory)")
-    return decode_images(encode(drawn), here), decode_labels(encode(labels), here)
+def _hidden(rng: ImageRng) -> np.ndarray:
+    """A rectangle that something hides, in one image of four: bool (B, 28, 28)."""
+    position = np.arange(SIDE, dtype=np.float32)
+    left, top = rng.uniform(-4, SIDE), rng.uniform(-4, SIDE)
+    wide, high = rng.uniform(3, 12), rng.uniform(3, 12)
+    columns, rows = position[None, None, :] - left, position[None, :, None] - top
+    inside = (columns >= 0) & (columns < wide) & (rows >= 0) & (rows < high)
+    return inside & (rng.chance(0.25) > 0)

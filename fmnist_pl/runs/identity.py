@@ -1,54 +1,65 @@
-"""What makes two runs the same run: configuration, data, source code and library versions, by content."""
+"""What makes two runs the same run: configuration, data, library versions and source code."""
 
+import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
-from fmnist_pl.runs.source_hash import source_hash
+import pytorch_lightning as pl
+import torch
+import torchvision
+
+from fmnist_pl.data import VALIDATION_IMAGES
+from fmnist_pl.dataset.files import FASHION_MNIST
+from fmnist_pl.dataset.synthetic import SYNTHETIC_IMAGES, VERSION
 
 FILE_NAME = "identity.json"  # written into the run's folder at the start
 
-# The parts of the configuration that bear on a run's figures, and what of them does not: where files lie, what is
+# The parts of the configuration that bear on a run's metrics, and what of them does not: where files lie, what is
 # shown. The variant's name is left out too: what counts is what is in its overlay.
 RELEVANT = ("seed_everything", "model", "data", "trainer", "monitors", "test_checkpoint")
+_SHOWN = {"enable_progress_bar", "enable_model_summary", "log_every_n_steps", "profiler"}
 IRRELEVANT = {
     "data": {"root", "seed"},  # the seed is linked to the run's
-    "trainer": {
-        "logger",
-        "default_root_dir",
-        "enable_progress_bar",
-        "enable_model_summary",
-        "log_every_n_steps",
-        "profiler",
-    },
+    "trainer": {"logger", "default_root_dir", *_SHOWN},
 }
+PACKAGE = Path(__file__).parents[1]
+SOURCES = (".", "../callbacks/training_health")  # from the package's folder
 
-_CODE: dict[frozenset[str], str] = {}  # hash of each set of modules that was asked for
 
-
-def identity(config: Any, versions: Mapping[str, str]) -> dict[str, Any]:  # noqa: ANN401
-    """The identity of the run that ``config`` describes.
-
-    Args:
-        config: The parsed configuration of ``fit``, before anything in it is instantiated.
-        versions: Of Python (which is left out) and the libraries.
+def identity(config: Any) -> dict[str, Any]:  # noqa: ANN401
+    """The identity of the run that ``fit`` would do with a parsed ``config``, before anything in it is instantiated.
 
     Returns:
-        ``config``, ``code`` (hashes), ``data`` (see `data_identity`), ``versions``, and ``digest``: a hash of all.
+        ``config`` (a hash), ``data`` (which images, and how they are split), ``versions`` (but Python's), ``code`` (see
+        `code_version`), and ``digest``: a hash of all.
     """
     relevant = relevant_config(config)
+    data = relevant["data"]
+    files = (
+        [VERSION, SYNTHETIC_IMAGES] if data["dataset"] == "synthetic" else [file.sha256 for file in FASHION_MNIST.all]
+    )
     parts = {
         "config": content_hash(relevant),
-        "data": data_identity(relevant["data"]),
-        "code": _code(frozenset(["fmnist_pl.classifier", "fmnist_pl.data", *_class_paths(relevant)])),
-        "versions": {name: version for name, version in versions.items() if name != "python"},
+        "data": {
+            "dataset": data["dataset"],
+            "files": content_hash(files),
+            "validation_images": VALIDATION_IMAGES[data["dataset"]],
+            "training_images": data["training_images"],
+        },
+        "versions": {name: version for name, version in versions().items() if name != "python"},
+        "code": code_version(),
     }
     return {**parts, "digest": content_hash(parts)}
 
 
 def relevant_config(config: Any) -> dict[str, Any]:  # noqa: ANN401
-    """The part of a parsed configuration that bears on a run's figures, as plain values."""
+    """The part of a configuration that bears on a run's metrics, as plain values."""
     values = _plain(config)
     return {
         name: {key: value for key, value in values[name].items() if key not in IRRELEVANT[name]}
@@ -59,44 +70,43 @@ def relevant_config(config: Any) -> dict[str, Any]:  # noqa: ANN401
     }
 
 
-def data_identity(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Which images a run was trained and tested on, and how they were split.
+def content_hash(value: Any) -> str:  # noqa: ANN401
+    """SHA-256 of a plain value: the same for equal content, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
-    The four files are known by their hashes, which every read verifies; the drawn garments by the source code.
 
-    Args:
-        data: Plain values of the data module's arguments.
-    """
-    from fmnist_pl.data import SYNTHETIC_IMAGES, VALIDATION_IMAGES
-    from fmnist_pl.dataset.files import FASHION_MNIST
-
-    if data["dataset"] == "synthetic":
-        files = content_hash(SYNTHETIC_IMAGES)
-    else:
-        files = content_hash([file.sha256 for file in FASHION_MNIST.all])
+def versions() -> dict[str, str]:
+    """The versions of everything that the metrics depend on; without Numba the stock layers run."""
+    try:
+        numba = metadata.version("numba")
+    except metadata.PackageNotFoundError:
+        numba = "none"
     return {
-        "dataset": data["dataset"],
-        "files": files,
-        "validation_images": VALIDATION_IMAGES,
-        "training_images": data["training_images"],
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
+        "pytorch_lightning": pl.__version__,
+        "numba": numba,
     }
 
 
-def content_hash(value: Any) -> str:  # noqa: ANN401
-    """SHA-256 of a plain value: the same for equal content, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+@functools.cache  # this process keeps the code that it has loaded, whatever becomes of the files
+def code_version(package: Path = PACKAGE) -> str:
+    """Version of the source code: ``COMMIT``, ``COMMIT-dirty-HASH`` with changes, outside git the package's version."""
+    try:
+        _git(package, "ls-files", "--error-unmatch", "__init__.py")  # not just a folder in somebody's repository
+        commit = _git(package, "rev-parse", "HEAD").decode().strip()
+        changes = [_git(package, "diff", "HEAD", "--", *SOURCES)]
+        untracked = _git(package, "ls-files", "--others", "--exclude-standard", "-z", "--", *SOURCES)
+        changes += [name + (package / name.decode()).read_bytes() for name in untracked.split(b"\0")[:-1]]
+    except (OSError, subprocess.CalledProcessError):
+        return f"fmnist_pl {metadata.version('fmnist_pl')}"
+    digest = hashlib.sha256(b"\0".join(changes)).hexdigest()
+    return f"{commit}-dirty-{digest[:12]}" if any(changes) else commit
 
 
-def code_is_unchanged() -> bool:
-    """Whether the source files are still those that this process took its identities from."""
-    return all(source_hash(modules) == before for modules, before in _CODE.items())
-
-
-def _code(modules: frozenset[str]) -> str:
-    """Hashed once: this process goes on with the code that it has loaded, whatever becomes of the files."""
-    if modules not in _CODE:
-        _CODE[modules] = source_hash(modules)
-    return _CODE[modules]
+def _git(folder: Path, *command: str) -> bytes:
+    return subprocess.run(["git", "-C", str(folder), *command], capture_output=True, check=True).stdout
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
@@ -108,13 +118,3 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
-
-
-def _class_paths(value: Any) -> Iterator[str]:  # noqa: ANN401
-    if isinstance(value, dict):
-        if isinstance(value.get("class_path"), str):
-            yield value["class_path"]
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from _class_paths(item)

@@ -1,170 +1,200 @@
-"""Reads a search space: which names vary over which values, checked before anything runs."""
+"""Reads a search space: which names vary over which values, and which networks are too large to be trained."""
 
+import difflib
+import inspect
+import itertools
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import optuna
+import torch
+from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse.typing import PositiveInt
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from torch.utils.flop_counter import FlopCounterMode
 
-from fmnist_pl.runs.identity import content_hash
-from fmnist_pl.search import constraints
-from fmnist_pl.search.vocabulary import checked, kind_of, overlay, refuse_contradictions
-from fmnist_pl.yaml_file import load_yaml
+from fmnist_pl.classifier import FashionClassifier
+from fmnist_pl.data import FashionMNISTDataModule
+from fmnist_pl.network import FashionCNN, parameter_count
 from training_health.errors import UserError
 
 DEFAULT = Path(__file__).with_name("default_space.yaml")
-_SECTIONS = ("space", "fixed", "first", "parameters_at_most", "multiplications_at_most")
-_RANGE = ("from", "to", "step", "log")
+_DRAWS = 1_000  # before a space is taken to hold nothing that may be trained
+_NETWORK, _DATA = (inspect.signature(one).parameters for one in (FashionCNN, FashionMNISTDataModule))
+_MADE_OF = {"conv_channels": ("conv_layers", "channels", "widening"), "hidden_units": ("hidden_layers", "hidden_width")}
 
 
-@dataclass(frozen=True)
+@dataclass
+class _File:
+    """A space's file; see ``default_space.yaml``."""
+
+    space: dict[str, dict[str, Any] | list[Any]]
+    fixed: dict[str, Any] | None = None
+    first: list[dict[str, Any]] | None = None
+    parameters_at_most: PositiveInt = field(default=PositiveInt(500_000))
+    multiplications_at_most: PositiveInt | None = None
+
+
+def shape(
+    conv_layers: int = 2, channels: int = 64, widening: float = 0.5, hidden_layers: int = 1, hidden_width: int = 256
+) -> dict[str, list[int]]:
+    """The network's shape from numbers, since a search cannot vary lists; the defaults are the baseline's."""
+    return {
+        "conv_channels": [max(1, round(channels * widening**layer)) for layer in range(conv_layers)],
+        "hidden_units": [hidden_width] * hidden_layers if hidden_width else [],
+    }
+
+
 class Space:
     """A search space.
 
+    Args:
+        content: Of its file.
+        name: Of its file, for messages.
+
     Attributes:
-        name: Of the file.
-        content: As read.
         distributions: By name, in the file's order.
-        fixed: Names with their only value.
-        first: Parameters that are tried before any is drawn.
-        parameters_at_most: Weights that a network may have.
-        multiplications_at_most: That its forward pass may take per image; None for any number.
-    """
-
-    name: str
-    content: dict[str, Any]
-    distributions: dict[str, BaseDistribution]
-    fixed: dict[str, Any]
-    first: tuple[dict[str, Any], ...]
-    parameters_at_most: int
-    multiplications_at_most: int | None = None
-
-    @property
-    def digest(self) -> str:
-        """The same for spaces that say the same, whatever their layout and comments."""
-        return content_hash(self.content)
-
-    def overlay(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The configuration that a trial's parameters mean."""
-        return overlay({**self.fixed, **{name: _decoded(value) for name, value in params.items()}})
-
-    def parameters(self, params: Mapping[str, Any]) -> int:
-        """Weights in the network of a trial."""
-        return constraints.parameters_of(self.overlay(params))
-
-    def refusal(self, params: Mapping[str, Any]) -> str | None:
-        """Why these parameters must not be trained; None if they may."""
-        return constraints.refusal(self.overlay(params), self.parameters_at_most, self.multiplications_at_most)
-
-
-def read_space(path: Path) -> Space:
-    """Read and check a space.
+        first: Parameters to try before any others.
 
     Raises:
         UserError: With status 2, naming the file, the name and what was expected.
     """
-    content = load_yaml(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must be a mapping with the key `space`, for instance like {DEFAULT}.", exit_code=2)
-    if unknown := [str(key) for key in content if key not in _SECTIONS]:
-        raise UserError(f"{path}: unknown key {unknown[0]!r}. Known: {', '.join(_SECTIONS)}.", exit_code=2)
-    varied, fixed = (_section(content, name, path) for name in ("space", "fixed"))
-    if not varied:
-        raise UserError(f"{path}: the space is empty. Name at least one thing to vary, like {DEFAULT}.", exit_code=2)
-    if twice := sorted(set(varied) & set(fixed)):
-        raise UserError(f"{path}: {twice[0]} is both varied and fixed.", exit_code=2)
-    refuse_contradictions([*varied, *fixed], str(path))
-    distributions = {name: _distribution(name, values, str(path)) for name, values in varied.items()}
-    space = Space(
-        path.stem,
-        content,
-        distributions,
-        {name: checked(name, value, str(path)) for name, value in fixed.items()},
-        _first(content.get("first") or [], distributions, str(path)),
-        _limit("parameters_at_most", content.get("parameters_at_most", constraints.LARGEST), str(path)),
-        None
-        if content.get("multiplications_at_most") is None
-        else _limit("multiplications_at_most", content["multiplications_at_most"], str(path)),
-    )
-    for params in space.first:
-        if reason := space.refusal(params):
-            raise UserError(f"{path}: a configuration under first cannot be trained: {reason}", exit_code=2)
-    return space
 
+    def __init__(self, content: Any, name: str = "The space") -> None:  # noqa: ANN401
+        self.name, self.content = name, content
+        self._parser = ArgumentParser(exit_on_error=False)  # of values, with the types that `fmnist fit` takes
+        self._parser.add_function_arguments(shape)
+        self._parser.add_class_arguments(FashionClassifier, skip={"image_size", "classes"})
+        skip = {"root", "dataset", "seed", "training_images"}
+        self._parser.add_class_arguments(FashionMNISTDataModule, skip=skip)
+        self._known = self._parser.get_defaults().as_dict()
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(_File)
+        if not isinstance(content, dict) or not content.get("space"):
+            raise self._error(f"it must be a mapping with something under the key `space`, like {DEFAULT}")
+        file = self._parsed(parser, content)
+        fixed = file["fixed"] or {}
+        named = [*file["space"], *fixed]
+        named += [made for made, parts in _MADE_OF.items() for part in parts if made in named and part in named]
+        if twice := [name for name in named if named.count(name) > 1]:
+            sources = _MADE_OF.get(twice[0], ("space", "fixed"))
+            raise self._error(f"{twice[0]} gets its value twice, from {' and '.join(sources)}")
+        self._fixed = {name: self._value(name, value) for name, value in fixed.items()}
+        self.distributions = {name: self._distribution(name, values) for name, values in file["space"].items()}
+        limits = {name: file[f"{name}_at_most"] for name in ("parameters", "multiplications")}
+        self._limits = {name: limit for name, limit in limits.items() if limit is not None}
+        self.first = [{name: self._value(name, value) for name, value in one.items()} for one in file["first"] or []]
+        for params in self.first:
+            try:
+                optuna.create_trial(params=params, distributions=self.distributions, value=0.0)  # checks them
+            except ValueError as error:
+                raise self._error(f"first must name what space names, with values that it contains: {error}") from None
+            if violation := self.size(params)[2]:
+                raise self._error(f"a configuration under first may not be trained: {violation}")
 
-def _section(content: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
-    section = content.get(name) or {}
-    if not isinstance(section, dict):
-        raise UserError(f"{path}: {name} must map names to values, got {section!r}.", exit_code=2)
-    return section
+    def overlay(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The configuration that a trial's parameters mean, as an overlay on the base configuration."""
+        values = {**self._fixed, **params}
+        values |= {name: json.loads(value) for name, value in values.items() if str(value).startswith("[")}
+        numbers = {name: values.pop(name) for parts in _MADE_OF.values() for name in parts if name in values}
+        made = shape(**numbers)
+        values |= {name: made[name] for name, parts in _MADE_OF.items() if numbers.keys() & parts}
+        data = {name: values.pop(name) for name in list(values) if name in _DATA}
+        return {"model": values, **({"data": data} if data else {})}
 
+    def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
+        """Have a trial's sampler choose a value for every name."""
+        for name, one in self.distributions.items():
+            if isinstance(one, CategoricalDistribution):
+                trial.suggest_categorical(name, one.choices)
+            elif isinstance(one, IntDistribution):
+                trial.suggest_int(name, one.low, one.high, step=one.step, log=one.log)
+            elif isinstance(one, FloatDistribution):
+                trial.suggest_float(name, one.low, one.high, step=one.step, log=one.log)
+        return trial.params
 
-def _distribution(name: str, values: Any, where: str) -> BaseDistribution:  # noqa: ANN401
-    kind = kind_of(name, where)
-    if isinstance(values, list):
-        choices = [_encoded(checked(name, value, where)) for value in values]
-        if not choices or len(set(choices)) < len(choices):
-            what = "has no choices" if not choices else "names a choice twice"
-            raise UserError(f"{where}: {name} {what}: {values!r}.", exit_code=2)
-        return CategoricalDistribution(choices)
-    if not isinstance(values, dict) or not {"from", "to"} <= set(values) <= set(_RANGE):
-        raise UserError(
-            f"{where}: {name} must be a list of choices or a range {{from: ..., to: ...}} with step or log if wanted, "
-            f"got {values!r}. A single value belongs under `fixed`.",
-            exit_code=2,
-        )
-    if kind not in (int, float):
-        raise UserError(f"{where}: {name} has no range, only a list of choices.", exit_code=2)
-    low, high = (checked(name, values[end], where) for end in ("from", "to"))
-    log, step = values.get("log", False), values.get("step")
-    if not isinstance(log, bool):
-        raise UserError(f"{where}: log of {name} must be true or false, got {log!r}.", exit_code=2)
-    if step is not None and (isinstance(step, bool) or not isinstance(step, int if kind is int else int | float)):
-        whole = "whole " if kind is int else ""
-        raise UserError(f"{where}: step of {name} must be a {whole}number, got {step!r}.", exit_code=2)
-    try:
-        if kind is int:
-            return IntDistribution(low, high, log=log, step=1 if step is None else step)
-        return FloatDistribution(low, high, log=log, step=step)
-    except ValueError as error:
-        raise UserError(f"{where}: the range of {name} cannot be drawn from: {error}", exit_code=2) from None
+    def size(self, params: Mapping[str, Any]) -> tuple[int, dict[str, float], str]:
+        """Count a network's weights, and its multiplications per image, without allocating or computing anything.
 
+        Returns:
+            The weights; by limit how far it is exceeded, as a fraction of it (up to 0: it is not); and in words what
+            keeps the network from being trained, empty if it may be.
+        """
+        arguments = {key: value for key, value in self.overlay(params)["model"].items() if key in _NETWORK}
+        try:
+            with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+                network = FashionCNN(**arguments).eval()
+                network(torch.empty(1, 1, 28, 28))
+        except (TypeError, ValueError) as error:  # for instance: the image shrinks to nothing
+            return 0, {"network": 1.0}, str(error)
+        sizes = {"parameters": parameter_count(network), "multiplications": counter.get_total_flops() // 2}
+        excess = {name: sizes[name] / limit - 1 for name, limit in self._limits.items()}
+        broken = [f"{sizes[n]:,} {n}, and {self._limits[n]:,} are allowed" for n in excess if excess[n] > 0]
+        return sizes["parameters"], excess, "; ".join(broken)
 
-def _first(listed: Any, distributions: Mapping[str, BaseDistribution], where: str) -> tuple[dict[str, Any], ...]:  # noqa: ANN401
-    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
-        raise UserError(f"{where}: first must be a list of configurations, got {listed!r}.", exit_code=2)
-    for one in listed:
-        if set(one) != set(distributions):
-            differing = ", ".join(sorted(map(str, set(one) ^ set(distributions))))
-            raise UserError(
-                f"{where}: a configuration under first must name what space names. Differing: {differing}.", exit_code=2
+    def trainable(self, at_most: int) -> list[dict[str, Any]] | None:
+        """All parameters that may be trained; None if there are more than ``at_most``.
+
+        Raises:
+            UserError: There are none, or they are so rare that none was found.
+        """
+        values = [_values(distribution) for distribution in self.distributions.values()]
+        small = math.prod(len(some) if some else at_most + 1 for some in values) <= at_most
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        sampled = (study.ask(self.distributions).params for _ in range(_DRAWS))
+        every = (dict(zip(self.distributions, one, strict=True)) for one in itertools.product(*values))
+        found = (params for params in (every if small else sampled) if not self.size(params)[2])
+        if (one := next(found, None)) is None:
+            violation = self.size(study.ask(self.distributions).params)[2]
+            raise self._error(
+                f"of {'all' if small else f'{_DRAWS:,}'} its configurations none may be trained, for instance: "
+                f"{violation}. Widen it, or raise parameters_at_most or multiplications_at_most"
             )
-    checked_ones = [{name: _encoded(checked(name, one[name], where)) for name in distributions} for one in listed]
-    for one in checked_ones:
-        for name, value in one.items():
-            if not _holds(distributions[name], value):
-                raise UserError(f"{where}: first has {name} {value!r}, which the space does not contain.", exit_code=2)
-    return tuple(checked_ones)
+        return [one, *found] if small else None
+
+    def _error(self, text: str) -> UserError:
+        return UserError(f"{self.name}: {text}.", exit_code=2)
+
+    def _parsed(self, parser: ArgumentParser, values: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return parser.parse_object(dict(values)).as_dict()
+        except ArgumentError as error:
+            raise self._error(" ".join(str(error).split())) from None
+
+    def _value(self, name: str, value: Any) -> Any:  # noqa: ANN401
+        """A value as ``fmnist fit`` would take it, such as 1.0 for 1 or the text 1e-3; a list as JSON, for Optuna."""
+        if name not in self._known:
+            nearest = difflib.get_close_matches(str(name), self._known, n=1)
+            hint = f" Did you mean {nearest[0]}?" if nearest else ""
+            raise self._error(f"unknown name {name!r}.{hint} Known: {', '.join(sorted(self._known))}")
+        taken = self._parsed(self._parser, {name: value})[name]
+        return json.dumps(value) if isinstance(value, list) else taken
+
+    def _distribution(self, name: str, values: dict[str, Any] | list[Any]) -> BaseDistribution:
+        try:
+            if isinstance(values, list):
+                choices = [self._value(name, value) for value in values]
+                if len(set(choices)) < len(choices):
+                    raise ValueError("one of the choices is there twice")
+                return CategoricalDistribution(choices)
+            if not {"from", "to"} <= set(values) <= {"from", "to", "step", "log"}:
+                raise ValueError("it must be a list, or {from: ..., to: ...} with step or log")
+            low, high = (self._value(name, values[end]) for end in ("from", "to"))
+            if isinstance(low, int):
+                return IntDistribution(low, high, log=values.get("log", False), step=values.get("step", 1))
+            return FloatDistribution(low, high, log=values.get("log", False), step=values.get("step"))
+        except (TypeError, ValueError) as error:
+            raise self._error(f"{name} cannot be sampled from {values!r}: {error}") from None
 
 
-def _holds(distribution: BaseDistribution, value: Any) -> bool:  # noqa: ANN401
-    if isinstance(distribution, CategoricalDistribution):
-        return value in distribution.choices
-    return distribution._contains(distribution.to_internal_repr(value))
-
-
-def _limit(name: str, value: Any, where: str) -> int:  # noqa: ANN401
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f"{where}: {name} must be a whole number from 1, got {value!r}.", exit_code=2)
-    return value
-
-
-def _encoded(value: Any) -> Any:  # noqa: ANN401
-    """Optuna takes no lists as choices; their JSON stands for them."""
-    return json.dumps(value) if isinstance(value, list) else value
-
-
-def _decoded(value: Any) -> Any:  # noqa: ANN401
-    return json.loads(value) if isinstance(value, str) and value.startswith("[") else value
+def _values(one: Any) -> Sequence[Any]:  # noqa: ANN401
+    """All values of a distribution; empty if there is no end of them."""
+    if isinstance(one, CategoricalDistribution):
+        return one.choices
+    if one.step is None:
+        return [one.low] if one.single() else []
+    return [one.low + number * one.step for number in range(round((one.high - one.low) / one.step) + 1)]

@@ -1,120 +1,131 @@
-"""Opens the study that a command asks for, and refuses one that holds something else."""
+"""Opens the study that a command asks for; says which of its trials count, and what is tried next.
 
+A trial's user attributes: ``parameters`` (weights), ``seconds`` (of training), ``dead_fraction`` (dead ReLU units after
+the last epoch; None where no unit can die), ``validation_loss``, ``run`` (folder) and ``failure`` (why it failed or was
+never trained). A failed trial without ``failure`` was lost, since its process was stopped or killed; a further trial,
+which Optuna marks as its retry, repeats it.
+"""
+
+import dataclasses
+import difflib
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import optuna
+import yaml
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import PercentilePruner
-from optuna.study import Study, StudyDirection
+from optuna.samplers import TPESampler
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
 
-from fmnist_pl.search.storage import StudyStorage
 from training_health.errors import UserError
 
-if TYPE_CHECKING:  # it imports torch, which takes seconds
-    from fmnist_pl.search.space import Space
-
-# Hopeless is a trial below three quarters of the completed ones at its epoch: not before ten are completed, nor after
-# a first epoch, which says more about the learning rate's warm-up than about the network. The median would prune two
+# Tried at random before the estimators are asked. With Optuna's ten they settled on the first good corner of sixteen
+# choices and tried hardly anything else, which is neither a good search nor data that tell what matters.
+RANDOM_TRIALS = 30
+MOST_RETRIES = 5  # of one configuration's killed processes
+# Pruned is a trial below three quarters of the completed ones at its epoch: not before ten are completed, nor after a
+# first epoch, which says more about the learning rate's warm-up than about the network. The median would prune two
 # thirds of a search, since it rises with the trials that complete, and leave too few of them to tell what mattered.
-PRUNER_STARTUP_TRIALS, PRUNER_WARMUP_EPOCHS, PRUNER_KEEPS = 10, 1, 75.0
-_WORDS = {
-    "data": "data set",
-    "epochs": "number of epochs",
-    "seed": "seed",
-    "subset": "number of training images",
-    "options": "choice of fit's options",
-}
+PRUNER = PercentilePruner(75.0, n_startup_trials=10, n_warmup_steps=1)
+
+# What failed is said in words: Optuna would print every trial, and its SQL.
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+logging.getLogger("optuna.storages._rdb").setLevel(logging.ERROR)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Settings:
-    """What all trials of a study have in common.
+    """What all trials of a study have in common: its user attributes."""
 
-    Attributes:
-        space: What varies.
-        data: "fashion_mnist" or "synthetic".
-        epochs: Of every trial.
-        seed: Of the suggestions and of every trial.
-        subset: Training images of every trial; None for all.
-        options: Further options of ``fmnist fit``.
-        code: Hash of the source code and the libraries' versions. A study may outlive a version.
-    """
-
-    space: "Space"
-    data: str
+    data: str  # "fashion_mnist" or "synthetic"
     epochs: int
     seed: int
-    subset: int | None
-    options: tuple[str, ...]
-    code: str
-
-    def attributes(self) -> dict[str, Any]:
-        """As the study keeps them."""
-        return {
-            **{name: getattr(self, name) for name in ("data", "epochs", "seed", "subset", "code")},
-            "options": list(self.options),
-            "space": self.space.content,
-            "space_hash": self.space.digest,  # the last: a study that has it has all
-        }
+    images: int | None  # for training; None: all
+    options: list[str]  # further ones of `fmnist fit`
+    code: Mapping[str, Any]  # of the first command: git commit or version, and the libraries' versions
+    space: Mapping[str, Any]  # content of its file
 
 
-def open_study(storage: StudyStorage, name: str, settings: Settings) -> Study:
+def open_study(storage: RDBStorage, name: str, settings: Settings) -> Study:
     """Open the study called ``name``, or create it.
 
     Raises:
-        UserError: There is one that was made with another space or other settings, or the storage fails.
+        UserError: There is one that was made with another space or other settings.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    logging.getLogger("optuna.storages._rdb").setLevel(logging.ERROR)  # its SQL; what failed is said in words
-    with storage.explained(), storage.one_at_a_time():
-        study = optuna.create_study(
-            storage=storage.backend,
-            study_name=name,
-            direction=StudyDirection.MAXIMIZE,
-            pruner=PercentilePruner(PRUNER_KEEPS, PRUNER_STARTUP_TRIALS, PRUNER_WARMUP_EPOCHS),
-            load_if_exists=True,
-        )
-        wanted, found = settings.attributes(), study.user_attrs
-        if "space_hash" not in found and not study.get_trials(deepcopy=False):
-            for key, value in wanted.items():
-                study.set_user_attr(key, value)
-            return study
-    _refuse_others(name, wanted, found)
+    study = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        direction="maximize",
+        sampler=SeededSampler(settings.seed),
+        pruner=PRUNER,
+        load_if_exists=True,
+    )
+    begun = bool(study.get_trials(deepcopy=False))  # asked first: another process may just have made the study
+    wanted, found = dataclasses.asdict(settings), study.user_attrs
+    if "space" not in found and not begun:
+        for key, value in wanted.items():  # the space last: with it they are complete
+            study.set_user_attr(key, value)
+        return study
+    old, new = (yaml.safe_dump({**attributes, "code": None}).splitlines() for attributes in (found, wanted))
+    if old != new:
+        lines = [line for line in difflib.ndiff(old, new) if line.startswith(("-", "+"))]
+        head = f"The study {name!r} was made with other settings (-) than these (+), so trials could not be compared:"
+        text = "\n".join([head, *lines, "Choose another --study, or repeat the command that made this one."])
+        raise UserError(text, exit_code=2)
     return study
 
 
-def _refuse_others(name: str, wanted: dict[str, Any], found: dict[str, Any]) -> None:
-    other = f"Choose another name with --study, or repeat the command that made {name!r}."
-    if "space_hash" not in found:
-        raise UserError(f"The study {name!r} was not made by `fmnist search`. {other}", exit_code=2)
-    for key, words in _WORDS.items():
-        if found[key] != wanted[key]:
-            raise UserError(
-                f"The study {name!r} exists with another {words}: {_shown(found[key])}, not {_shown(wanted[key])}. Its "
-                f"trials and the new ones could not be compared. {other}",
-                exit_code=2,
-            )
-    if found["space_hash"] != wanted["space_hash"]:
-        raise UserError(
-            f"The study {name!r} exists with another space: {_differences(found['space'], wanted['space'])}. {other}",
-            exit_code=2,
-        )
+def counts(trial: FrozenTrial) -> bool:
+    """Whether a trial has a result, be it that it fails: not lost, and not beyond the space's limits."""
+    if trial.state == TrialState.FAIL:
+        return "failure" in trial.user_attrs
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and max(trial.constraints.values(), default=0) <= 0
 
 
-def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """Which names differ, for a message."""
-    differing = []
-    for section in dict.fromkeys([*found, *wanted]):
-        old, new = found.get(section), wanted.get(section)
-        if isinstance(old, dict) and isinstance(new, dict):
-            differing += [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
-        elif old != new:
-            differing.append(section)
-    return f"{', '.join(differing)} differ{'s' * (len(differing) == 1)}"
+def best_of(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """The completed trial with the highest validation accuracy, the earliest of equals; Optuna's may be any of them."""
+    complete = (trial for trial in trials if trial.state == TrialState.COMPLETE)
+    return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
 
 
-def _shown(value: Any) -> str:  # noqa: ANN401
-    if value is None:
-        return "all"
-    return (" ".join(value) or "none") if isinstance(value, list) else str(value)
+def origin(trial: FrozenTrial) -> int:
+    """The number of the lost trial that this one repeats, or its own."""
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+        repeated = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
+    return trial.number if repeated is None else repeated
+
+
+def retry(study: Study, trial: FrozenTrial) -> None:
+    """Queue what a lost trial was to try, unless it is queued already or was lost too often."""
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+        history = RetryHeartbeatStaleTrialCallback.retry_history
+        if not any(trial.number in history(other) for other in study.get_trials(deepcopy=False)):
+            RetryHeartbeatStaleTrialCallback(MOST_RETRIES)(study, trial)
+
+
+class SeededSampler(TPESampler):
+    """Random for the first trials that count, then a tree-structured Parzen estimator (Bergstra et al. 2011).
+
+    Each trial has an rng of its own, made of the seed and of how many trials came before, retries left out: no two
+    processes try the same, nor does a search that is resumed repeat what it tried before.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed=seed)
+        self.seed = seed
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Begin again with the rng of this trial."""
+        trials = study.get_trials(deepcopy=False)
+        ordinal = sum(origin(one) == one.number < trial.number for one in trials)
+        entropy = [self.seed, ordinal, 0 if origin(trial) == trial.number else trial.number]
+        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        guided = sum(map(counts, trials)) >= RANDOM_TRIALS  # Optuna's own count has those beyond the limits too
+        super().__init__(seed=seed, multivariate=True, n_startup_trials=0 if guided else len(trials) + 1)
+        super().before_trial(study, trial)

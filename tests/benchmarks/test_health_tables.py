@@ -2,7 +2,7 @@
 
 from torch.utils.tensorboard import SummaryWriter
 
-from benchmarks.health_tables import curves, dead_share_table, gap_table
+from benchmarks.health_tables import curves, dead_fraction_table, gap_table
 
 RUN = {
     "dead_relu/total": [0.25, 0.125],
@@ -17,10 +17,10 @@ RUN = {
 }
 
 
-def test_the_dead_share_has_a_row_per_site_and_a_column_per_epoch():
-    assert dead_share_table({"baseline": RUN}).splitlines() == [
+def test_the_dead_fraction_has_a_row_per_site_and_a_column_per_epoch():
+    assert dead_fraction_table({"baseline": RUN}).splitlines() == [
         "| run | site | 1 | 2 |",
-        "| --- | --- | ---: | ---: |",
+        "| --- | --- | --- | --- |",
         "| baseline | total | 25.0 | 12.5 |",
         "| baseline | conv1 | 50.0 | 0.0 |",
     ]

@@ -1,21 +1,18 @@
 """Debian's Chromium, with an eye on everything a page should not do."""
 
+import re
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 CHROMIUM = shutil.which("chromium")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+FLAGS = ["--headless", "--no-sandbox", "--no-first-run"]
+FLAGS += [f"--disable-{name}" for name in ("gpu", "quic", "background-networking", "component-update", "sync")]
 RECORD_VIOLATIONS = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) => {
@@ -48,12 +45,8 @@ class Watched:
         self.page.add_init_script(RECORD_VIOLATIONS)
         self.page.on("console", lambda m: self.complaints.append(f"console: {m.text}") if m.type == "error" else None)
         self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
-        self.page.on("dialog", self._dialog)
+        self.page.on("dialog", lambda dialog: self.complaints.append(f"dialog: {dialog.message}") or dialog.dismiss())
         self.page.on("request", self._request)
-
-    def _dialog(self, dialog) -> None:
-        self.complaints.append(f"dialog: {dialog.message}")
-        dialog.dismiss()
 
     def _request(self, request) -> None:
         if not request.url.startswith((self.origin, "data:", "blob:")):
@@ -71,10 +64,10 @@ def open_page(browser):
     """Opens pages, each in a fresh profile, so that nothing stored leaks from one to the next."""
     opened: list[Watched] = []
 
-    def open_it(origin: str, **options) -> Watched:
-        context = browser.new_context(**{"viewport": {"width": 1400, "height": 900}} | options)
-        opened.append(Watched(context.new_page(), origin))
-        return opened[-1]
+    def open_it(origin: str):
+        page = browser.new_context(viewport={"width": 1400, "height": 900}).new_page()
+        opened.append(Watched(page, origin))
+        return page
 
     open_it.opened = opened
     yield open_it
@@ -88,3 +81,23 @@ def no_complaints(open_page):
     yield
     for watched in open_page.opened:
         watched.check()
+
+
+def serve(logdir: Path, load_fast: str) -> Iterator[str]:
+    """TensorBoard on a free port; yields its address."""
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--host", "127.0.0.1", "--port", "0"]
+    command += ["--load_fast", load_fast, "--reload_interval", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        printed = ""
+        for line in process.stderr:
+            printed += line
+            if found := re.search(r"http://127\.0\.0\.1:\d+/", line):
+                yield found.group(0)
+                break
+        else:
+            pytest.fail(f"TensorBoard did not start:\n{printed}")
+    finally:
+        process.terminate()
+        process.stderr.close()
+        process.wait(timeout=20)

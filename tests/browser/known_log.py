@@ -8,7 +8,6 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 STEADY, DYING, BROKEN = "steady/version_0", "dying/version_0", "broken/version_0"
 
 # (epoch, unit): "dying" loses unit 2 at its second epoch and gets it back at its third; unit 3 is born dead
-STEADY_FC1 = [[0.5, 0.4, 0.3, 0.2]] * 3
 DYING_FC1 = [[0.5, 0.4, 0.3, 0.0], [0.5, 0.005, 0.0, 0.0], [0.5, 0.0, 0.3, 0.0]]
 
 
@@ -19,12 +18,12 @@ def write_known_logs(root: Path) -> None:
     with HealthLogWriter(root / STEADY) as log:
         log.text("run", {"variant": "baseline", "dataset": "synthetic", "seed": 3, "max_epochs": 3})
         for epoch in range(3):
-            write_epoch(log, epoch, STEADY_FC1[epoch])
+            write_epoch(log, epoch, [0.5, 0.4, 0.3, 0.2])
         log.text("result", {"status": "finished", "test_accuracy": 0.875}, step=1000)
     with HealthLogWriter(root / DYING) as log:
         log.text("run", {"variant": "no_dropout", "dataset": "synthetic", "seed": 4, "max_epochs": 9})
-        for epoch in range(3):
-            write_epoch(log, epoch, DYING_FC1[epoch])
+        for epoch, fc1 in enumerate(DYING_FC1):
+            write_epoch(log, epoch, fc1)
     (path,) = (root / DYING).iterdir()
     path.write_bytes(path.read_bytes()[:-40])  # killed in the middle of a write: its last gap is half there
     with HealthLogWriter(root / BROKEN) as log:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.browser.known_log import DYING, HOSTILE, STEADY, write_known_logs
-from training_health.tab.report import write_report
+from training_health.tab.one_file import write_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -13,7 +13,7 @@ def report(tmp_path_factory, open_page):
     tmp_path = tmp_path_factory.mktemp("report")
     write_known_logs(tmp_path / "logs")
     write_report(tmp_path / "logs", tmp_path / "report.html")
-    page = open_page("file://").page
+    page = open_page("file://")
     page.goto((tmp_path / "report.html").as_uri())
     page.locator("body[data-ready]").wait_for()
     return page
@@ -23,17 +23,20 @@ def test_the_report_shows_the_tabs_numbers(report):
     assert report.locator(f'#runs tr[data-run="{STEADY}"] td').nth(7).inner_text() == "+7.0 ± 1.6"
     assert report.locator(f'#runs tr[data-run="{DYING}"] td').nth(6).inner_text() == "33.3%"
     assert report.locator("#chips .chip").count() == 4
-    report.locator('[data-chart="gap_accuracy"] .plot').scroll_into_view_if_needed()
-    report.locator('[data-chart="gap_accuracy"] .plot[data-drawn]').wait_for()
-    lines = report.locator('[data-chart="gap_accuracy"] .plot').evaluate("p => p.data.length")
-    assert lines == 9  # three runs, each a line and the two edges of its band
 
 
-def test_maps_are_in_the_report(report):
-    chart = '[data-chart="unit_map_dying/version_0_fc1"] .plot'
-    report.locator(chart).scroll_into_view_if_needed()
-    report.locator(f"{chart}[data-drawn]").wait_for()
-    assert report.locator(chart).evaluate("p => [...p.data[0].y]") == ["3", "1", "2", "0"]
+@pytest.mark.parametrize(
+    ("chart", "expression", "value"),
+    [
+        ("gap_accuracy", "p.data.length", 9),  # three runs, each a line and the two edges of its band
+        (f"unit_map_{DYING}_fc1", "[...p.data[0].y]", ["3", "1", "2", "0"]),
+    ],
+)
+def test_charts_are_drawn(report, chart, expression, value):
+    plot = report.locator(f'[data-chart="{chart}"] .plot')
+    plot.scroll_into_view_if_needed()
+    report.locator(f'[data-chart="{chart}"] .plot[data-drawn]').wait_for()
+    assert plot.evaluate(f"p => {expression}") == value
 
 
 def test_choices_are_kept_in_the_reports_address(report):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -53,6 +54,28 @@ except errors.UserError as error:
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
 
     assert ended.stdout == "False There is no variant named 'basline'. Did\n"
+
+
+def lacking(package):
+    def main(args):
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    return SimpleNamespace(main=main)
+
+
+@pytest.mark.parametrize(("command", "package"), [("search", "optuna.samplers"), ("compare", "scipy")])
+def test_a_missing_extra_is_named(monkeypatch, command, package):
+    monkeypatch.setitem(sys.modules, f"fmnist_pl.{command}.command", lacking(package))
+
+    with pytest.raises(UserError, match=rf'fmnist {command} needs \w+,.*pip install "fmnist_pl\[{command}\]"'):
+        commands.main([command])
+
+
+def test_another_missing_module_is_no_mistake_of_the_users(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fmnist_pl.search.command", lacking("fmnist_pl.gone"))
+
+    with pytest.raises(ModuleNotFoundError, match="gone"):
+        commands.main(["search"])
 
 
 def test_importing_the_package_imports_neither_torch_nor_lightning():

@@ -55,17 +55,20 @@ def test_validation_is_the_first_part_of_the_training_images_and_training_the_re
 def test_each_stage_works_alone_and_reads_what_it_needs(numbered_files, stage, loader, files):
     data = FashionMNISTDataModule()
     data.setup(stage)
+    data.setup(stage)
 
     assert len(numbers_in(getattr(data, loader)())) > 0
     assert numbered_files == files
 
 
-def test_fit_and_validate_read_the_files_once(numbered_files):
-    data = FashionMNISTDataModule()
-    data.setup("fit")
-    data.setup("validate")
+def test_synthetic_images_are_kept_in_the_root(tmp_path):
+    data = FashionMNISTDataModule(root=str(tmp_path), dataset="synthetic")
+    data.prepare_data()
 
-    assert numbered_files == ["train"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "synthetic-v1-seed0-test-2000.npz",
+        "synthetic-v1-seed0-train-12000.npz",
+    ]
 
 
 def test_fewer_training_images_leave_validation_as_it_is(numbered_files):
@@ -86,15 +89,10 @@ def test_the_order_follows_the_seed(numbered_files):
     assert order(1) != order(2)
 
 
-def test_the_root_comes_from_the_environment(monkeypatch):
+def test_the_root_comes_from_the_environment_unless_it_is_given(monkeypatch):
     monkeypatch.setenv("DATA_DIR", "elsewhere")
 
     assert FashionMNISTDataModule().root == Path("elsewhere")
-
-
-def test_an_explicit_root_wins_over_the_environment(monkeypatch):
-    monkeypatch.setenv("DATA_DIR", "elsewhere")
-
     assert FashionMNISTDataModule(root="here").root == Path("here")
 
 

@@ -1,44 +1,169 @@
-"""Each fast path against the stock module it stands for."""
+"""Each layer with a kernel against the stock layers that it stands for."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from fmnist_pl.fast import blocks as fast_layers
-from fmnist_pl.fast.blocks import FastDropout, activate_and_pool, conv_block
+from fmnist_pl.fast.layers import FastDropout
+from fmnist_pl.loader import BatchLoader
+from fmnist_pl.network import ConvBlock, FashionCNN
+
+REPOSITORY = Path(__file__).parents[2]
+KERNEL = "_PoolDropoutBackward"
+RATES = (0.0, 0.3, 0.9)
 
 
-def test_dropout_zeroes_its_share_and_scales_the_rest():
+@pytest.fixture(autouse=True)
+def same_threads_after():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def block(channels=1, kernel=2, dropout=0.0, *, filters=16, stride=1, activation="relu", norm="none") -> ConvBlock:
+    return ConvBlock(channels, filters, kernel, stride, activation, norm, True, dropout).to(
+        memory_format=torch.channels_last
+    )
+
+
+def with_exact_numbers(module: nn.Module) -> nn.Module:
+    """Small multiples of 1/4: sums in any order are the same, and equal maxima are common."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randint(-4, 5, parameter.shape) / 4)
+    return module
+
+
+def run(module: nn.Module, x: torch.Tensor, *, watched: bool = False) -> list[torch.Tensor]:
+    """Output and gradients of one step with a fixed seed; a watched module runs the stock layers."""
+    torch.manual_seed(1)
+    if watched:
+        module.activation.register_forward_hook(lambda *_: None)
+    module.zero_grad()
+    x = x.detach().requires_grad_(x.requires_grad)
+    out = module(x)
+    assert (out.grad_fn.name() == KERNEL) != watched
+    (out * torch.randint(-3, 4, out.shape)).sum().backward()
+    gradients = [parameter.grad.clone() for parameter in module.parameters()]
+    return [out.detach(), *gradients] + ([x.grad] if x.requires_grad else [])
+
+
+@given(
+    channels=st.sampled_from([1, 3]),
+    filters=st.sampled_from([16, 32, 5]),
+    kernel=st.integers(1, 5),
+    stride=st.integers(1, 2),
+    size=st.tuples(st.integers(4, 13), st.integers(4, 13)),
+    count=st.integers(0, 20),
+    rate=st.sampled_from(RATES),
+    activation=st.sampled_from(["relu", "leaky_relu"]),
+    layout=st.sampled_from([torch.contiguous_format, torch.channels_last]),
+    threads=st.sampled_from([1, 2, 4]),
+)
+@settings(deadline=None, max_examples=60)
+def test_a_block_is_the_same_function_as_its_stock_layers(
+    channels, filters, kernel, stride, size, count, rate, activation, layout, threads
+):
+    torch.set_num_threads(threads)
+    x = torch.randint(0, 3, (count, channels, *size)).float().to(memory_format=layout).requires_grad_(channels > 1)
+    module = with_exact_numbers(block(channels, kernel, rate, filters=filters, stride=stride, activation=activation))
+
+    fast, stock = run(module, x), run(module, x, watched=True)
+
+    assert torch.equal(fast[0], stock[0])
+    torch.testing.assert_close(fast[1:], stock[1:], rtol=1e-5, atol=1e-4)
+
+
+def test_batch_normalisation_stays_between_convolution_and_activation():
+    module = with_exact_numbers(block(1, 3, 0.3, norm="batch"))
+    x = torch.rand(6, 1, 9, 9)
+
+    torch.testing.assert_close(run(module, x), run(module, x, watched=True), rtol=1e-5, atol=1e-4)
+
+
+def test_a_gradient_may_be_a_strided_view():
+    module = block(3, 2)
+
+    def step() -> torch.Tensor:
+        module.zero_grad()
+        F.pad(module(torch.ones(2, 3, 8, 8)), (0, 1, 0, 1)).mean().backward()
+        return module.conv.weight.grad
+
+    fast = step().clone()
+    module.activation.register_forward_hook(lambda *_: None)
+
+    torch.testing.assert_close(fast, step())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_not_a_number_stays_so(channels):
+    x = torch.zeros(1, channels, 8, 8)
+    x[0, 0, 2, 3] = float("nan")
+    module = block(channels, 1)
+
+    assert torch.equal(module(x).isnan(), F.max_pool2d(module.conv(x), 2).isnan())
+
+
+def test_the_number_of_threads_changes_no_bit():
+    module, x = block(1, 3, 0.3), torch.rand(37, 1, 11, 11)
+    seen = []
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        seen.append(run(module, x))
+
+    for others in seen[1:]:
+        assert all(torch.equal(tensor, first) for tensor, first in zip(others, seen[0], strict=True))
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_dropout_keeps_its_fraction_and_scales_it(rate):
     torch.manual_seed(0)
 
-    out = FastDropout(0.3)(torch.ones(1_000_000))
+    out = FastDropout(rate)(torch.ones(500, 2000))
 
-    rate = round(0.3 * 65536) / 65536
-    assert (out == 0).double().mean().item() == pytest.approx(rate, abs=5 * (rate * (1 - rate) / 1e6) ** 0.5)
-    assert out.unique().tolist() == pytest.approx([0.0, 1 / (1 - rate)])
+    assert (out != 0).double().mean().item() == pytest.approx(1 - rate, abs=5 * (rate * (1 - rate) / 1e6) ** 0.5)
+    assert out.max().item() == pytest.approx(1 / (1 - rate))
 
 
-def test_dropout_at_one_half_is_exact():
+@pytest.mark.parametrize("rate", [0.3, 0.9])
+def test_dropout_decides_each_element_for_itself(rate):
+    """Neighbours in both directions, the same lane or row far away, the next layer and the next step."""
+    torch.manual_seed(0)
+    layer = FastDropout(rate)
+    kept, next_layer = ((layer(torch.ones(2000, 256)) != 0).double() for _ in range(2))
+    torch.manual_seed(1)
+    next_step = (layer(torch.ones(2000, 256)) != 0).double()
+
+    def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
+        return torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].item()
+
+    pairs = [(kept, next_layer), (kept, next_step)]
+    pairs += [(kept[lag:], kept[:-lag]) for lag in (1, 2, 3, 7, 14, 49, 196, 1024)]
+    pairs += [(kept[:, lag:], kept[:, :-lag]) for lag in (1, 2, 4, 8, 16, 32, 64, 128)]
+    pairs += [(kept[1:, lag:], kept[:-1, :-lag]) for lag in (1, 2, 16)]
+    assert [abs(correlation(a, b)) * a.numel() ** 0.5 for a, b in pairs] == pytest.approx([0] * len(pairs), abs=5)
+
+
+def test_as_many_elements_of_a_row_survive_as_independent_ones_would():
     torch.manual_seed(0)
 
-    assert FastDropout(0.5)(torch.ones(64)).unique().tolist() == [0.0, 2.0]
+    kept = (FastDropout(0.3)(torch.ones(40_000, 64)) != 0).double().sum(dim=1)
 
-
-def test_dropout_decides_each_element_independently():
-    torch.manual_seed(0)
-
-    kept = (FastDropout(0.3)(torch.ones(500_000)) != 0).double()
-
-    for lag in (1, 2, 3, 4, 5, 8):  # four elements share a random word
-        correlation = torch.corrcoef(torch.stack([kept[:-lag], kept[lag:]]))[0, 1].item()
-        assert abs(correlation) < 5 / 500_000**0.5
+    assert kept.var().item() == pytest.approx(64 * 0.3 * 0.7, rel=0.04)
 
 
 def test_dropout_passes_the_gradient_to_the_survivors_alone():
-    torch.manual_seed(0)
-    x = torch.rand(4, 8, 6, 6).to(memory_format=torch.channels_last).requires_grad_()
+    x = torch.rand(4, 8, 6, 6).requires_grad_()
 
     out = FastDropout(0.5)(x)
     out.backward(torch.full_like(out, 3.0))
@@ -46,19 +171,32 @@ def test_dropout_passes_the_gradient_to_the_survivors_alone():
     assert torch.equal(x.grad, torch.where(out != 0, 6.0, 0.0))
 
 
-def test_dropout_keeps_the_channels_last_layout():
-    x = torch.rand(4, 8, 6, 6).to(memory_format=torch.channels_last)
-
-    assert FastDropout(0.5)(x).is_contiguous(memory_format=torch.channels_last)
-
-
-def test_dropout_follows_the_global_seed():
-    layer, x = FastDropout(0.5), torch.ones(999)
+def test_a_mask_is_a_function_of_the_position_whatever_the_layout():
+    x, layer = torch.ones(4, 8, 6, 6), FastDropout(0.5)
     torch.manual_seed(5)
     first = layer(x)
     torch.manual_seed(5)
 
-    assert torch.equal(layer(x), first)
+    assert torch.equal(layer(x.to(memory_format=torch.channels_last)), first)
+
+
+def masks(seed: int, epoch: int, rank: int) -> list[torch.Tensor]:
+    images, layer = torch.zeros(24, 2, 2, dtype=torch.uint8), FastDropout(0.5)
+    loader = BatchLoader(images, torch.zeros(24), 4, shuffle=True, seed=seed, rank=rank, world_size=2)
+    loader.set_epoch(epoch)
+    return [layer(torch.ones(8, 32)) for _batch in loader for _layer in range(2)]
+
+
+def test_a_mask_is_a_function_of_seed_epoch_batch_rank_and_layer():
+    assert all(torch.equal(a, b) for a, b in zip(masks(0, 1, 1), masks(0, 1, 1), strict=True))
+    runs = [masks(seed, epoch, rank) for seed in (0, 1) for epoch in (0, 1) for rank in (0, 1)]
+    different = {tuple(mask.flatten().tolist()) for run in runs for mask in run}
+    assert len(different) == 8 * 3 * 2  # runs, batches, layers
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(0.0, 1.0), (1.0, 0.0)])
+def test_dropout_at_its_limits_keeps_all_or_nothing(rate, expected):
+    assert FastDropout(rate)(torch.ones(5)).tolist() == [expected] * 5
 
 
 def test_dropout_is_the_identity_in_eval_mode():
@@ -67,44 +205,49 @@ def test_dropout_is_the_identity_in_eval_mode():
     assert FastDropout(0.5).eval()(x) is x
 
 
-@pytest.mark.parametrize(("rate", "expected"), [(0.0, 1.0), (1.0, 0.0)])
-def test_dropout_at_its_limits_keeps_all_or_nothing(rate, expected):
-    assert FastDropout(rate)(torch.ones(5)).tolist() == [expected] * 5
+@pytest.mark.parametrize("x", [torch.ones(8, 8)[:, ::2], torch.ones(()), torch.ones(0, 3), torch.ones(2, 3, 4)])
+def test_dropout_takes_any_shape(x):
+    out = FastDropout(0.5)(x)
+
+    assert out.shape == x.shape
+    assert set(out.unique().tolist()) <= {0.0, 2.0}
 
 
-def test_dropout_of_a_strided_view_falls_back_to_the_stock_layer():
-    torch.manual_seed(0)
+@pytest.mark.parametrize(
+    ("change", "x"),
+    [
+        pytest.param(lambda m: m.eval(), torch.rand(2, 1, 8, 8), id="evaluation"),
+        pytest.param(lambda m: m.double(), torch.rand(2, 1, 8, 8, dtype=torch.float64), id="float64"),
+        pytest.param(lambda m: setattr(m, "activation", nn.GELU()), torch.rand(2, 1, 8, 8), id="gelu"),
+        pytest.param(lambda m: setattr(m, "pool", nn.MaxPool2d(3)), torch.rand(2, 1, 8, 8), id="pool of 3"),
+        pytest.param(lambda m: setattr(m, "pool", nn.Identity()), torch.rand(2, 1, 8, 8), id="no pool"),
+        pytest.param(lambda m: setattr(m, "dropout", nn.Dropout(0.0)), torch.rand(2, 1, 8, 8), id="stock dropout"),
+    ],
+)
+def test_the_stock_layers_run_where_there_is_no_kernel(change, x):
+    module = block()
+    change(module)
 
-    out = FastDropout(0.5)(torch.ones(8, 8)[:, ::2])
+    out = module(x)
 
-    assert set(out.unique().tolist()) == {0.0, 2.0}
-
-
-@pytest.mark.parametrize("activation", [nn.ReLU(), nn.LeakyReLU()])
-def test_pooling_first_gives_the_stock_output_and_gradient(activation):
-    torch.manual_seed(0)
-    x = torch.randn(3, 5, 8, 8).round(decimals=1)  # rounded: ties happen, as in an image's background
-    stock_x, fast_x = x.clone().requires_grad_(), x.clone().requires_grad_()
-    weights = torch.randn(3, 5, 4, 4)
-    pool = nn.MaxPool2d(2)
-
-    stock, fast = pool(activation(stock_x)), activate_and_pool(fast_x, activation, pool)
-    (stock * weights).sum().backward()
-    (fast * weights).sum().backward()
-
-    assert torch.equal(fast, stock)
-    assert torch.equal(fast_x.grad, stock_x.grad)
+    assert out.grad_fn.name() != KERNEL
+    stock = (module.pad, module.conv, module.norm, module.activation, module.pool, module.dropout)
+    torch.testing.assert_close(out, nn.Sequential(*stock)(x))
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_a_hooked_activation_sees_every_position(training):
-    seen = []
-    activation = nn.ReLU().train(training)
-    activation.register_forward_hook(lambda _module, args, _out: seen.append(tuple(args[0].shape)))
+def test_an_image_that_needs_a_gradient_gets_it():
+    x, module = torch.rand(2, 1, 8, 8, requires_grad=True), block(1, 3)
 
-    activate_and_pool(torch.randn(1, 2, 8, 8), activation, nn.MaxPool2d(2))
+    module(x).sum().backward()
 
-    assert seen == [(1, 2, 8, 8)]
+    stock = x.detach().requires_grad_()
+    F.max_pool2d(F.relu(module.conv(stock)), 2).sum().backward()
+    torch.testing.assert_close(x.grad, stock.grad)
+
+
+def test_under_autocast_the_stock_layers_run():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert block(dropout=0.5)(torch.rand(2, 1, 8, 8)).dtype == torch.bfloat16
 
 
 def test_a_torch_function_mode_sees_every_position():
@@ -117,194 +260,138 @@ def test_a_torch_function_mode_sees_every_position():
             return func(*args, **(kwargs or {}))
 
     with Watch():
-        activate_and_pool(torch.randn(1, 2, 8, 8), nn.ReLU(), nn.MaxPool2d(2))
+        block()(torch.randn(1, 1, 8, 8))
 
-    assert seen == [(1, 2, 8, 8)]
-
-
-def test_an_activation_that_is_not_monotone_is_never_moved_behind_the_pool():
-    x = -torch.rand(1, 1, 4, 4) * 3
-    gelu, pool = nn.GELU(), nn.MaxPool2d(2)
-
-    assert torch.equal(activate_and_pool(x, gelu, pool), pool(gelu(x)))
+    assert seen == [(1, 16, 8, 8)]
 
 
-def images(*shape: int) -> torch.Tensor:
-    """Drawn on a constant background, as in the data: equal maxima are common."""
-    x = torch.rand(*shape)
-    x[:, :, :, : shape[3] // 2] = 0.0
-    x[:, :, : shape[2] // 3] = 1.0
-    return x
-
-
-def block(channels: int, kernel: int, dropout: float = 0.0, **conv: int) -> list[nn.Module]:
-    convolution = nn.Conv2d(channels, 6, kernel, **conv).to(memory_format=torch.channels_last)
-    return [convolution, nn.Identity(), nn.ReLU(), nn.MaxPool2d(2), FastDropout(dropout)]
-
-
-def stock_float64(x: torch.Tensor, conv: nn.Conv2d, padding: tuple[int, int]) -> tuple[torch.Tensor, ...]:
-    """The block in stock float64 operations, and its leaves for the gradients: out, weight, bias."""
-    before, after = padding
-    weight, bias = conv.weight.detach().double().requires_grad_(), conv.bias.detach().double().requires_grad_()
-    out = F.max_pool2d(F.relu(F.conv2d(x.double(), weight, bias)), 2)
-    return F.pad(out, (before, after, before, after)), weight, bias
-
-
-def path_taken(out: torch.Tensor) -> str:
-    return out.grad_fn.name().removesuffix("Backward")
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize(("kernel", "size"), [(2, 29), (3, 14), (5, 13), (1, 9)])
-@pytest.mark.parametrize("padding", [(0, 0), (0, 1), (2, 2)])
-def test_the_fused_first_block_is_the_stock_function(kernel, size, padding):
-    torch.manual_seed(0)
-    x, layers = images(40, 1, size, size), block(1, kernel)
-    reference, weight, bias = stock_float64(x, layers[0], padding)
-    weights = torch.randn_like(reference)
-
-    out = conv_block(x, *layers, padding)
-    (out * weights.float()).sum().backward()
-    (reference * weights).sum().backward()
-
-    assert path_taken(out) == "ConvReluPoolDropout"
-    torch.testing.assert_close(out.double(), reference, rtol=0, atol=1e-6)
-    torch.testing.assert_close(layers[0].weight.grad.double(), weight.grad, rtol=1e-5, atol=1e-4)
-    torch.testing.assert_close(layers[0].bias.grad.double(), bias.grad, rtol=1e-5, atol=1e-4)
-
-
-def test_the_fused_first_block_gives_the_same_whatever_the_chunk(monkeypatch):
-    torch.manual_seed(0)
-    x, layers = images(7, 1, 9, 9), block(1, 2)
-    whole = conv_block(x, *layers, (0, 1))
-    monkeypatch.setattr("fmnist_pl.fast.first_block._CHUNK_BYTES", 1)
-
-    assert torch.equal(conv_block(x, *layers, (0, 1)), whole)
-
-
-@pytest.mark.parametrize("size", [8, 9])
-@pytest.mark.parametrize("padding", [(0, 0), (0, 1)])
-def test_the_fused_tail_is_exactly_the_stock_function(size, padding):
-    torch.manual_seed(0)
-    values = torch.randn(3, 5, size, size).round(decimals=1).to(memory_format=torch.channels_last)  # ties happen
-    stock_x, fast_x = values.clone().requires_grad_(), values.clone().requires_grad_()
-    stock = fast_layers.pad(F.max_pool2d(F.relu(stock_x), 2), padding)
-    weights = torch.randn_like(stock)
-
-    fast = fast_layers.ReluPoolDropout.apply(fast_x, 0.0, padding)
-    (stock * weights).sum().backward()
-    (fast * weights).sum().backward()
-
-    assert torch.equal(fast, stock)
-    assert torch.equal(fast_x.grad, stock_x.grad)
-
-
-def test_a_convolution_of_many_channels_takes_the_fused_tail():
-    layers = block(4, 2)
-
-    assert path_taken(conv_block(torch.rand(2, 4, 9, 9), *layers, (0, 0))) == "ReluPoolDropout"
-
-
-@pytest.mark.parametrize("channels", [1, 4])
-def test_dropout_in_a_fused_block_drops_its_share_and_scales_the_rest(channels):
-    torch.manual_seed(0)
-    x, layers = torch.rand(400, channels, 29, 29), block(channels, 2, dropout=0.3)
-    nn.init.constant_(layers[0].bias, 5.0)  # every unit fires, so a zero is a drop
-    undropped = F.max_pool2d(layers[0](x), 2)
-    rate = round(0.3 * 65536) / 65536
-
-    out = conv_block(x, *layers, (0, 0))
-
-    dropped = (out == 0).double().mean().item()
-    assert dropped == pytest.approx(rate, abs=5 * (rate * (1 - rate) / out.numel()) ** 0.5)
-    expected = torch.where(out == 0, 0.0, undropped / (1 - rate))
-    torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("channels", [1, 4])
-def test_the_gradient_of_a_fused_block_passes_the_survivors_alone(channels):
-    torch.manual_seed(0)
-    x, layers = torch.rand(30, channels, 9, 9), block(channels, 2, dropout=0.5)
-    conv = layers[0]
-
-    out = conv_block(x, *layers, (0, 1))
-    out.sum().backward()
-
-    kept = (out.detach()[:, :, :-1, :-1] > 0).float() * 2.0
-    weight, bias = conv.weight.detach().requires_grad_(), conv.bias.detach().requires_grad_()
-    (F.max_pool2d(F.relu(F.conv2d(x, weight, bias)), 2) * kept).sum().backward()
-    torch.testing.assert_close(conv.weight.grad, weight.grad, rtol=1e-5, atol=1e-4)
-    torch.testing.assert_close(conv.bias.grad, bias.grad, rtol=1e-5, atol=1e-4)
-
-
-def test_a_fused_block_follows_the_global_seed():
-    x, layers = torch.rand(4, 1, 9, 9), block(1, 2, dropout=0.5)
+def train(network: nn.Module, steps: int = 2) -> torch.Tensor:
+    """Weights after some steps, one after the other."""
     torch.manual_seed(3)
-    first = conv_block(x, *layers, (0, 0))
-    torch.manual_seed(3)
-
-    assert torch.equal(conv_block(x, *layers, (0, 0)), first)
-
-
-def stock_only(*_args: object) -> None:
-    raise AssertionError("a fused block ran")
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        F.cross_entropy(network(torch.rand(8, 1, 28, 28)), torch.arange(8)).backward()
+        optimizer.step()
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
 
 
-def watched(layers: list[nn.Module]) -> list[nn.Module]:
-    layers[2].register_forward_hook(lambda *_: None)
-    return layers
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return FashionCNN().to(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize(
-    ("layers", "dtype"),
-    [
-        pytest.param([layer.eval() for layer in block(1, 2)], torch.float32, id="evaluation"),
-        pytest.param([layer.double() for layer in block(1, 2)], torch.float64, id="float64"),
-        pytest.param(watched(block(1, 2)), torch.float32, id="hooked"),
-        pytest.param([*block(1, 2)[:2], nn.GELU(), *block(1, 2)[3:]], torch.float32, id="gelu"),
-        pytest.param([*block(1, 2)[:3], nn.MaxPool2d(3), nn.Identity()], torch.float32, id="pool of 3"),
-        pytest.param([*block(1, 2)[:3], nn.Identity(), nn.Identity()], torch.float32, id="no pool"),
-        pytest.param([*block(1, 2)[:4], nn.Dropout(0.0)], torch.float32, id="stock dropout"),
-    ],
-)
-def test_the_stock_layers_run_where_no_fast_path_applies(layers, dtype, monkeypatch):
-    monkeypatch.setattr(fast_layers.ConvReluPoolDropout, "apply", stock_only)
-    monkeypatch.setattr(fast_layers.ReluPoolDropout, "apply", stock_only)
-    x = torch.rand(2, 1, 9, 9, dtype=dtype)
-
-    out = conv_block(x, *layers, (0, 0))
-
-    torch.testing.assert_close(out, nn.Sequential(*layers)(x))
+def block_gradient() -> torch.Tensor:
+    module = block(1, 3)
+    for parameter in module.parameters():
+        nn.init.constant_(parameter, 0.5)
+    for _ in range(20):
+        module(torch.linspace(0, 1, 640).view(10, 1, 8, 8)).mean().backward()
+    return module.conv.weight.grad
 
 
-def test_under_autocast_the_stock_layers_run(monkeypatch):
-    monkeypatch.setattr(fast_layers.ConvReluPoolDropout, "apply", stock_only)
+def test_threads_of_one_process_train_side_by_side():
+    torch.set_num_threads(2)
+    with ThreadPoolExecutor(3) as pool:
+        gradients = [future.result() for future in [pool.submit(block_gradient) for _ in range(3)]]
 
-    with torch.autocast("cpu", torch.bfloat16):
-        out = conv_block(torch.rand(2, 1, 9, 9), *block(1, 2, dropout=0.5), (0, 0))
-
-    assert out.dtype == torch.bfloat16
-
-
-def test_an_image_that_needs_a_gradient_gets_it():
-    x, layers = torch.rand(2, 1, 9, 9, requires_grad=True), block(1, 2)
-
-    conv_block(x, *layers, (0, 0)).sum().backward()
-
-    stock = x.detach().requires_grad_()
-    F.max_pool2d(F.relu(layers[0](stock)), 2).sum().backward()
-    torch.testing.assert_close(x.grad, stock.grad)
+    assert all(torch.equal(gradient, block_gradient()) for gradient in gradients)
 
 
-def test_a_strided_first_convolution_keeps_its_own_kernel():
-    layers = block(1, 2, stride=2)
+SCRIPT = """
+import os, sys, torch
+torch.set_num_threads(2)
+from tests.fmnist_pl.test_fast_layers import network, train
+"""
 
-    assert path_taken(conv_block(torch.rand(2, 1, 9, 9), *layers, (0, 0))) == "ReluPoolDropout"
+
+def python(script: str, **environment: str) -> subprocess.CompletedProcess:
+    path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "callbacks")])
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT + script],
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_after_a_fork_the_stock_layers_train():
+    """With one thread: torch's own pool of threads does not survive a fork."""
+    result = python("""
+train(network())
+if child := os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+torch.set_num_threads(1)
+net = network()
+assert net.conv1(torch.rand(2, 1, 28, 28)).grad_fn.name() != "_PoolDropoutBackward"
+assert train(net).isfinite().all()
+os._exit(0)
+""")
+
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_two_ranks_average_their_gradients():
+    result = python("""
+import torch.distributed as dist, torch.multiprocessing as mp
+def rank(number, port):
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=number, world_size=2)
+    net = network()
+    weights = train(torch.nn.parallel.DistributedDataParallel(net))
+    both = [torch.empty_like(weights) for _ in range(2)]
+    dist.all_gather(both, weights)
+    assert net.conv1(torch.rand(2, 1, 28, 28)).grad_fn.name() == "_PoolDropoutBackward"
+    assert torch.equal(*both) and both[0].isfinite().all()
+    dist.destroy_process_group()
+import socket
+with socket.socket() as s:
+    s.bind(("127.0.0.1", 0))
+    port = s.getsockname()[1]
+mp.start_processes(rank, (port,), nprocs=2, start_method="fork")
+""")
+
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_a_cache_that_cannot_be_written_means_compiling_and_one_line(tmp_path):
+    (tmp_path / "file").touch()
+
+    result = python(
+        "print(train(network()).isfinite().all().item())",
+        NUMBA_CACHE_DIR=str(tmp_path / "file" / "cache"),
+        NUMBA_CACHE_LOCATOR_CLASSES="UserProvidedCacheLocator",
+    )
+
+    assert result.stdout == "True\n", result.stderr
+    assert result.stderr.count("Compiled") == 1
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_the_kernels_are_compiled_once(tmp_path):
+    said = [python("train(network())", NUMBA_CACHE_DIR=str(tmp_path)).stderr for _ in range(2)]
+
+    assert ["Compiled" in text for text in said] == [True, False]
+
+
+@pytest.mark.slow
+def test_loading_the_kernels_leaves_torchs_number_of_threads():
+    assert python("torch.set_num_threads(1); train(network()); print(torch.get_num_threads())").stdout == "1\n"
+
+
+@pytest.mark.slow
+def test_without_numba_the_stock_layers_train():
+    result = python("""
+sys.modules["numba"] = None
+net = network()
+assert net.conv1(torch.rand(2, 1, 28, 28)).grad_fn.name() != "_PoolDropoutBackward"
+print(train(net).isfinite().all().item())
+""")
+
+    assert result.stdout == "True\n", result.stderr

@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fmnist_pl.prediction_figures import RIGHT, WRONG, class_table, confusion_figure, figure_pixels, prediction_grid
 from fmnist_pl.predictions import PredictionImages
-from tests.training_health.toys import FEW_IMAGES, Toy, events, make_trainer
+from tests.training_health.toys import FEW_EXAMPLES, Toy, events, make_trainer
 
-pytestmark = FEW_IMAGES
+pytestmark = FEW_EXAMPLES
 NAMES = ["cat", "dog", "$fish", "b<i>rd"]
 
 
@@ -68,13 +68,13 @@ def test_a_title_is_green_where_right_and_red_where_wrong(guess, right):
     assert (has_colour(figure, RIGHT), has_colour(figure, WRONG)) == (right, not right)
 
 
-def test_a_grid_with_fewer_images_than_places_leaves_them_empty():
+def test_a_grid_with_fewer_images_than_cells_leaves_them_empty():
     figure = prediction_grid(torch.rand(2, 3, 6, 6), ["a", "b"], ["a", "a"], 2, 3)
 
     assert [ax.get_title() for ax in figure.axes] == ["a (a)", "b (a)", "", "", "", ""]
 
 
-def test_the_matrix_shows_counts_and_each_rows_shares():
+def test_the_matrix_shows_counts_and_their_fractions_of_the_row():
     figure = confusion_figure(torch.tensor([[3, 1], [0, 0]]), ["a", "b"])
 
     texts = [text.get_text() for text in figure.axes[0].texts]
@@ -89,17 +89,14 @@ def test_a_class_without_images_has_no_accuracy():
 
 
 def test_the_images_are_a_random_choice_that_the_seed_fixes(tmp_path):
-    def chosen(seed, batch_size):
+    def picture(name, seed, batch_size):
+        guesses = [i % 4 for i in range(40)]
         callback = PredictionImages(NAMES, rows=2, columns=3, seed=seed)
-        labels = [i % 4 for i in range(40)]
-        trainer = make_trainer([callback], tmp_path)  # without a logger, nothing is drawn
-        data = TensorDataset(torch.zeros(40, 1, 6, 6), torch.tensor(labels))
-        trainer.test(Guessing(), DataLoader(data, batch_size=batch_size), verbose=False)
-        return len(callback._images), sorted(callback._keys.tolist())
+        predict(tmp_path / name, guesses, guesses[::-1], callback, batch_size)
+        return next(value.tensor.string_val[2] for tag, _, value in events(tmp_path / name) if tag == "predictions")
 
-    assert chosen(0, 8) == chosen(0, 5)
-    assert chosen(0, 8) != chosen(1, 8)
-    assert chosen(0, 8)[0] == 6
+    assert picture("a", 0, 8) == picture("b", 0, 5)
+    assert picture("c", 1, 8) != picture("d", 0, 8)
 
 
 def test_a_test_step_without_logits_is_said_once(tmp_path):

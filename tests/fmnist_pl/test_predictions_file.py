@@ -8,10 +8,10 @@ import torch
 
 from fmnist_pl.classifier import FashionClassifier
 from fmnist_pl.cli import main
-from fmnist_pl.data import CLASS_NAMES
+from fmnist_pl.dataset.files import CLASS_NAMES
 from fmnist_pl.dataset.synthetic import load_synthetic
 from fmnist_pl.loader import BatchLoader
-from fmnist_pl.runs.predictions_file import PredictionsFile, in_image_order
+from fmnist_pl.runs.predictions_file import in_image_order
 from training_health.errors import UserError
 
 NETWORK = {"conv_channels": [2, 2], "hidden_units": [4]}
@@ -50,7 +50,7 @@ def predict(tmp_path, data_dir, checkpoint, monkeypatch):
 
 
 def expected_rows(data_dir, module, count=IMAGES):
-    images, labels = load_synthetic(data_dir, "test", train_images=12_000, test_images=IMAGES)
+    images, labels = load_synthetic(data_dir, "test", images=IMAGES)
     inputs = torch.as_tensor(images[:count]).float().div(255).unsqueeze(1)
     with torch.no_grad():
         probabilities = torch.exp(torch.log_softmax(module(inputs), dim=1))
@@ -98,15 +98,6 @@ def test_a_trial_run_leaves_no_file(predict, tmp_path):
     assert not list(tmp_path.rglob("predictions.csv"))
 
 
-def test_only_predict_writes_the_file(data_dir, checkpoint, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DATA_DIR", str(data_dir))
-
-    main(["test", "--data.dataset=synthetic", "--trainer.accelerator=cpu", f"--ckpt_path={checkpoint[0]}"])
-
-    assert not list(tmp_path.rglob("predictions.csv"))
-
-
 def test_a_file_that_cannot_be_written_is_refused_in_words(predict, tmp_path):
     (tmp_path / "predictions.csv").mkdir()
 
@@ -115,38 +106,17 @@ def test_a_file_that_cannot_be_written_is_refused_in_words(predict, tmp_path):
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8])
-def test_the_ranks_shares_interleave_to_the_order_of_the_images(ranks):
+def test_the_images_of_the_ranks_come_in_the_order_of_the_data_set(ranks):
     labels = torch.tensor([4, 1, 9, 0, 7, 3, 3])  # 8 ranks: the last has no image
     images = torch.arange(7, dtype=torch.uint8).view(7, 1, 1).expand(7, 2, 2)
-    shares = []
+    parts = []
     for rank in range(ranks):
         batches = list(BatchLoader(images, labels, 2, rank=rank, world_size=ranks))
-        seen = torch.cat([b.images[:, 0, 0, 0] for b in batches]) if batches else torch.empty(0)
-        own = torch.cat([b.labels for b in batches]) if batches else torch.empty(0)
-        shares.append([own, own, seen * 255])  # the "probability" tells which image it was
+        rows = [torch.stack([b.labels, b.labels, b.images[:, 0, 0, 0] * 255], dim=1) for b in batches]
+        parts.append(torch.cat([torch.empty(0, 3), *rows]))  # the "probability" tells which image it was
 
-    image, label, predicted, probability = in_image_order(shares)
+    image, label, predicted, probability = zip(*in_image_order(parts), strict=True)
 
-    assert image == [0, 1, 2, 3, 4, 5, 6]
-    assert label == predicted == [4, 1, 9, 0, 7, 3, 3]
+    assert image == (0, 1, 2, 3, 4, 5, 6)
+    assert label == predicted == (4, 1, 9, 0, 7, 3, 3)
     assert probability == pytest.approx([0, 1, 2, 3, 4, 5, 6])
-
-
-def test_a_second_prediction_starts_anew(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    writer = PredictionsFile()
-    trainer = pl.Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[writer],
-    )  # fmt: skip
-    loader = BatchLoader(torch.zeros(3, 28, 28, dtype=torch.uint8), torch.tensor([0, 1, 2]), 2)
-
-    for _ in range(2):
-        trainer.predict(FashionClassifier(**NETWORK), loader)
-
-    assert [row[:2] for row in read(tmp_path / "predictions.csv")] == [
-        (0, "T-shirt/top"),
-        (1, "Trouser"),
-        (2, "Pullover"),
-    ]
-    assert capsys.readouterr().out.count("on 3 images") == 2

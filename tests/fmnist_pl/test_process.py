@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from fmnist_pl.process import skip_gpu_search
+from fmnist_pl.process import skip_gpu_search, slot_environment
 
 VARIABLE = "PYTORCH_NVML_BASED_CUDA_CHECK"
 
@@ -38,7 +38,8 @@ def test_without_a_gpu_torch_is_told_not_to_search_again(monkeypatch):
     monkeypatch.setenv(VARIABLE, "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
-    assert skip_gpu_search()
+    skip_gpu_search()
+
     assert os.environ[VARIABLE] == "0"
 
 
@@ -46,5 +47,30 @@ def test_with_a_gpu_the_search_stays_as_lightning_set_it(monkeypatch):
     monkeypatch.setenv(VARIABLE, "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
-    assert not skip_gpu_search()
+    skip_gpu_search()
+
     assert os.environ[VARIABLE] == "1"
+
+
+@pytest.mark.parametrize(
+    ("threads", "gpus", "jobs", "slots"),
+    [
+        ("7", "2,5,GPU-7", 2, [("3", "2,GPU-7"), ("3", "5")]),
+        ("2", "2,5", 3, [("1", "2"), ("1", "5"), ("1", "2")]),  # more slots than threads and GPUs
+        ("7", "", 2, [("3", ""), ("3", "")]),  # hidden GPUs stay hidden
+        (None, None, 2, [("8", "0"), ("8", "1")]),  # all of the machine
+        ("7", "0,1", 1, [("7", "0,1")]),
+    ],
+)
+def test_threads_and_gpus_are_divided(monkeypatch, threads, gpus, jobs, slots):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for name, value in (("OMP_NUM_THREADS", threads), ("CUDA_VISIBLE_DEVICES", gpus)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+
+    environments = [slot_environment(slot, jobs) for slot in range(jobs)]
+
+    assert [(found["OMP_NUM_THREADS"], found["CUDA_VISIBLE_DEVICES"]) for found in environments] == slots
+    assert environments[0]["PATH"] == os.environ["PATH"]

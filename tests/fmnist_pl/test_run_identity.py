@@ -1,12 +1,11 @@
 """What makes two runs the same run."""
 
+import subprocess
+
 import pytest
 from jsonargparse import Namespace
 
-from fmnist_pl.runs import identity as run_identity
-from fmnist_pl.runs.identity import content_hash, identity, relevant_config
-
-VERSIONS = {"python": "3.11.7", "torch": "2.15.0"}
+from fmnist_pl.runs.identity import code_version, content_hash, identity, relevant_config
 
 
 def config(**changes):
@@ -28,7 +27,7 @@ def config(**changes):
 
 
 def digest(**changes):
-    return identity(config(**changes), VERSIONS)["digest"]
+    return identity(config(**changes))["digest"]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +40,7 @@ def digest(**changes):
     ],
     ids=str,
 )
-def test_names_and_places_do_not_count(change):
+def test_names_and_folders_do_not_count(change):
     assert digest(**change) == digest()
 
 
@@ -59,23 +58,61 @@ def test_names_and_places_do_not_count(change):
     ],
     ids=str,
 )
-def test_what_bears_on_the_figures_counts(change):
+def test_what_bears_on_the_metrics_counts(change):
     assert digest(**change) != digest()
 
 
-def test_the_libraries_versions_count_but_not_pythons():
-    assert identity(config(), {**VERSIONS, "python": "3.13.1"})["digest"] == digest()
-    assert identity(config(), {**VERSIONS, "torch": "2.16.0"})["digest"] != digest()
-
-
-def test_code_that_is_edited_is_noticed(monkeypatch):
+def test_the_libraries_versions_count_but_not_pythons(monkeypatch):
     before = digest()
-    assert run_identity.code_is_unchanged()
+    monkeypatch.setattr("platform.python_version", lambda: "3.99")
+    assert digest() == before
+    monkeypatch.setattr("torch.__version__", "0.1")
+    assert digest() != before
 
-    monkeypatch.setattr(run_identity, "source_hash", lambda modules: "edited")
 
-    assert not run_identity.code_is_unchanged()
-    assert digest() == before  # the process still runs the code that it loaded
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package in a repository of its own, with one commit."""
+    package = tmp_path / "fmnist_pl"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    for key in ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"):
+        monkeypatch.setenv(key, "someone")
+    for command in ("init -q", "add .", "commit -q -m first"):
+        subprocess.run(["git", "-C", str(tmp_path), *command.split()], check=True)
+    return package
+
+
+def version_now(package):
+    """A process asks once and keeps the answer; here each call asks again."""
+    code_version.cache_clear()
+    return code_version(package)
+
+
+def test_the_code_is_known_by_its_commit_and_what_was_changed_since(package):
+    commit = subprocess.run(["git", "-C", str(package), "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    clean = version_now(package)
+    (package.parent / "README.md").write_text("beside the package")
+    beside = version_now(package)
+    (package / "__init__.py").write_text("x = 1")
+    edited = version_now(package)
+    (package / "new.py").write_text("x = 1")
+    added = version_now(package)
+    (package / "new.py").write_text("x = 2")
+    again = version_now(package)
+
+    assert clean == beside == commit.strip()
+    assert all(version.startswith(f"{clean}-dirty-") for version in (edited, added, again))
+    assert len({edited, added, again}) == 3
+
+
+def test_a_package_that_only_lies_in_somebodys_repository_is_known_by_its_version(package):
+    installed = package.parent / "site-packages" / "fmnist_pl"
+    installed.mkdir(parents=True)
+    (installed / "__init__.py").write_text("")
+
+    assert version_now(installed).startswith("fmnist_pl ")
+    code_version.cache_clear()
 
 
 def test_nested_settings_become_plain_values():

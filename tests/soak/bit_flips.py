@@ -1,20 +1,24 @@
-"""Flip single bits of a checkpoint."""
+"""Flip single bits of a checkpoint: none may change what is loaded without a word."""
 
 import random
 import tempfile
 from pathlib import Path
 
 from fmnist_pl.checkpoints.checkpoint_file import load_checked
-from tests.soak.toys import Toy, last, train
+from tests.soak.command import differences, fit
 from training_health.errors import UserError
 
 
-def check(flips: int, seed: int, file: Path) -> list[str]:
-    """Flip a random bit of ``file``, ``flips`` times; return those that were loaded, or refused in other words."""
-    whole = file.read_bytes()
-    load_checked(file)
+def check(flips: int, seed: int, file: Path) -> tuple[int, list[str]]:
+    """Flip a random bit of ``file``, ``flips`` times.
+
+    Returns:
+        How many files were refused, and those that were loaded with another content or refused in other words. What
+        is left are bits that no reader of the archive uses.
+    """
+    whole, expected = file.read_bytes(), load_checked(file)
     chance = random.Random(seed)
-    found = []
+    refused, found = 0, []
     damaged = file.with_name("damaged.ckpt")
     for _ in range(flips):
         bit = chance.randrange(len(whole) * 8)
@@ -22,20 +26,17 @@ def check(flips: int, seed: int, file: Path) -> list[str]:
         content[bit // 8] ^= 1 << bit % 8
         damaged.write_bytes(content)
         try:
-            load_checked(damaged)
+            found += [f"bit {bit}: {where}" for where in differences(expected, load_checked(damaged))]
         except UserError as error:
-            if f"The checkpoint {damaged} is damaged" in str(error) and f"--resume {file}" in str(error):
-                continue
-            found.append(f"bit {bit}: {error}")
-        else:
-            found.append(f"bit {bit}: loaded")
-    return found
+            refused += 1
+            if str(damaged) not in str(error):
+                found.append(f"bit {bit}: {error}")
+    return refused, found
 
 
 def soak() -> str:
     """A thousand in a real checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
-        train(Toy(), Path(folder))
-        found = check(1000, 0, last(Path(folder)))
+        refused, found = check(1000, 0, fit(Path(folder)) / "checkpoints" / "last.ckpt")
     assert not found, "\n".join(found)
-    return "1,000 single-bit flips: 0 loaded; each names the file and the whole one beside it"
+    return f"1,000 single-bit flips: {refused} refused with the file's name, the rest changed no value"

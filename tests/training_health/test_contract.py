@@ -5,53 +5,71 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
-from tests.training_health.contract import CALLBACKS
-from tests.training_health.toys import FEW_IMAGES, Toy, events, fingerprint, fit, loader, make_trainer
+from tests.training_health.toys import FEW_EXAMPLES, Toy, events, fingerprint, fit, loader, make_trainer, pl
+from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
 
-pytestmark = [FEW_IMAGES, pytest.mark.parametrize("make", CALLBACKS.values(), ids=CALLBACKS)]
+CALLBACKS = {
+    "dead_relu": lambda: [DeadReLUMonitor()],
+    "dead_relu_on_training_examples": lambda: [DeadReLUMonitor(window="train")],
+    "weight_histograms": lambda: [WeightHistogramMonitor()],
+    "train_val_gap": lambda: [TrainValGapMonitor()],
+    "all": lambda: [DeadReLUMonitor(window="train"), WeightHistogramMonitor(), TrainValGapMonitor(), *predictions()],
+}
 
 
-def trained(callbacks, folder, exact) -> tuple[str, dict[str, float], list]:
-    pl.seed_everything(3, verbose=False)
-    module = Toy(exact=exact)
-    trainer = fit(module, callbacks, folder, epochs=3)
-    drawn = [torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()]
-    own = {key: trainer.callback_metrics[key].item() for key in sorted(trainer.callback_metrics) if key in KEYS}
-    return fingerprint(module), own, drawn
+def predictions() -> list:
+    from fmnist_pl.predictions import PredictionImages  # which is for one of the two Lightnings
+
+    return [PredictionImages(["a", "b", "c", "d"])]
+
+
+if pl.__name__ == "pytorch_lightning":
+    CALLBACKS["predictions"] = predictions
+else:
+    predictions = list
+
+LambdaCallback = pl.callbacks.LambdaCallback
+pytestmark = [
+    FEW_EXAMPLES,
+    pytest.mark.filterwarnings("ignore:.*saw no ReLU"),
+    pytest.mark.parametrize("make", CALLBACKS.values(), ids=CALLBACKS),
+]
 
 
 KEYS = {"train/loss", "train/accuracy", "val/loss", "val/accuracy"}
 
 
-@pytest.mark.parametrize("exact", [True, False], ids=["per_image_results", "logged_means"])
+def trained(callbacks, folder, exact) -> tuple[str, dict[str, float], list]:
+    pl.seed_everything(3, verbose=False)
+    module = Toy(exact=exact)
+    metrics = fit(module, callbacks, folder, epochs=3).callback_metrics
+    drawn = [torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()]
+    return fingerprint(module), {key: metrics[key].item() for key in KEYS}, drawn
+
+
+@pytest.mark.parametrize("exact", [True, False], ids=["per_example_results", "logged_means"])
 def test_weights_buffers_metrics_and_random_state_are_the_same_to_the_last_bit(make, exact, tmp_path):
     assert trained(make(), tmp_path, exact) == trained([], tmp_path, exact)
 
 
-def assert_clean(module: pl.LightningModule, attributes: set[str]) -> None:
-    for part in module.modules():
-        assert not part._forward_hooks
-        assert not part._forward_pre_hooks
-        assert not part._backward_hooks
-    assert all(not parameter._backward_hooks for parameter in module.parameters())
+def assert_clean(module) -> None:
+    """No hook, no function mode and no attribute is left."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    assert not any(getattr(part, name) for part in module.modules() for name in hooks)
+    assert not any(parameter._backward_hooks for parameter in module.parameters())
     assert _get_current_function_mode_stack() == []
-    assert "log" not in vars(module)
-    assert set(vars(module)) <= attributes
+    assert set(vars(module)) <= {*vars(Toy()), "_hparams", "where", "error"}  # "_hparams" is the logger's
 
 
 def test_nothing_is_left_after_a_fit_and_a_second_one(make, tmp_path):
     module, callbacks = Toy(), make()
-    plain = Toy()
-    fit(plain, [], tmp_path)
     for _ in range(2):
         fit(module, callbacks, tmp_path)
-        assert_clean(module, set(vars(plain)))
+        assert_clean(module)
 
 
 class Faulty(Toy):
@@ -81,54 +99,38 @@ def test_nothing_is_left_after_an_exception_or_ctrl_c(make, where, error, seen, 
     with pytest.raises(seen):
         fit(module, make(), tmp_path)
 
-    assert_clean(module, set(vars(module)))
+    assert_clean(module)
     fit(Toy(), make(), tmp_path)  # and the process is fit for another
 
 
-@pytest.mark.parametrize(
-    "loggers",
-    [
-        lambda folder: False,
-        lambda folder: CSVLogger(folder),
-        lambda folder: TensorBoardLogger(folder),
-        lambda folder: [CSVLogger(folder), TensorBoardLogger(folder, name="a"), TensorBoardLogger(folder, name="b")],
-    ],
-    ids=["none", "csv", "tensorboard", "several"],
-)
-def test_any_logger_will_do(make, loggers, tmp_path):
-    trainer = fit(Toy(), make(), tmp_path, logger=loggers(tmp_path))
+@pytest.mark.parametrize("names", [[], ["csv"], ["a", "csv", "b"]], ids=lambda names: "+".join(names) or "none")
+def test_any_logger_will_do(make, names, tmp_path):
+    csv, board = pl.loggers.CSVLogger, pl.loggers.TensorBoardLogger
+    loggers = [csv(tmp_path) if name == "csv" else board(tmp_path, name=name) for name in names]
+
+    trainer = fit(Toy(), make(), tmp_path, logger=loggers)
     trainer.test(dataloaders=loader(7), ckpt_path=None, model=trainer.lightning_module, verbose=False)
 
+    tags = [{tag for tag, _, _ in events(tmp_path / name)} for name in names if name != "csv"]
     assert trainer.state.finished
-    if len(trainer.loggers) == 3:
-        tags = [{tag for tag, _, _ in events(tmp_path / name)} for name in ("a", "b")]
-        assert tags[0] == tags[1] != set()
+    assert all(tags)
+    assert tags[1:] == tags[:1] * len(tags[1:])
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"fast_dev_run": True},
-        {"limit_val_batches": 0},
-        {"limit_train_batches": 2, "limit_val_batches": 1},
-        {"num_sanity_val_steps": 2},
-        {"val_check_interval": 2},
-        {"val_check_interval": 3, "check_val_every_n_epoch": None},
-        {"check_val_every_n_epoch": 2},
-        {"accumulate_grad_batches": 2},
-        {"max_steps": 7, "max_epochs": -1},
-        {"gradient_clip_val": 0.1},
-        {"inference_mode": False},
-        {"precision": "bf16-mixed"},
-        {"overfit_batches": 1},
+        {"fast_dev_run": True}, {"limit_val_batches": 0}, {"limit_train_batches": 2, "limit_val_batches": 1},
+        {"num_sanity_val_steps": 2}, {"val_check_interval": 2}, {"check_val_every_n_epoch": 2},
+        {"val_check_interval": 3, "check_val_every_n_epoch": None}, {"accumulate_grad_batches": 2},
+        {"max_steps": 7, "max_epochs": -1}, {"gradient_clip_val": 0.1}, {"inference_mode": False},
+        {"precision": "bf16-mixed"}, {"overfit_batches": 1},
     ],
     ids=lambda options: "-".join(options),
-)
+)  # fmt: skip
 @pytest.mark.filterwarnings("ignore:You requested to overfit")  # Lightning replaces the random sampler and says so
 def test_any_trainer_option_will_do(make, options, tmp_path):
-    logger = TensorBoardLogger(tmp_path, name=None, version="run")
-
-    trainer = fit(Toy(), make(), tmp_path, logger=logger, **options)
+    trainer = fit(Toy(), make(), tmp_path, logger="tensorboard", **options)
 
     assert trainer.state.finished
     counts = Counter((tag, step) for tag, step, _ in events(tmp_path) if tag != "epoch")  # Lightning repeats that one
@@ -136,46 +138,29 @@ def test_any_trainer_option_will_do(make, options, tmp_path):
 
 
 def test_sanity_checking_leaves_no_trace(make, tmp_path):
-    class Stop(pl.Callback):
-        def on_sanity_check_end(self, trainer, pl_module):
-            seen.update(trainer.callback_metrics)
-            trainer.should_stop = True
+    def stop(trainer, pl_module):
+        seen.update(trainer.callback_metrics)
+        trainer.should_stop = True
 
     seen: dict = {}
-    fit(Toy(), [*make(), Stop()], tmp_path, num_sanity_val_steps=2)
+    fit(Toy(), [*make(), LambdaCallback(on_sanity_check_end=stop)], tmp_path, num_sanity_val_steps=2)
 
     assert set(seen) <= KEYS
 
 
-def test_epoch_end_records_share_the_step_of_lightnings_own(make, tmp_path):
-    logger = TensorBoardLogger(tmp_path, name=None, version="run")
-
-    fit(Toy(), make(), tmp_path, logger=logger)  # 5 batches an epoch
-
-    once = {"hp_metric", "_hparams_/session_start_info", "_hparams_/experiment", "_hparams_/session_end_info"}
-    found = [(tag, step) for tag, step, _ in events(tmp_path) if tag not in once and "custom_scalars" not in tag]
-    assert {step for tag, step in found if tag != "training_health/cannot_die"} == {4, 9}
-
-
 def test_a_model_without_any_relu_will_do(make, tmp_path):
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*saw no ReLU")
-        trainer = fit(Toy(nn.Sequential(nn.Flatten(), nn.Linear(36, 4))), make(), tmp_path)
-
-    assert trainer.state.finished
+    assert fit(Toy(nn.Sequential(nn.Flatten(), nn.Linear(36, 4))), make(), tmp_path).state.finished
 
 
 def test_validate_and_test_alone_will_do(make, tmp_path):
     module = Toy()
-    trainer = make_trainer(make(), tmp_path, logger=TensorBoardLogger(tmp_path))
+    trainer = make_trainer(make(), tmp_path, logger="tensorboard")
 
     trainer.validate(module, loader(13), verbose=False)
     trainer.test(module, loader(13), verbose=False)
 
     assert trainer.state.finished
-    assert_clean(module, set(vars(module)))
+    assert_clean(module)
 
 
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(make, tmp_path):
@@ -195,7 +180,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(make, tmp_p
 
 
 class HostReads(TorchFunctionMode):
-    """Counts what would make the host wait for a GPU."""
+    """Notes what would make the host wait for a GPU."""
 
     NAMES = ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "nonzero", "bincount")
 
@@ -204,32 +189,16 @@ class HostReads(TorchFunctionMode):
         self.seen: list[str] = []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        name = getattr(func, "__name__", "")
-        if name in self.NAMES:
-            self.seen.append(name)
+        self.seen += [name for name in self.NAMES if name == getattr(func, "__name__", "")]
         return func(*args, **(kwargs or {}))
-
-
-class AroundTrainingSteps(pl.Callback):
-    """Switches the mode on from each training batch's first hook to its last."""
-
-    def __init__(self, mode: HostReads, first: bool) -> None:
-        self.mode, self.first = mode, first
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if self.first:
-            self.mode.__enter__()
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if not self.first:
-            self.mode.__exit__(None, None, None)
 
 
 def test_nothing_is_read_from_the_device_in_training_steps(make, tmp_path):
     def reads(callbacks):
         mode = HostReads()
-        around = AroundTrainingSteps(mode, True), AroundTrainingSteps(mode, False)
-        fit(Toy(), [around[0], *callbacks, around[1]], tmp_path)
+        first = LambdaCallback(on_train_batch_start=lambda *_: mode.__enter__())
+        last = LambdaCallback(on_train_batch_end=lambda *_: mode.__exit__(None, None, None))
+        fit(Toy(), [first, *callbacks, last], tmp_path)
         return mode.seen
 
     assert reads(make()) == reads([])
@@ -238,14 +207,11 @@ def test_nothing_is_read_from_the_device_in_training_steps(make, tmp_path):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_no_training_step_waits_for_the_gpu(make, tmp_path):
-    class NoWaiting(pl.Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            if trainer.current_epoch:  # the first step allocates
-                torch.cuda.set_sync_debug_mode("error")
+    def forbid(trainer, *_):
+        if trainer.current_epoch:  # the first step allocates
+            torch.cuda.set_sync_debug_mode("error")
 
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            torch.cuda.set_sync_debug_mode("default")
-
-    trainer = fit(Toy(), [*make(), NoWaiting()], tmp_path, accelerator="cuda", epochs=3)
-
-    assert trainer.state.finished
+    strict = LambdaCallback(
+        on_train_batch_start=forbid, on_train_batch_end=lambda *_: torch.cuda.set_sync_debug_mode("default")
+    )
+    assert fit(Toy(), [*make(), strict], tmp_path, accelerator="cuda", epochs=3).state.finished

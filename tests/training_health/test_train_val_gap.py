@@ -1,108 +1,71 @@
 """The gap between training and validation, measured beside a real fit."""
 
 import copy
-import json
 import math
 
 import pytest
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from tests.training_health.toys import FEW_IMAGES, Toy, events, fit, image_set, loader, make_trainer
+from tests.training_health.toys import FEW_EXAMPLES, Toy, dense_network, fit, image_set, loader, make_trainer, vectors
 from training_health import DeadReLUMonitor, TrainValGapMonitor
-from training_health.gap.records import COLUMNS
+from training_health.lightning import MisconfigurationException
 
-pytestmark = FEW_IMAGES
-
-
-def evaluated(net: nn.Module, indices: list[int] | None, count: int, seed: int = 0) -> tuple[float, float]:
-    """Accuracy and loss by hand: the whole set at once, eval mode."""
-    images, labels = image_set(count, seed).tensors
-    if indices is not None:
-        images, labels = images[indices], labels[indices]
-    with torch.no_grad():
-        logits = copy.deepcopy(net).eval()(images)
-    return (logits.argmax(1) == labels).double().mean().item(), F.cross_entropy(logits, labels).item()
+pytestmark = FEW_EXAMPLES
 
 
-def sample_of_13() -> list[int]:
-    return torch.randperm(23, generator=torch.Generator().manual_seed(0))[:13].tolist()
-
-
-def test_both_sides_are_measured_in_eval_mode_at_the_final_weights(tmp_path):
-    module = Toy()
-
-    metrics = fit(module, [TrainValGapMonitor()], tmp_path).callback_metrics
-
-    train_accuracy, train_loss = evaluated(module.net, sample_of_13(), 23)
-    val_accuracy, val_loss = evaluated(module.net, None, 13, seed=1)
-    assert metrics["gap/train_eval_accuracy"].item() == pytest.approx(train_accuracy)
-    assert metrics["gap/train_eval_loss"].item() == pytest.approx(train_loss)
-    assert metrics["gap/accuracy"].item() == pytest.approx(train_accuracy - val_accuracy, abs=1e-6)
-    assert metrics["gap/loss"].item() == pytest.approx(val_loss - train_loss, abs=1e-6)
-    mode_effect = train_accuracy - metrics["train/accuracy"].item()
-    assert metrics["gap/mode_effect"].item() == pytest.approx(mode_effect, abs=1e-6)
-
-
-def test_a_network_that_knows_its_training_images_by_heart_has_a_gap(tmp_path):
-    torch.manual_seed(0)
-    module = Toy(nn.Sequential(nn.Flatten(), nn.Linear(36, 64), nn.ReLU(), nn.Linear(64, 4)))
-    monitor = TrainValGapMonitor()
-    trainer = make_trainer([monitor], tmp_path, epochs=30)
-
-    trainer.fit(module, loader(40, batch_size=10), loader(200, batch_size=50, seed=1))
-
-    assert monitor.summary()["train_eval_accuracy"] == 1.0
-    assert monitor.summary()["n_train"] == 40  # all there are
-    assert monitor.summary()["beyond_noise"] is True
-    assert monitor.sentence().endswith("that is not overfitting.")
-
-
-def test_logged_means_serve_a_module_that_returns_no_per_image_results(tmp_path):
-    module, monitor = Toy(exact=False), TrainValGapMonitor()
-
-    metrics = fit(module, [monitor], tmp_path).callback_metrics
-
-    train_accuracy, train_loss = evaluated(module.net, sample_of_13(), 23)
-    assert metrics["gap/train_eval_accuracy"].item() == pytest.approx(train_accuracy, abs=1e-6)
-    assert metrics["gap/train_eval_loss"].item() == pytest.approx(train_loss, abs=1e-6)
-    val_accuracy, val_loss = metrics["val/accuracy"].item(), metrics["val/loss"].item()
-    assert metrics["gap/accuracy"].item() == pytest.approx(train_accuracy - val_accuracy, abs=1e-6)
-    assert metrics["gap/loss"].item() == pytest.approx(val_loss - train_loss, abs=1e-6)
-    assert "batch means" in monitor.summary()["se_method"]
-    assert monitor.summary()["loss_gap_se"] > 0
+def evaluated(net: nn.Module) -> tuple[float, float, float, float]:
+    """By hand, each set at once, eval mode: accuracy and loss on the sample, accuracy and loss in validation."""
+    net, results = copy.deepcopy(net).eval(), []
+    sample = torch.randperm(23, generator=torch.Generator().manual_seed(0))[:13]
+    for (inputs, labels), chosen in ((image_set(23).tensors, sample), (image_set(13, seed=1).tensors, slice(None))):
+        with torch.no_grad():
+            logits = net(inputs[chosen])
+        correct = (logits.argmax(1) == labels[chosen]).double().mean()
+        results += [correct.item(), F.cross_entropy(logits, labels[chosen]).item()]
+    return tuple(results)
 
 
 class WithMetricObject(Toy):
-    """Logs a metric object under its own keys, as Lightning's documentation advises."""
+    """Logs a metric object and a loss under its own keys, as Lightning's documentation advises."""
 
     def __init__(self) -> None:
         super().__init__()
         self.accuracy = MulticlassAccuracy(num_classes=4, average="micro")
 
     def validation_step(self, batch, batch_idx):
-        images, labels = batch
-        logits = self.net(images)
-        self.accuracy(logits, labels)
-        self.log_dict({"acc": self.accuracy, "ce": F.cross_entropy(logits, labels)})
+        logits = self.net(batch[0])
+        self.accuracy(logits, batch[1])
+        self.log_dict({"acc": self.accuracy, "ce": F.cross_entropy(logits, batch[1])})
 
 
-def test_a_logged_metric_object_is_computed_on_the_sample_and_left_as_it_was(tmp_path):
-    module = WithMetricObject()
+@pytest.mark.parametrize(
+    ("make", "keys", "method"),
+    [
+        (Toy, {}, "per-example losses"),
+        (lambda: Toy(exact=False), {}, "batch means"),
+        (WithMetricObject, {"accuracy_key": "acc", "loss_key": "ce"}, "batch means"),
+    ],
+    ids=["per_example_results", "logged_means", "metric_object"],
+)
+def test_both_sides_are_measured_in_eval_mode_at_the_final_weights(make, keys, method, tmp_path):
+    module, monitor = make(), TrainValGapMonitor(**keys)
 
-    metrics = fit(module, [TrainValGapMonitor(accuracy_key="acc", loss_key="ce")], tmp_path).callback_metrics
+    logged = {key: value.item() for key, value in fit(module, [monitor], tmp_path).callback_metrics.items()}
 
-    train_accuracy, _ = evaluated(module.net, sample_of_13(), 23)
-    val_accuracy, _ = evaluated(module.net, None, 13, seed=1)
-    assert metrics["gap/train_eval_accuracy"].item() == pytest.approx(train_accuracy)
-    assert metrics["acc"].item() == pytest.approx(val_accuracy)
-    assert metrics["gap/accuracy"].item() == pytest.approx(train_accuracy - val_accuracy, abs=1e-6)
+    train_accuracy, train_loss, val_accuracy, val_loss = evaluated(module.net)
+    expected = {
+        "gap/train_eval_accuracy": train_accuracy, "gap/train_eval_loss": train_loss,
+        "gap/accuracy": train_accuracy - val_accuracy, "gap/loss": val_loss - train_loss,
+        "gap/mode_effect": train_accuracy - logged["train/accuracy"],
+        monitor.accuracy_key: val_accuracy, monitor.loss_key: val_loss,  # the module's own are untouched
+    }  # fmt: skip
+    assert {key: logged[key] for key in expected} == pytest.approx(expected, abs=1e-6)
+    assert logged["gap/loss_se"] > 0
+    assert method in monitor.summary()["se_method"]
 
 
 def test_nothing_to_compare_is_said_once_with_the_keys_there_are(tmp_path):
@@ -113,28 +76,27 @@ def test_nothing_to_compare_is_said_once_with_the_keys_there_are(tmp_path):
     assert not any(key.startswith("gap/") for key in trainer.callback_metrics)
 
 
-def test_a_loss_alone_gives_a_gap_in_loss(tmp_path):
-    class Regression(Toy):
-        def validation_step(self, batch, batch_idx):
-            return {"losses": F.cross_entropy(self.net(batch[0]), batch[1], reduction="none")}
-
-    monitor = TrainValGapMonitor()
-    metrics = fit(Regression(), [monitor], tmp_path).callback_metrics
-
-    assert "gap/accuracy" not in metrics
-    assert metrics["gap/loss_se"].item() > 0
-    assert monitor.sentence().startswith("The gap in loss is ")
+class Regression(Toy):
+    def validation_step(self, batch, batch_idx):
+        return {"losses": F.cross_entropy(self.net(batch[0]), batch[1], reduction="none")}
 
 
-class Epochs(pl.Callback):
-    """Notes in which epochs a gap was written."""
+@pytest.mark.parametrize(
+    ("make", "options", "absent", "present"),
+    [
+        (Regression, {}, "gap/accuracy", "gap/loss_se"),
+        (Toy, {"train_accuracy_key": "nothing"}, "gap/mode_effect", "gap/accuracy"),
+    ],
+    ids=["a_loss_alone", "no_running_accuracy"],
+)
+def test_what_is_unknown_is_left_out_alone(make, options, absent, present, tmp_path):
+    monitor = TrainValGapMonitor(**options)
 
-    def __init__(self, folder):
-        self.folder = folder
+    logged = fit(make(), [monitor], tmp_path).callback_metrics
 
-    def epochs(self):
-        found = [v for tag, _, v in events(self.folder) if tag == "training_health/gap"]
-        return [int(torch.frombuffer(bytearray(v.tensor.tensor_content), dtype=torch.float32)[0]) for v in found]
+    assert absent not in logged
+    assert present in logged
+    assert monitor.summary()["mode_effect"] is None
 
 
 @pytest.mark.parametrize(
@@ -147,58 +109,50 @@ class Epochs(pl.Callback):
     ],
 )
 def test_an_epoch_without_validation_has_no_gap_and_one_with_several_has_one(options, epochs, tmp_path):
-    logger = TensorBoardLogger(tmp_path, name=None, version="run")
+    fit(Toy(), [TrainValGapMonitor()], tmp_path, epochs=4, logger="tensorboard", **options)
 
-    fit(Toy(), [TrainValGapMonitor()], tmp_path, epochs=4, logger=logger, **options)
-
-    assert Epochs(tmp_path).epochs() == epochs
+    assert [vector[0] for _, vector in vectors(tmp_path, "gap")] == epochs
 
 
-def test_the_record_holds_the_named_columns_and_what_they_were_measured_on(tmp_path):
-    logger = TensorBoardLogger(tmp_path, name=None, version="run")
-    monitor = TrainValGapMonitor(images=7)
+def test_the_record_holds_the_summary(tmp_path):
+    monitor = TrainValGapMonitor(examples=7)
+    fit(Toy(), [monitor], tmp_path, epochs=1, logger="tensorboard")
 
-    fit(Toy(), [monitor], tmp_path, epochs=1, logger=logger)
-
-    ((step, value),) = [(step, v) for tag, step, v in events(tmp_path) if tag == "training_health/gap"]
-    content = json.loads(value.metadata.plugin_data.content)
-    vector = torch.frombuffer(bytearray(value.tensor.tensor_content), dtype=torch.float32).tolist()
-    summary = monitor.summary()
-    assert step == 4
-    assert (content["version"], content["kind"], content["n_train"], content["n_val"]) == (1, "gap", 7, 13)
-    assert content["columns"] == COLUMNS
-    assert vector == pytest.approx([0, 13, *(summary[name] for name in COLUMNS)], abs=1e-6)
+    ((step, vector),) = vectors(tmp_path, "gap")
+    *values, n_train, n_val, _, _ = monitor.summary().values()
+    assert (step, n_train, n_val) == (4, 7, 13)
+    assert vector == pytest.approx([0, 13, *values], abs=1e-6)
 
 
-def test_tensorboards_custom_scalars_put_both_sides_and_the_gap_side_by_side(tmp_path):
-    from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+class Counting(Toy):
+    def validation_step(self, batch, batch_idx):
+        BATCHES.append(len(batch[0]))  # not in the module, which forgets the sample
+        return super().validation_step(batch, batch_idx)
 
-    logger = TensorBoardLogger(tmp_path, name=None, version="run")
-    fit(Toy(), [TrainValGapMonitor()], tmp_path, epochs=1, logger=logger)
 
-    (value,) = [v for tag, _, v in events(tmp_path) if tag == "custom_scalars__config__"]
-    layout = Layout.FromString(value.tensor.string_val[0])
-    charts = {f"{category.title}/{chart.title}": chart for category in layout.category for chart in category.chart}
-    lines = charts["Training and validation/accuracy"].multiline.tag
-    assert list(lines) == ["^train/accuracy$", "^gap/train_eval_accuracy$", "^val/accuracy$"]
-    series = charts["Gap, with two standard errors/loss"].margin.series[0]
-    assert (series.lower, series.value, series.upper) == ("gap/loss_lower", "gap/loss", "gap/loss_upper")
+BATCHES: list[int] = []
 
 
 @pytest.mark.parametrize("first", ["dead", "gap"])
-def test_the_dead_relu_monitor_shares_the_pass_whatever_the_order(first, tmp_path):
-    class Counting(Toy):
-        def validation_step(self, batch, batch_idx):
-            seen.append(len(batch[0]))
-            return super().validation_step(batch, batch_idx)
-
-    seen: list[int] = []
-    dead, gap = DeadReLUMonitor(window="train"), TrainValGapMonitor(images=7)
+def test_two_monitors_have_one_pass_over_the_sample_whatever_their_order(first, tmp_path):
+    BATCHES.clear()
+    dead, gap = DeadReLUMonitor(window="train"), TrainValGapMonitor(examples=7)
 
     fit(Counting(), [dead, gap] if first == "dead" else [gap, dead], tmp_path, epochs=1)
 
-    assert seen == [5, 5, 3, 5, 2]  # validation, then one pass over the sample
+    assert BATCHES == [5, 5, 3, 5, 2]  # validation, then one pass over the sample
     assert dead.summary()["n"] == gap.summary()["n_train"] == 7
+
+
+def test_a_monitor_that_was_taken_away_is_not_called_in_the_next_fit(tmp_path):
+    dead, gap = DeadReLUMonitor(window="train"), TrainValGapMonitor()
+    trainer = fit(Toy(), [dead, gap], tmp_path, epochs=1)
+    before = gap.summary()
+    trainer.callbacks.remove(gap)
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(Toy(), loader(23), loader(9, seed=1))
+
+    assert (dead.summary()["n"], gap.summary()) == (9, before)
 
 
 class Stream(IterableDataset):
@@ -206,55 +160,38 @@ class Stream(IterableDataset):
         return iter(zip(*image_set(10).tensors, strict=True))
 
 
-def test_a_stream_of_training_images_is_skipped_with_one_warning(tmp_path):
+def test_a_stream_of_training_examples_is_skipped_with_one_warning(tmp_path):
     monitor = TrainValGapMonitor()
-    trainer = make_trainer([monitor], tmp_path)
 
-    with pytest.warns(UserWarning, match="No sample of training images") as caught:
-        trainer.fit(Toy(), DataLoader(Stream(), batch_size=5), loader(13))
+    with pytest.warns(UserWarning, match="No sample of training examples") as caught:
+        make_trainer([monitor], tmp_path).fit(Toy(), DataLoader(Stream(), batch_size=5), loader(13))
 
     assert len([w for w in caught if "No sample" in str(w.message)]) == 1
     assert monitor.summary() == {}
 
 
-def test_a_validation_step_that_fails_on_training_images_does_not_end_the_run(tmp_path):
+def test_a_validation_step_that_fails_on_training_examples_does_not_end_the_run(tmp_path):
     class Picky(Toy):
         def validation_step(self, batch, batch_idx):
             if "log" in vars(self):  # only there in the sample pass
                 raise KeyError("no such field")
             return super().validation_step(batch, batch_idx)
 
-    with pytest.warns(UserWarning, match="failed on a sample of training images.*no such field"):
+    with pytest.warns(UserWarning, match="failed on a sample.*no such field"):
         trainer = fit(Picky(), [TrainValGapMonitor()], tmp_path)
 
     assert trainer.state.finished
 
 
-def test_a_missing_running_accuracy_leaves_only_the_mode_effect_out(tmp_path):
-    monitor = TrainValGapMonitor(train_accuracy_key="nothing")
-
-    metrics = fit(Toy(), [monitor], tmp_path).callback_metrics
-
-    assert "gap/mode_effect" not in metrics
-    assert "gap/accuracy" in metrics
-    assert monitor.summary()["mode_effect"] is None
-
-
 def test_a_diverged_network_does_not_end_the_run(tmp_path):
-    module = Toy(nn.Sequential(nn.Flatten(), nn.Linear(36, 4)))
-    with torch.no_grad():
-        module.net[1].bias.fill_(math.nan)
+    module = Toy(dense_network())
+    nn.init.constant_(module.net[1].bias, math.nan)
 
-    trainer = fit(module, [TrainValGapMonitor()], tmp_path)
-
-    assert trainer.state.finished
+    assert fit(module, [TrainValGapMonitor()], tmp_path).state.finished
 
 
-def test_no_images_are_refused():
-    with pytest.raises(MisconfigurationException, match="at least 1, or None"):
-        TrainValGapMonitor(images=0)
-
-
-def test_two_monitors_are_refused(tmp_path):
-    with pytest.raises(MisconfigurationException, match="Use one `TrainValGapMonitor`"):
+def test_a_sample_without_examples_and_a_second_monitor_are_errors(tmp_path):
+    with pytest.raises(MisconfigurationException, match="at least 1"):
+        TrainValGapMonitor(examples=0)
+    with pytest.raises(MisconfigurationException, match="one `TrainValGapMonitor`"):
         fit(Toy(), [TrainValGapMonitor(), TrainValGapMonitor()], tmp_path)

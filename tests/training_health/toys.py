@@ -1,25 +1,29 @@
 """Small modules, data and trainers for the monitors' tests."""
 
 import hashlib
+import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-CLASSES = 4
+# test_packages.py runs tests under the other package too.
+pl: Any = import_module(os.environ.get("LIGHTNING", "pytorch_lightning"))
 
-# Lightning advises worker processes for every loader; tests of a few images do without.
-FEW_IMAGES = pytest.mark.filterwarnings("ignore:.*does not have many workers")
+# Lightning advises worker processes for every loader, and the monitors a TensorBoard logger.
+FEW_EXAMPLES = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers", "ignore:The monitors' histograms and records need"
+)
 
 
 class Toy(pl.LightningModule):
-    """A classifier around any network. ``exact``: return per-image results; else only log means."""
+    """A classifier around any network. ``exact``: return per-example results; else only log means."""
 
     def __init__(self, net: nn.Module | None = None, exact: bool = True, learning_rate: float = 0.05) -> None:
         super().__init__()
@@ -54,13 +58,17 @@ def dropout_network() -> nn.Sequential:
     """Convolution, batch norm, ReLU, dropout, dense: everything that training mode changes."""
     return nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(),
-        nn.Linear(64, 8), nn.ReLU(inplace=True), nn.Linear(8, CLASSES),
+        nn.Linear(64, 8), nn.ReLU(inplace=True), nn.Linear(8, 4),
     )  # fmt: skip
+
+
+def dense_network() -> nn.Sequential:
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 4))
 
 
 def image_set(count: int, seed: int = 0) -> TensorDataset:
     generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, CLASSES, (count,), generator=generator)
+    labels = torch.randint(0, 4, (count,), generator=generator)
     images = torch.randn(count, 1, 6, 6, generator=generator) + labels.view(-1, 1, 1, 1) * 0.3
     return TensorDataset(images, labels)
 
@@ -71,23 +79,17 @@ def loader(count: int, batch_size: int = 5, shuffle: bool = False, seed: int = 0
 
 def make_trainer(callbacks: Any, folder: Path, epochs: int = 2, **options: Any) -> pl.Trainer:
     settings: dict[str, Any] = {
-        "max_epochs": epochs,
-        "accelerator": "cpu",
-        "devices": 1,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        "log_every_n_steps": 1,
-        "default_root_dir": folder,
-        "callbacks": callbacks,
-    }
+        "max_epochs": epochs, "accelerator": "cpu", "devices": 1, "logger": False, "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1, "default_root_dir": folder, "callbacks": callbacks,
+        **{f"enable_{part}": False for part in ("checkpointing", "progress_bar", "model_summary")},
+    }  # fmt: skip
+    if options.get("logger") == "tensorboard":
+        options["logger"] = pl.loggers.TensorBoardLogger(folder, name=None, version="run")
     return pl.Trainer(**(settings | options))
 
 
 def fit(module: pl.LightningModule, callbacks: Any, folder: Path, **options: Any) -> pl.Trainer:
-    """Fit on 23 training and 13 validation images, in batches of 5."""
+    """Fit on 23 training and 13 validation examples, in batches of 5."""
     trainer = make_trainer(callbacks, folder, **options)
     trainer.fit(module, loader(23, shuffle=True), loader(13, seed=1))
     return trainer
@@ -109,3 +111,12 @@ def events(folder: Path) -> list[tuple[str, int, Any]]:
         for event in EventFileLoader(str(path)).Load():
             found += [(value.tag, event.step, value) for value in event.summary.value]
     return found
+
+
+def vectors(folder: Path, tag: str) -> list[tuple[int, list[float]]]:
+    """Step and values ``[epoch, n, v_1 ...]`` of each record ``training_health/<tag>``."""
+    return [
+        (step, torch.frombuffer(bytearray(value.tensor.tensor_content), dtype=torch.float32).tolist())
+        for name, step, value in events(folder)
+        if name == f"training_health/{tag}"
+    ]

@@ -1,1 +1,1 @@
-"""How `TrainValGapMonitor` evaluates training images without touching the training."""
+"""How `TrainValGapMonitor` evaluates training examples without touching the training."""

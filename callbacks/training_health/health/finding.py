@@ -15,7 +15,7 @@ from training_health.health.health_run import HealthRun
 
 Severity = Literal["critical", "warning", "notice", "info"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "notice", "info")
-ALARMS: tuple[Severity, ...] = ("critical", "warning")
+ALARMS = SEVERITIES[:2]
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,11 @@ class Finding:
     """One thing a rule saw in one run.
 
     Attributes:
-        rule: Stable name of the rule.
-        severity: How bad it is.
         title: A few words, used as the run's verdict too.
         evidence: What was seen: where, epochs, number, n.
         threshold: The rule in words, with its threshold.
-        source: Where the threshold comes from.
         advice: What to try, most promising first; `code` in back-ticks.
-        section: Which part of the page shows the evidence: "units", "gap" or "weights".
-        site: The site it is about, if one.
+        section: The part of the page that shows the evidence.
     """
 
     rule: str

@@ -166,22 +166,16 @@ class HealthRun:
     @property
     def last_epoch(self) -> int | None:
         """Latest epoch of any record, 0-based."""
-        parts: list[Site | Columns] = [*self.sites, self.gap, self.update_ratio, self.nonfinite]
-        parts.append(self.nonfinite_gradients)
-        return max((int(part.epochs[-1]) for part in parts if len(part.epochs)), default=None)
+        kinds = (self.gap, self.update_ratio, self.nonfinite, self.nonfinite_gradients)
+        epochs = [part.epochs for parts in (self.sites, kinds) for part in parts]
+        return max((int(known[-1]) for known in epochs if len(known)), default=None)
 
 
 def read_run(name: str, contents: Mapping[str, bytes], data: Mapping[str, Sequence[Datum]]) -> HealthRun:
-    """Builds a run from its tags.
+    """Builds a run from the metadata per tag and the records per tag, which may lack some.
 
-    Args:
-        name: The run's name.
-        contents: Metadata per tag.
-        data: Records per tag; a tag may be missing.
-
-    Returns:
-        The run. If any tag is of a newer format, nothing but ``newer_format`` is set. Tags that can't be read are named
-        in ``problems``; kinds that this version doesn't know are ignored.
+    If any tag is of a newer format, nothing but ``newer_format`` is set. Tags that can't be read are named in
+    ``problems``; kinds that this version doesn't know are ignored.
     """
     run = HealthRun(name)
     current = _of_the_last_run(data)

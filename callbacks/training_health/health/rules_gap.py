@@ -206,9 +206,8 @@ def _loss_rise(gap: Gap) -> tuple[float, int]:
 
 
 def _n(gap: Gap) -> str:
-    if gap.n_train is None or gap.n_val is None:
-        return "n unknown"
-    return f"{gap.n_train:,} training and {gap.n_val:,} validation examples"
+    known = gap.n_train is not None and gap.n_val is not None
+    return f"{gap.n_train:,} training and {gap.n_val:,} validation examples" if known else "n unknown"
 
 
 def _few(gap: Gap) -> str:

@@ -27,18 +27,15 @@ def nonfinite(run: HealthRun) -> Iterator[Finding]:
     A weight spreads it to all that follows, and training can't recover by itself. In fp16 training a loss scaler skips
     the steps of such gradients, so there it can be harmless.
     """
-    critical = (
+    after_weights = (
         f"Go back to the last checkpoint before that epoch. {LOWER_RATE}.",
         "`Trainer(detect_anomaly=True)` names the operation that made the first NaN.",
         f"With 16-bit precision: {BF16}, or 32.",
     )
-    warning = (
-        f"{LOWER_RATE}. {CLIPPING}.",
-        f"Rare ones are normal in fp16 (the scaler skips them); {BF16} avoids them.",
-    )
+    rare = f"Rare ones are normal in fp16 (the scaler skips them); {BF16} avoids them."
     kinds: tuple[tuple[Severity, str, Columns, tuple[str, ...]], ...] = (
-        ("critical", "weights", run.nonfinite, critical),
-        ("warning", "gradients", run.nonfinite_gradients, warning),
+        ("critical", "weights", run.nonfinite, after_weights),
+        ("warning", "gradients", run.nonfinite_gradients, (f"{LOWER_RATE}. {CLIPPING}.", rare)),
     )
     for severity, what, counts, advice in kinds:
         bad = {name: np.where(np.isfinite(column), column, 0) for name, column in counts.columns.items()}

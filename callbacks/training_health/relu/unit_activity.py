@@ -1,4 +1,4 @@
-"""Count, per unit, how often a ReLU's output is above zero, exact to the last image."""
+"""Count, per unit, how often a ReLU's output is above zero, exact to the last example."""
 
 from math import gcd, prod
 from typing import NamedTuple
@@ -18,7 +18,7 @@ _SMALL = 1 << 13
 
 
 class ActivityCounter:
-    """Adds up over batches, for one ReLU, the (image, position) pairs with ``output > 0`` of every unit.
+    """Adds up over batches, for one ReLU, the (example, position) pairs with ``output > 0`` of every unit.
 
     A plain ``(output > 0).sum(...)`` is bound by its slow narrowing compare and its strided sum. On a CPU, dense
     outputs take a faster way that gives the same integers: NumPy, whose compare is vectorised, writes flags of one byte
@@ -28,17 +28,14 @@ class ActivityCounter:
     Args:
         units: Number of units.
         device: The outputs'.
-        flags: Shared by counters of one thread. Default: its own.
+        flags: Shared by counters of one thread.
     """
 
-    def __init__(self, units: int, device: torch.device, flags: "FlagBuffer | None" = None) -> None:
-        self.units = units
-        self._flags = flags or FlagBuffer()
+    def __init__(self, units: int, device: torch.device, flags: "FlagBuffer") -> None:
+        self.units, self._flags = units, flags
         with torch.inference_mode(False):  # normal tensors outlive inference mode
             self._total = torch.zeros(units, dtype=torch.int64, device=device)
         self._lanes: _ByteLanes | None = None
-        self._key: tuple[object, ...] | None = None  # of the outputs that `_layout` describes
-        self._layout: _Layout | None = None
 
     def add(self, output: Tensor, unit_dim: int) -> None:
         """Count one batch.
@@ -48,10 +45,7 @@ class ActivityCounter:
                 not count.
             unit_dim: The dimension that holds the units: 1 for ``(N, C, H, W)`` and ``(N, F)``.
         """
-        key = (output.shape[1:], output.stride(), unit_dim)
-        if key != self._key or output.numel() < _SMALL:
-            self._key, self._layout = key, _dense_layout(output, unit_dim)
-        layout = self._layout
+        layout = _dense_layout(output, unit_dim)
         if layout is None:
             self._total += _count_plainly(output, unit_dim)
             return
@@ -73,15 +67,8 @@ class ActivityCounter:
             self._lanes = None
 
 
-def count_active(output: Tensor, unit_dim: int) -> Tensor:
-    """Count one batch alone; see `ActivityCounter.add`."""
-    counter = ActivityCounter(output.shape[unit_dim], output.device)
-    counter.add(output, unit_dim)
-    return counter.counts()
-
-
 class FlagBuffer:
-    """Room for 0/1 flags, made once: anew per batch it is page-faulted, anew per epoch it splits larger free blocks."""
+    """Room for 0/1 flags, made once: made per batch it is page-faulted, per epoch it splits larger free blocks."""
 
     def __init__(self) -> None:
         self._bytes = np.empty(0, dtype=np.bool_)
@@ -98,12 +85,12 @@ class _Layout(NamedTuple):
     """A batch's dimensions in memory order: (N, H, W, C) for a channels-last tensor, whatever its nominal order."""
 
     order: tuple[int, ...]
-    shape: tuple[int, ...]  # of one image, in that order
+    shape: tuple[int, ...]  # of one example, in that order
     unit: int  # position of the units in `shape`
 
 
 def _dense_layout(output: Tensor, unit_dim: int) -> _Layout | None:
-    """The layout of a CPU tensor whose images lie one after the other without holes; None for others and small ones."""
+    """The layout of a CPU tensor whose examples lie dense, one after the other; None for others and small ones."""
     if output.device.type != "cpu" or output.numel() < _SMALL:
         return None
     strides = output.stride()
@@ -116,16 +103,15 @@ def _dense_layout(output: Tensor, unit_dim: int) -> _Layout | None:
 class _ByteLanes:
     """Counters of one byte per element of a row, eight to a 64-bit word, over up to 255 rows; then wider ones.
 
-    A row is a run of an image's memory that holds every unit equally often, so that rows can be added up: a whole
-    image, or with the units innermost some of its positions.
+    A row is a run of an example's memory that holds every unit equally often, so that rows can be added up: a whole
+    example, or with the units innermost some of its positions.
     """
 
     def __init__(self, layout: _Layout, flags: FlagBuffer) -> None:
-        self.layout = layout
-        self.flags = flags
+        self.layout, self.flags = layout, flags
         before = prod(layout.shape[: layout.unit])  # positions that lie one after the other, each with all units
         elements = prod(layout.shape)
-        # Words need rows of a multiple of eight bytes: take `fold` images as one where an image is not.
+        # Words need rows of a multiple of eight bytes: take `fold` examples as one where an example is not.
         self.fold = 8 // gcd(elements, 8)
         self.columns = self.fold * elements
         if self.fold == 1:
@@ -137,10 +123,10 @@ class _ByteLanes:
         self.wide = np.zeros(self.columns, dtype=np.int64)
         self.pending = 0  # rows in `words`
 
-    def add(self, images: Tensor) -> int:
-        """Count the images (N, ...), dense and in memory order; the first so many: a rest that fills no row is left."""
-        counted = len(images) // self.fold * self.fold
-        rows = images[:counted].reshape(-1, self.columns)
+    def add(self, examples: Tensor) -> int:
+        """Count the examples (N, ...), dense and in memory order; a rest that fills no row is left."""
+        counted = len(examples) // self.fold * self.fold
+        rows = examples[:counted].reshape(-1, self.columns)
         values = (rows.float() if rows.dtype == torch.bfloat16 else rows).numpy()  # NumPy knows no bfloat16
         flags = self.flags.rows(self.columns)
         length, words = len(flags), flags.view(np.uint64)
@@ -154,7 +140,7 @@ class _ByteLanes:
         return counted
 
     def per_unit(self) -> Tensor:
-        """The sums over images and positions: int64, shape ``(units,)``."""
+        """The sums over examples and positions: int64, shape ``(units,)``."""
         self._widen()
         shape, unit = self.layout.shape, self.layout.unit
         per_element = torch.from_numpy(self.wide).view(-1, shape[unit], prod(shape[unit + 1 :]))

@@ -29,11 +29,7 @@ METRIC_OF_TAG = {
 
 
 class HealthData:
-    """Runs and their overview. What was read is kept until the log has grown.
-
-    Args:
-        provider: TensorBoard's data provider.
-    """
+    """Runs and their overview. What was read is kept until the log has grown."""
 
     def __init__(self, provider: DataProvider) -> None:
         self._provider = provider
@@ -44,8 +40,7 @@ class HealthData:
     def overview(self, ctx: RequestContext, experiment_id: str) -> dict[str, Any]:
         """One row per run in natural order, findings included; runs without monitors are rows too.
 
-        Returns:
-            ``{"runs": [row], "left_out": number of older runs beyond ``MOST_RUNS``}``.
+        The result is ``{"runs": [row], "left_out": number of older runs beyond ``MOST_RUNS``}``.
         """
         listed = self._provider.list_runs(ctx, experiment_id=experiment_id)
         newest = sorted(listed, key=lambda run: (run.start_time or 0.0, run.run_name), reverse=True)[:MOST_RUNS]
@@ -71,11 +66,7 @@ class HealthData:
         return hashlib.sha256(location.encode()).hexdigest()[:12]
 
     def run(self, ctx: RequestContext, experiment_id: str, name: str) -> HealthRun:
-        """One run.
-
-        Raises:
-            errors.NotFoundError: if no run of that name has the monitors' records.
-        """
+        """The run of that name; an error that TensorBoard answers with 404 if it has none of the monitors' records."""
         tags = self._tags(ctx, experiment_id, name)
         if not tags:
             raise errors.NotFoundError(f"No run named {name[:200]!r} has records of the training-health monitors.")
@@ -102,11 +93,12 @@ class HealthData:
         return read_run(name, {tag: series.plugin_content for tag, series in tags.items()}, data.get(name, {}))
 
     def _tags(self, ctx: RequestContext, experiment_id: str, name: str) -> dict[str, Any]:
-        only = RunTagFilter(runs=[name])
-        listed = self._provider.list_tensors(
-            ctx, experiment_id=experiment_id, plugin_name=PLUGIN_NAME, run_tag_filter=only
-        )
-        return listed.get(name, {})
+        asked = {
+            "experiment_id": experiment_id,
+            "plugin_name": PLUGIN_NAME,
+            "run_tag_filter": RunTagFilter(runs=[name]),
+        }
+        return self._provider.list_tensors(ctx, **asked).get(name, {})
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:

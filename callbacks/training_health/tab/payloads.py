@@ -19,14 +19,7 @@ LARGEST = sys.float_info.max  # JSON may hold larger whole numbers
 
 
 def overview_row(run: HealthRun, found: list[Finding], revision: str, scalars: dict[str, float]) -> dict[str, Any]:
-    """One line of the table.
-
-    Args:
-        run: The run; without any record if it had no monitors.
-        found: Its findings.
-        revision: Changes when the log has grown.
-        scalars: Last values of ordinary scalars by metric, used where the monitors say nothing.
-    """
+    """One line of the table; ``scalars``, last values of ordinary ones, are used where the monitors say nothing."""
     counts, gap = run.counts, run.gap.last
     recorded = len(counts.epochs) > 0
     watched = bool(run.last_epoch is not None or run.info or run.cannot_die or run.unwatched)

@@ -1,23 +1,27 @@
 """The tab's web application: read-only routes under ``/data/plugin/training_health``."""
 
+from __future__ import annotations
+
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+from typing import TYPE_CHECKING, Any
 
 from tensorboard import errors, plugin_util
 from tensorboard.backend import http_util
 from tensorboard.context import RequestContext
 from tensorboard.plugins import base_plugin
-from werkzeug import wrappers
+from werkzeug.wrappers import Request, Response
 
 from training_health.log_format import PLUGIN_NAME
 from training_health.tab.health_data import HealthData
 from training_health.tab.payloads import run_payload, units_payload
-from training_health.tab.static_files import PLOTLY, plotly_version, static_files
+from training_health.tab.static_files import PLOTLY, static_files
 
-ONE_DAY = 86_400  # seconds that a browser may keep a file
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication  # new in Python 3.11
+
+ONE_DAY = 86_400  # seconds that a browser may keep plotly.js, 5 MB
 
 
 class TrainingHealthPlugin(base_plugin.TBPlugin):
@@ -25,9 +29,6 @@ class TrainingHealthPlugin(base_plugin.TBPlugin):
 
     Every answer goes through ``http_util.Respond`` (``nosniff``, gzip). Only GET and HEAD are answered. An unknown run
     or site and a missing parameter raise one of TensorBoard's errors, which it answers with 404 or 400 in words.
-
-    Args:
-        context: TensorBoard's; only its data provider is used.
     """
 
     plugin_name = PLUGIN_NAME
@@ -37,8 +38,13 @@ class TrainingHealthPlugin(base_plugin.TBPlugin):
 
     def get_plugin_apps(self) -> dict[str, WSGIApplication]:
         """Routes, each exact, so no path is ever made of what a browser sends."""
-        apps = {"/overview": _json_app(self._overview), "/run": _json_app(self._run, "run")}
-        apps["/units"] = _json_app(self._units, "run", "site")
+        apps = {
+            "/overview": _json_app(
+                lambda *asked: self._data.overview(*asked) | {"folder": self._data.folder_key(*asked)}
+            ),
+            "/run": _json_app(lambda *asked: run_payload(self._data.run(*asked)), "run"),
+            "/units": _json_app(self._units, "run", "site"),
+        }
         return apps | {f"/static/{name}": _file_app(file) for name, file in static_files().items()}
 
     def is_active(self) -> bool:
@@ -49,47 +55,21 @@ class TrainingHealthPlugin(base_plugin.TBPlugin):
         """Where the page's module is and what the tab is called."""
         return base_plugin.FrontendMetadata(es_module_path="/static/index.js", tab_name="Training Health")
 
-    def _overview(self, ctx: RequestContext, experiment_id: str) -> dict[str, Any]:
-        return self._data.overview(ctx, experiment_id) | {
-            "plotly": plotly_version(),
-            "folder": self._data.folder_key(ctx, experiment_id),
-        }
-
-    def _run(self, ctx: RequestContext, experiment_id: str, run: str) -> dict[str, Any]:
-        return run_payload(self._data.run(ctx, experiment_id, run))
-
     def _units(self, ctx: RequestContext, experiment_id: str, run: str, site: str) -> dict[str, Any]:
         found = self._data.run(ctx, experiment_id, run)
-        for candidate in found.sites:
-            if candidate.name == site:
-                return units_payload(found, candidate)
-        raise errors.NotFoundError(f"Run {run[:200]!r} has no site {site[:200]!r}.")
-
-
-def _app(answer: Callable[[wrappers.Request], wrappers.Response]) -> WSGIApplication:
-    """A WSGI application that answers GET and HEAD only, for TensorBoard lets every method through."""
-
-    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        request = wrappers.Request(environ)
-        if request.method in ("GET", "HEAD"):
-            response = answer(request)
-        else:
-            text, allow = "Only GET is answered here.", [("Allow", "GET, HEAD")]
-            response = http_util.Respond(request, text, "text/plain", code=405, headers=allow)
-        return response(environ, start_response)
-
-    return app
+        sites = {candidate.name: candidate for candidate in found.sites}
+        if site not in sites:
+            raise errors.NotFoundError(f"Run {run[:200]!r} has no site {site[:200]!r}.")
+        return units_payload(found, sites[site])
 
 
 def _json_app(answer: Callable[..., dict[str, Any]], *parameters: str) -> WSGIApplication:
     """Answers with ``answer(context, experiment, *values of the parameters)`` as JSON."""
 
-    def respond(request: wrappers.Request) -> wrappers.Response:
+    def respond(request: Request) -> Response:
         values = [request.args.get(name, "") for name in parameters]
         if "" in values:
-            raise errors.InvalidArgumentError(
-                f"Expected the parameter {parameters[values.index('')]!r} in the address."
-            )
+            raise errors.InvalidArgumentError(f"Expected {parameters[values.index('')]!r} in the address.")
         content = answer(plugin_util.context(request.environ), plugin_util.experiment_id(request.environ), *values)
         # dumped here: Respond would walk every number in Python, and turn NaN into the string "NaN"
         text = json.dumps(content, allow_nan=False, separators=(",", ":"))
@@ -100,5 +80,18 @@ def _json_app(answer: Callable[..., dict[str, Any]], *parameters: str) -> WSGIAp
 
 def _file_app(path: Path) -> WSGIApplication:
     media_type = "text/css" if path.suffix == ".css" else "text/javascript"
-    expires = ONE_DAY if path.name == PLOTLY else 0  # its version is in its address
+    expires = ONE_DAY if path.name == PLOTLY else 0
     return _app(lambda request: http_util.Respond(request, path.read_bytes(), media_type, expires=expires))
+
+
+def _app(answer: Callable[[Request], Response]) -> WSGIApplication:
+    """A WSGI application that answers GET and HEAD only, for TensorBoard lets every method through."""
+
+    @Request.application
+    def app(request: Request) -> Response:
+        if request.method in ("GET", "HEAD"):
+            return answer(request)
+        refused = {"code": 405, "headers": [("Allow", "GET, HEAD")]}
+        return http_util.Respond(request, "Only GET is answered here.", "text/plain", **refused)
+
+    return app

@@ -16,7 +16,7 @@ _PAGE = """<!DOCTYPE html>
 <style>
 {style}
 </style>
-{head}</head>
+</head>
 <body>
 {body}
 </body>
@@ -24,16 +24,9 @@ _PAGE = """<!DOCTYPE html>
 """
 
 
-def page(title: str, style: str, body: str, head: str = "") -> str:
-    """The whole file.
-
-    Args:
-        title: Plain text; it is escaped here.
-        style: CSS.
-        body: HTML.
-        head: More HTML for the head, each element with its line end.
-    """
-    return _PAGE.format(policy=_POLICY, title=html.escape(title), style=style, body=body, head=head)
+def page(title: str, style: str, body: str) -> str:
+    """The whole file: ``title`` is plain text, escaped here; ``body`` is HTML, ``style`` is CSS."""
+    return _PAGE.format(policy=_POLICY, title=html.escape(title), style=style, body=body)
 
 
 def inline_script(code: str) -> str:

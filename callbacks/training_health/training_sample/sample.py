@@ -1,4 +1,4 @@
-"""A fixed, seeded sample of the training images, without augmentation, each image on one rank only."""
+"""A fixed, seeded sample of the training examples, without augmentation, each example on one rank only."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSampler, TensorDataset
+
+from training_health import lightning as pl
 
 
 class NoTrainingSampleError(Exception):
@@ -26,31 +27,19 @@ def training_sample(trainer: pl.Trainer, count: int, seed: int) -> Iterable[Any]
 
     Args:
         trainer: A trainer that fits.
-        count: Images over all ranks; fewer if there are fewer.
+        count: Examples over all ranks; fewer if there are fewer.
         seed: Of the choice.
 
-    Returns:
-        The batches, in order of index.
-
     Raises:
-        NoTrainingSampleError: If the training images cannot be picked by index.
+        NoTrainingSampleError: If the training examples cannot be picked by index.
     """
     rank, world = trainer.global_rank, trainer.world_size
     for source in (trainer.train_dataloader, getattr(trainer, "datamodule", None)):
         sample = getattr(source, "evaluation_sample", None)
         if sample is not None:
             return sample(count, seed, rank, world)
-    return _from_dataset(trainer.train_dataloader, _first(trainer.val_dataloaders), count, seed, rank, world)
-
-
-def _from_dataset(
-    train: Any,  # noqa: ANN401
-    val: Any,  # noqa: ANN401
-    count: int,
-    seed: int,
-    rank: int,
-    world: int,
-) -> DataLoader[Any]:
+    train: Any = trainer.train_dataloader
+    val = pl.loader_at(trainer.val_dataloaders)
     dataset = getattr(train, "dataset", None)
     if dataset is None or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
         raise NoTrainingSampleError(
@@ -82,9 +71,9 @@ def _without_augmentation(train: Any, val: Any) -> Any:  # noqa: ANN401
         return subset
     names = [name for name in ("transform", "transforms") if hasattr(train, name) and hasattr(reference, name)]
     if not names:
-        if not isinstance(train, TensorDataset):  # which has no place for augmentation
-            rank_zero_warn(
-                f"The sample of training images comes from {type(train).__name__} as it is: augmentation in it, if "
+        if not isinstance(train, (TensorDataset, Tensor, list)):  # which have no transform to augment with
+            pl.rank_zero_warn(
+                f"The sample of training examples comes from {type(train).__name__} as it is: augmentation in it, if "
                 "any, is on. Training and validation data sets with a `transform` each would turn it off."
             )
         return train
@@ -92,9 +81,3 @@ def _without_augmentation(train: Any, val: Any) -> Any:  # noqa: ANN401
     for name in names:
         setattr(plain, name, getattr(reference, name))
     return plain
-
-
-def _first(loaders: Any) -> Any:  # noqa: ANN401
-    if isinstance(loaders, dict):
-        loaders = list(loaders.values())
-    return loaders[0] if isinstance(loaders, (list, tuple)) and loaders else loaders

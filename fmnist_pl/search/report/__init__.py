@@ -1,4 +1,4 @@
-"""What a search found, for people: ``report.md``, ``report.html`` with the plots, ``trials.csv``."""
+"""What a search found, for people: ``report.md``, ``report.html`` with charts, ``trials.csv``."""
 
 from fmnist_pl.search.report.write import write_report
 

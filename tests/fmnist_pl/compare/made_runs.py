@@ -11,14 +11,18 @@ from fmnist_pl.runs.identity import content_hash
 DATA = {"dataset": "synthetic", "files": "f", "validation_images": 10, "training_images": None}
 REAL = {**DATA, "dataset": "fashion_mnist"}
 
-# Leaves what a finished training leaves: arguments are the log folder, the variant and the summary.
+# Leaves what a finished training leaves: arguments are the log folder, the variant and the summary. In a log folder
+# with a file `wait`, seed 1 notes its process there first, and continues when the file is gone.
 _TRAINING = """
-import json, pathlib, sys
-logdir, variant, summary = sys.argv[1:]
-summary = json.loads(summary)
-with open(pathlib.Path(logdir, "trained.txt"), "a") as count:
+import json, os, pathlib, sys, time
+logdir, variant, summary = pathlib.Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+if summary["seed"] == 1 and (logdir / "wait").exists():
+    (logdir / "wait").write_text(f"{os.getpid()}.")
+    while (logdir / "wait").exists():
+        time.sleep(0.01)
+with open(logdir / "trained.txt", "a") as count:
     count.write(f"{variant} {summary['seed']}\\n")
-folder = pathlib.Path(logdir, variant, f"version_{summary['seed']}")
+folder = logdir / variant / f"version_{summary['seed']}"
 folder.mkdir(parents=True)
 (folder / "summary.json").write_text(json.dumps(summary))
 """

@@ -1,104 +1,96 @@
-"""Results put together: spreads, pairs, the notebooks' metrics, and what a reader is told about the runs."""
+"""Results put together, and written as Markdown, CSV, JSON and TensorBoard records."""
 
+import csv
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fmnist_pl.compare.log_folder import LogFolder, RunResult
-from fmnist_pl.compare.notes import notes
+from fmnist_pl.compare.log_folder import RunResult
+from fmnist_pl.compare.output import markdown, notes, sentences, write_all
 from fmnist_pl.compare.results import compare
 from fmnist_pl.compare.run_metrics import METRICS
-from tests.fmnist_pl.compare.made_runs import DATA, REAL, summary, wanted, write_summary
+from tests.fmnist_pl.compare.made_runs import DATA, REAL, summary, wanted
+from training_health.errors import UserError
 
-TEST = {"baseline": [0.90, 0.91, 0.92], "no_dropout": [0.91, 0.92, 0.94]}
+SNAPSHOT = Path(__file__).parent / "compare.md"
+FAILED = RunResult("no_dropout", 3, "It broke | badly.")
 
 
-@pytest.fixture
-def result(tmp_path):
-    """Makes the result of a finished run."""
-
-    def make(variant, seed, data=DATA, changes=None, **metrics):
-        run = wanted(variant, seed, data=data)
-        write_summary(tmp_path, run, {**summary(run, **metrics), **(changes or {})}, seed)
-        return LogFolder(tmp_path).finished(run)
-
-    return make
+def result(variant: str, seed: int, *, epochs: int = 10, **metrics: float | None) -> RunResult:
+    content = {**summary(wanted(variant, seed, data=REAL), **metrics), "epochs": epochs}
+    return RunResult(variant, seed, None, {metric.key: metric.read(content) for metric in METRICS}, content)
 
 
 @pytest.fixture
-def made(result):
-    return [result(variant, seed, test=value) for variant, values in TEST.items() for seed, value in enumerate(values)]
+def comparison():
+    baseline = [(0.9100, 0.010), (0.9120, 0.011), (0.9110, 0.012)]  # test accuracy, gap
+    runs = [result("baseline", i, test=test, gap=gap, dead=0.1 + i / 100) for i, (test, gap) in enumerate(baseline)]
+    no_dropout = enumerate([0.9170, 0.9190, 0.9183])
+    runs += [result("no_dropout", i, test=test, gap=0.045, dead=0.1 + i / 100) for i, test in no_dropout]
+    return compare([*runs, FAILED], "baseline", REAL)
 
 
-def test_each_variant_has_its_mean_and_deviation(made):
-    baseline, no_dropout = compare(made, "baseline", DATA).variants
-
-    assert (baseline.name, no_dropout.name) == ("baseline", "no_dropout")
-    assert baseline.spreads["test_accuracy"].mean == pytest.approx(0.91)
-    assert baseline.spreads["test_accuracy"].sd == pytest.approx(0.01)
+def test_the_markdown_is_that_of_the_snapshot(comparison):
+    """Renew it, after a look at the difference, with the text that `markdown(comparison)` returns here."""
+    assert markdown(comparison) == SNAPSHOT.read_text()
 
 
-def test_differences_are_paired_by_seed(made):
-    difference = compare(made, "baseline", DATA).differences["no_dropout"]["test_accuracy"]  # 0.01, 0.01, 0.02
+def test_a_single_seed_is_no_verdict():
+    one = compare([result("baseline", 0), result("no_dropout", 0)], "baseline", REAL)
 
-    assert difference.n == 3
-    assert difference.mean == pytest.approx(0.04 / 3)
-    assert difference.half_width == pytest.approx(4.302653 * (1 / 3) * 0.01, rel=1e-5)  # t of 2, sd/sqrt(3) = 0.01/3
-
-
-def test_only_seeds_that_both_have_make_pairs(made, result):
-    failed = RunResult("baseline", 3, "It broke.")
-    comparison = compare([*made, failed, result("no_dropout", 3, test=0.5)], "baseline", DATA)
-
-    assert comparison.differences["no_dropout"]["test_accuracy"].n == 3
-    assert [variant.spreads["test_accuracy"].n for variant in comparison.variants] == [3, 4]
-    assert [run.failure for run in comparison.runs if run.failure] == ["It broke."]
+    assert "no second seed to judge it" in sentences(one)[0]
+    assert "Only one seed" in markdown(one)
+    assert "±" not in markdown(one)
 
 
-def test_variants_without_a_common_seed_have_no_difference(result):
-    comparison = compare([result("baseline", 0), result("sgd", 1)], "baseline", DATA)
+def test_only_seeds_that_both_have_make_pairs():
+    runs = [result(variant, seed) for variant, seed in (("baseline", 0), ("baseline", 1), ("sgd", 1), ("gelu", 2))]
+    comparison = compare([*runs, FAILED], "baseline", REAL)
 
-    assert comparison.differences["sgd"]["test_accuracy"] is None
+    assert comparison.differences["sgd"]["test_accuracy"].n == 1
+    assert comparison.differences["gelu"]["test_accuracy"] is None
+    assert comparison.differences["no_dropout"]["test_accuracy"] is None
 
 
-def test_a_metric_that_a_run_lacks_has_no_spread(result):
-    comparison = compare([result("gelu", 0), result("gelu", 1, dead=None)], "gelu", DATA)
+def test_a_metric_that_a_run_lacks_has_no_spread():
+    (variant,) = compare([result("gelu", 0), result("gelu", 1, dead=None)], "gelu", REAL).variants
 
-    assert comparison.variants[0].spreads["dead_fraction"] is None
-    assert comparison.variants[0].spreads["gap"].n == 2
+    assert variant.spreads["dead_fraction"] is None
+    assert variant.spreads["gap"].n == 2
 
 
 @pytest.mark.parametrize(("data", "epochs", "printed"), [(REAL, 10, 0.9115), (REAL, 9, None), (DATA, 10, None)])
-def test_the_notebooks_metrics_belong_to_runs_that_did_what_they_did(result, data, epochs, printed):
-    run = result("baseline", 0, data, {"epochs": epochs})
+def test_the_notebooks_metrics_belong_to_runs_that_did_what_they_did(data, epochs, printed):
+    (variant,) = compare([result("baseline", 0, epochs=epochs)], "baseline", data).variants
 
-    assert compare([run], "baseline", data).variants[0].printed.get("test_accuracy") == printed
+    assert variant.printed.get("test_accuracy") == printed
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"threads": 2}, "device: baseline: cpu, threads: 1; no_dropout: cpu, threads: 1; other: cpu, threads: 2"),
-        ({"epochs": 20}, "number of epochs: baseline: 2; no_dropout: 2; other: 20"),
+        ({"threads": 2}, "device: baseline: cpu, threads: 1; other: cpu, threads: 2"),
+        ({"epochs": 20}, "number of epochs: baseline: 10; other: 20"),
         ({"test_checkpoint": "last"}, "other: those of the last epoch"),
-        ({"identity": {"data": DATA, "code": "older"}}, "code of this package: baseline: c; no_dropout: c; other: old"),
+        ({"identity": {"data": DATA, "code": "older"}}, "code of this package: baseline: c; other: older"),
     ],
     ids=str,
 )
-def test_what_differs_between_runs_is_told(made, changes, told):
-    other = replace(made[0], variant="other", summary={**made[0].summary, **changes})
+def test_what_differs_between_runs_is_told(changes, told):
+    made = result("baseline", 0)
+    other = replace(made, variant="other", summary={**made.summary, **changes})
 
-    text = "\n".join(notes(compare([*made, other], "baseline", DATA)))
+    text = "\n".join(notes(compare([made, other], "baseline", REAL)))
 
     assert text.count("NOT the same") == 1
     assert told in text
-    assert "NOT the same" not in "\n".join(notes(compare(made, "baseline", DATA)))
 
 
 def test_every_metric_is_read():
-    made = summary(wanted(), test=0.9, val=0.91, running=0.92, train_eval=0.93, gap=0.02, dead=0.1)
-
-    assert {metric.key: metric.read(made) for metric in METRICS} == {
+    assert result("gelu", 0, test=0.9, val=0.91, running=0.92, train_eval=0.93, gap=0.02, dead=0.1).metrics == {
         "running_accuracy": 0.92,
         "train_eval_accuracy": 0.93,
         "val_accuracy": 0.91,
@@ -110,7 +102,58 @@ def test_every_metric_is_read():
         "update_ratio": 0.002,  # the median over the weights; the bias's 9.0 is left out
         "seconds_per_epoch": 1.5,
     }
-
-
-def test_what_was_not_measured_is_absent():
     assert {metric.read({}) for metric in METRICS} == {None}
+
+
+@pytest.fixture
+def folder(comparison, tmp_path):
+    for _ in range(2):  # the second replaces the first
+        write_all(comparison, tmp_path)
+    return tmp_path
+
+
+def test_the_curves_of_runs_in_the_same_folder_stay(comparison, tmp_path):
+    curves = tmp_path / "baseline" / "version_0" / "events.out.tfevents.1.run"
+    curves.parent.mkdir(parents=True)
+    curves.write_bytes(b"curves")
+    write_all(comparison, tmp_path)
+
+    assert curves.read_bytes() == b"curves"
+
+
+def test_the_csv_has_every_runs_unrounded_metrics(folder):
+    with (folder / "compare.csv").open() as file:
+        rows = list(csv.DictReader(file))
+
+    assert [row["variant"] for row in rows] == ["baseline"] * 3 + ["no_dropout"] * 4
+    assert [row["test_accuracy"] for row in rows] == ["0.91", "0.912", "0.911", "0.917", "0.919", "0.9183", ""]
+    assert (rows[6]["seed"], rows[6]["failure"]) == ("3", "It broke | badly.")
+
+
+def test_the_json_has_everything(folder):
+    value = json.loads((folder / "compare.json").read_text())
+
+    assert (value["reference"], value["data"]["dataset"]) == ("baseline", "fashion_mnist")
+    assert value["differences"]["no_dropout"]["gap"]["verdict"] == "different"
+    runs = value["variants"][1]["runs"]
+    assert (runs[0]["summary"]["threads"], runs[0]["summary"]["identity"]["code"]) == (1, "c")
+    assert runs[3]["failure"] == "It broke | badly."
+
+
+def test_tensorboard_gets_the_text_and_each_variants_means(folder):
+    (record,) = EventAccumulator(str(folder / "tensorboard")).Reload().Tensors("comparison/text_summary")
+    assert record.tensor_proto.string_val[0].decode() == (folder / "compare.md").read_text()
+
+    variant = EventAccumulator(str(folder / "tensorboard" / "variants" / "baseline")).Reload()
+    (mean,) = variant.Scalars("mean/test_accuracy")
+    assert mean.value == pytest.approx(0.911)
+    assert variant.PluginTagToContent("hparams").keys() >= {"_hparams_/session_start_info"}
+
+
+def test_results_that_cannot_be_written_are_printed_first(comparison, tmp_path, capsys):
+    (tmp_path / "out").write_text("in the way")
+
+    with pytest.raises(UserError, match=r"cannot be written.*out"):
+        write_all(comparison, tmp_path / "out")
+
+    assert markdown(comparison) in capsys.readouterr().out

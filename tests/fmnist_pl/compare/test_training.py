@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fmnist_pl.compare.log_folder import LogFolder
-from fmnist_pl.compare.training import TrainingPool, fit_command
+from fmnist_pl.compare.training import TrainingPool, ended_by, fit_command
 from tests.fmnist_pl.compare.made_runs import begin, pretend_to_train, trained, wanted, write_summary
 
 PROJECT = Path(__file__).parents[3]
@@ -40,39 +40,30 @@ def test_what_is_missing_is_trained_and_what_is_finished_is_not(tmp_path, train)
 
     assert failures == {}
     assert trained(tmp_path) == ["baseline 1", "sgd 0"]
-    assert shown.startswith("3 runs: 1 complete, 2 to train.\n")
-
-
-def test_progress_names_the_accuracy_and_the_time_left(train):
-    shown = train([wanted(seed=0), wanted(seed=1)])[1].splitlines()
-
-    assert shown[2].startswith("baseline seed 0: done, test accuracy 90.00 %. 1 of 2 runs, about 0:0")
-    assert shown[-1] == "baseline seed 1: done, test accuracy 90.00 %. 2 of 2 runs"
-
-
-_MEETING = """
-import pathlib, sys, time
-folder, name, number = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-folder.mkdir(exist_ok=True)
-(folder / name).touch()
-deadline = time.monotonic() + 30
-while len(list(folder.iterdir())) < number:
-    if time.monotonic() > deadline:
-        sys.exit("error: Nobody came.")
-    time.sleep(0.01)
-"""
+    first, _, ended, _, last = shown.splitlines()
+    assert first == "3 runs: 1 complete, 2 to train."
+    assert ended.startswith("baseline seed 1: done, test accuracy 90.00 %. 1 of 2 runs, about 0:00:0")
+    assert last == "sgd seed 0: done, test accuracy 90.00 %. 2 of 2 runs"
 
 
 def test_jobs_train_at_the_same_time_with_their_part_of_the_threads(tmp_path, train, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    report = _MEETING + "import os; sys.exit('threads ' + os.environ['OMP_NUM_THREADS'])"
+    meeting = """
+import os, pathlib, sys, time
+folder, seed = pathlib.Path(sys.argv[1]), sys.argv[2]
+(folder / seed).touch()
+for _ in range(3000):
+    if len(list(folder.iterdir())) == 3:
+        sys.exit("threads " + os.environ["OMP_NUM_THREADS"])
+    time.sleep(0.01)
+sys.exit("Nobody came.")
+"""
+    (tmp_path / "met").mkdir()
+    runs = [wanted(seed=seed) for seed in range(3)]
 
-    def command(run, interrupted):
-        return python(report, tmp_path / "met", run.seed, 3)
+    failures, _ = train(runs, lambda run, interrupted: python(meeting, tmp_path / "met", run.seed), jobs=3)
 
-    failures, _ = train([wanted(seed=seed) for seed in range(3)], command, jobs=3)
-
-    assert list(failures.values()) == ["threads 1"] * 3  # not: "Nobody came."
+    assert list(failures.values()) == ["threads 1"] * 3
 
 
 def test_one_failure_does_not_keep_the_others_from_training(tmp_path, train):
@@ -109,18 +100,14 @@ def test_a_failure_has_a_reason_and_is_tried_again_next_time(tmp_path, train, co
     assert trained(tmp_path) == ["baseline 0"]
 
 
-def test_code_that_was_edited_meanwhile_is_named(tmp_path, train):
+def test_other_code_is_named_before_and_after_a_training(tmp_path, train):
+    write_summary(tmp_path, wanted(code="older"), version=100)
     edited = pretend_to_train(wanted(code="edited"), tmp_path)
 
-    failures, _ = train([wanted()], lambda run, interrupted: edited)
+    failures, shown = train([wanted()], lambda run, interrupted: edited)
 
+    assert "--any_code" in shown
     assert "the code was edited" in failures[wanted().digest]
-
-
-def test_runs_of_other_code_are_announced(tmp_path, train):
-    write_summary(tmp_path, wanted(code="older"), version=100)
-
-    assert "--any_code" in train([wanted(code="newer")])[1]
 
 
 def test_fit_is_told_the_variant_the_seed_and_the_log_folder(tmp_path):
@@ -130,70 +117,49 @@ def test_fit_is_told_the_variant_the_seed_and_the_log_folder(tmp_path):
     assert fit_command(tmp_path, wanted(), tmp_path / "version_0")[1:] == [*words, f"--resume={tmp_path}/version_0"]
 
 
-def test_an_interrupted_run_is_resumed(tmp_path, train):
+def test_an_interrupted_run_is_resumed_and_if_that_fails_trained_again_from_the_start(tmp_path, train):
     folder = begin(tmp_path, wanted())
     asked = []
 
     def command(run, interrupted):
         asked.append(interrupted)
-        return pretend_to_train(run, tmp_path)
-
-    _, shown = train([wanted(), wanted(seed=1)], command)
-
-    assert asked == [folder, None]
-    assert f"baseline seed 0: resumes from {folder}. Output:" in shown
-
-
-def test_a_run_that_cannot_be_resumed_is_trained_again_once(tmp_path, train):
-    begin(tmp_path, wanted())
-
-    def command(run, interrupted):
         broken = python("import sys; sys.exit('error: The checkpoint is damaged.')")
         return broken if interrupted else pretend_to_train(run, tmp_path)
 
-    failures, shown = train([wanted()], command)
+    failures, shown = train([wanted(), wanted(seed=1)], command)
 
     assert failures == {}
-    assert trained(tmp_path) == ["baseline 0"]
+    assert asked == [folder, None, None]
+    assert f"baseline seed 0: resumes from {folder}. Output:" in shown
     assert "cannot be resumed (The checkpoint is damaged.)" in shown
+    assert trained(tmp_path) == ["baseline 0", "baseline 1"]
 
 
-# A comparison of seeds 0 to 2. The training of seed 1 notes its process, and resumes when a file says so or after long.
 _COMPARISON = """
-import os, pathlib, sys, time
+import pathlib, sys
 from fmnist_pl.compare.log_folder import LogFolder
 from fmnist_pl.compare.training import TrainingPool
 from tests.fmnist_pl.compare.made_runs import pretend_to_train, wanted
 
 logdir = pathlib.Path(sys.argv[1])
-wait = '''
-import os, pathlib, sys, time
-logdir, *training = sys.argv[1:]
-pathlib.Path(logdir, "pid").write_text(str(os.getpid()) + chr(10))
-deadline = time.monotonic() + 60
-while not pathlib.Path(logdir, "continue").exists() and time.monotonic() < deadline:
-    time.sleep(0.01)
-os.execv(training[0], training)
-'''
-
-def command(run, interrupted):
-    training = pretend_to_train(run, logdir)
-    return [sys.executable, "-c", wait, str(logdir), *training] if run.seed == 1 else training
-
-TrainingPool(LogFolder(logdir), logdir / "output", 1, command).train([wanted(seed=seed) for seed in range(3)])
+pool = TrainingPool(LogFolder(logdir), logdir / "output", 1, lambda run, interrupted: pretend_to_train(run, logdir))
+pool.train([wanted(seed=seed) for seed in range(3)])
 """
+SEEDS = [wanted(seed=seed) for seed in range(3)]
 
 
 @pytest.fixture
 def comparison(tmp_path):
     """A comparison in a process of its own, in the middle of its second run; and the process of that."""
+    (tmp_path / "wait").touch()
     environment = {**os.environ, "PYTHONPATH": f"{PROJECT}:{PROJECT / 'callbacks'}"}
     process = subprocess.Popen(python(_COMPARISON, tmp_path), env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while not (pid := (tmp_path / "pid").read_text() if (tmp_path / "pid").exists() else "").endswith("\n"):
+    while not (pid := (tmp_path / "wait").read_text()).endswith("."):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    yield process, int(pid)
+    yield process, int(pid.removesuffix("."))
+    (tmp_path / "wait").unlink(missing_ok=True)
     process.kill()
     process.wait()
 
@@ -203,11 +169,12 @@ def test_interrupted_it_ends_its_trainings_and_repeats_nothing(tmp_path, train, 
     process, training = comparison
     process.send_signal(signal.SIGINT)
     process.wait(30)
+    (tmp_path / "wait").unlink()
 
     with pytest.raises(ProcessLookupError):
         os.kill(training, 0)
-    assert train([wanted(seed=seed) for seed in range(3)])[0] == {}  # the lock is free
-    assert sorted(trained(tmp_path)) == ["baseline 0", "baseline 1", "baseline 2"]
+    assert train(SEEDS)[0] == {}  # the lock is free
+    assert trained(tmp_path) == ["baseline 0", "baseline 1", "baseline 2"]
 
 
 @pytest.mark.slow
@@ -218,12 +185,20 @@ def test_a_run_that_another_process_trains_is_waited_for(tmp_path, train, compar
         process.kill()
 
     def command(run, interrupted):
-        (tmp_path / "continue").touch()  # seed 2 is trained first, in spite of the order
+        (tmp_path / "wait").unlink()  # seed 2 is trained first, in spite of the order
         return pretend_to_train(run, tmp_path)
 
-    failures, shown = train([wanted(seed=seed) for seed in range(3)], command)
+    failures, shown = train(SEEDS, command)
     process.wait(30)
 
     assert failures == {}
     assert sorted(trained(tmp_path)) == ["baseline 0", "baseline 1", "baseline 2"]
     assert shown.count("baseline seed 1: another process trains it") == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(-9, "ended by SIGKILL (out of memory?)"), (-15, "ended by SIGTERM"), (1, None), (0, None)],
+)
+def test_signals_have_names(status, words):
+    assert ended_by(status) == words

@@ -1,99 +1,106 @@
-"""A search that is killed, and goes on."""
+"""Searches whose processes are killed or stopped."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
 
-from fmnist_pl.search.tally import RETRY_HISTORY, Tally, is_lost
-from tests.fmnist_pl.search.toy_search import ToySpace, ledger, search, trained
+from tests.fmnist_pl.search import postgresql_server
+from tests.fmnist_pl.search.toy_search import toy, trained, trials_of
 
 PROJECT = Path(__file__).parents[3]
-TRIALS = 12
+pytestmark = pytest.mark.slow
 
 
-def start(folder, storage, jobs=1, trials=TRIALS):
-    """A search as a process of its own, with trials that take a moment."""
-    words = ["-m", "tests.fmnist_pl.search.toy_search", str(folder), storage, str(trials), str(jobs), "0.2"]
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    return subprocess.Popen([sys.executable, *words], env=environment, cwd=PROJECT)
+@pytest.fixture
+def start(tmp_path):
+    """Start a search as a process of its own; it does not outlive the test."""
+    processes = []
+
+    def begin(storage, trials, jobs=1):
+        words = ["-m", "tests.fmnist_pl.search.toy_search", tmp_path, storage, trials, jobs, "slow"]
+        environment = {**os.environ, "PYTHONPATH": f"{PROJECT}{os.pathsep}{PROJECT / 'callbacks'}"}
+        processes.append(subprocess.Popen([sys.executable, *map(str, words)], env=environment))
+        return processes[-1]
+
+    yield begin
+    for process in processes:
+        process.kill()
+        process.wait()
 
 
-def kill_in_mid_trial(folder, storage, jobs):
-    """Start it, and kill it when it has begun another trial or two."""
-    before = len(trained(folder))
-    process = start(folder, storage, jobs)
-    deadline = time.monotonic() + 60
-    while len(trained(folder)) < before + 2:
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
         assert time.monotonic() < deadline
-        assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
 
 
-def finished(folder, storage):
-    """Parameters and value of every trial that counts, in the order of their numbers."""
-    book = ledger(folder, storage, ToySpace())
-    trials = [trial for trial in book.trials() if not is_lost(trial)]
-    book.close()
-    assert all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
-    return [(trial.params["x"], trial.value, trial.state) for trial in trials]
+def run_with_kills(folder, storage, start, kills):
+    """50 trials in three processes, some of which are killed while they train."""
+    process = start(storage, 50, jobs=3)
+    for _ in range(kills):
+        seen = len(trained(folder))
+        wait_for(lambda seen=seen: len(trained(folder)) >= seen + 4)
+        os.kill(int(trained(folder)[-1][0]), signal.SIGKILL)  # it has just begun
+    assert process.wait(240) == 0
+    check(trials_of(toy(folder, storage, kind="slow")), kills)
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "journal"])
-def test_killed_five_times_it_ends_as_if_it_had_never_been(tmp_path, kind):
-    (tmp_path / "killed").mkdir()
-    (tmp_path / "never").mkdir()
-    storages = {name: storage_in(tmp_path / name, kind) for name in ("killed", "never")}
-
-    for _ in range(5):
-        kill_in_mid_trial(tmp_path / "killed", storages["killed"], jobs=1)
-    search(tmp_path / "killed", storages["killed"], TRIALS)
-    search(tmp_path / "never", storages["never"], TRIALS)
-
-    with_kills = finished(tmp_path / "killed", storages["killed"])
-    assert with_kills == finished(tmp_path / "never", storages["never"])
-    assert len({x for x, *_ in with_kills}) == TRIALS
+def check(trials, kills, complete=50):
+    """As many trials are complete, every lost one was repeated, and no configuration is complete twice."""
+    done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    lost = [trial for trial in trials if trial.state == TrialState.FAIL]
+    values = Counter(trial.params["x"] for trial in done)
+    assert len(done) >= complete
+    assert max(values.values()) == 1
+    assert {trial.params["x"] for trial in lost} <= set(values)
+    assert 0 < len(lost) <= kills
+    assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED}
 
 
-def storage_in(folder, kind):
-    return f"sqlite:///{folder / 'study.db'}" if kind == "sqlite" else str(folder / "study.journal")
+def test_workers_that_are_killed_lose_no_trial_and_repeat_none(tmp_path, start):
+    run_with_kills(tmp_path, f"sqlite:///{tmp_path / 'study.db'}", start, kills=5)
 
 
-def test_two_searches_of_two_jobs_each_share_a_study_and_one_of_them_is_killed(tmp_path):
-    storage = storage_in(tmp_path, "sqlite")
-    other = start(tmp_path, storage, jobs=2)
-
-    kill_in_mid_trial(tmp_path, storage, jobs=2)
-    other.wait(120)
-    book = ledger(tmp_path, storage, ToySpace())
-
-    assert other.returncode == 0
-    assert book.tally().finished == TRIALS
-    assert book.tally() == Tally(book.tally().done, book.tally().pruned, 0, 0, 0)
-    lost = [trial for trial in book.trials() if is_lost(trial)]
-    retried = [trial.system_attrs[RETRY_HISTORY][-1] for trial in book.trials() if RETRY_HISTORY in trial.system_attrs]
-    assert sorted(retried) == [trial.number for trial in lost if trial.user_attrs["lost"] == "killed"]
-    book.close()
+@pytest.mark.postgresql
+@pytest.mark.skipif(
+    postgresql_server.MISSING, reason="needs psycopg and PostgreSQL (Debian: apt-get install postgresql)"
+)
+def test_nor_do_they_over_postgresql(tmp_path, start):
+    with postgresql_server.server() as storage:
+        run_with_kills(tmp_path, storage, start, kills=5)
 
 
-def test_when_the_search_is_stopped_what_was_running_waits(tmp_path):
-    storage = storage_in(tmp_path, "sqlite")
-    process = start(tmp_path, storage)
-    while not trained(tmp_path):
-        time.sleep(0.01)
-        assert process.poll() is None
+def test_a_search_that_is_killed_takes_its_workers_with_it_and_the_next_repeats_what_they_trained(tmp_path, start):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    process = start(storage, 6)
+    wait_for(lambda: len(trained(tmp_path)) >= 2)
+    process.kill()
+    worker = Path("/proc", trained(tmp_path)[-1][0])
+    wait_for(lambda: not worker.exists())
+    assert start(storage, 6).wait(120) == 0
+
+    trials = trials_of(toy(tmp_path, storage, 6, kind="slow"))
+    check(trials, kills=1, complete=6)
+
+
+def test_what_is_trained_when_a_search_is_stopped_waits_for_the_next(tmp_path, start):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    process = start(storage, 6, jobs=2)
+    wait_for(lambda: len(trained(tmp_path)) >= 3)
     process.send_signal(signal.SIGINT)
     process.wait(60)
 
-    book = ledger(tmp_path, storage, ToySpace())
-    counts = book.tally()
-    book.close()
-    assert (counts.running, counts.waiting) == (0, 1)
-    assert search(tmp_path, storage, 3)[0].tally().finished == 3
+    trials = trials_of(toy(tmp_path, storage, 6, kind="slow"))
+    lost = [trial.params["x"] for trial in trials if trial.state == TrialState.FAIL]
+    waiting = [trial.params["x"] for trial in trials if trial.state == TrialState.WAITING]
+    assert sorted(lost) == sorted(waiting)
+    assert len(lost) in {1, 2}
+    assert TrialState.RUNNING not in {trial.state for trial in trials}

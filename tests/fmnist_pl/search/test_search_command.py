@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from fmnist_pl.search.command import main
-from fmnist_pl.search.options import parse
+from fmnist_pl.commands import optional
+from fmnist_pl.compare import comparison as comparing
+from fmnist_pl.search.command import conclude, main, parse
+from tests.fmnist_pl.compare.made_runs import pretend_to_train, trained
+from tests.fmnist_pl.search.report.studies import study, trial
 from training_health.errors import UserError
 
 SPACE = """
@@ -34,23 +36,20 @@ def data_dir(tmp_path_factory):
 def words(tmp_path, data_dir, monkeypatch):
     """The options of a search of three tiny trials."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return words_of_a_tiny_search(tmp_path, data_dir)
-
-
-def words_of_a_tiny_search(folder, data_dir):
-    (folder / "tiny.yaml").write_text(SPACE)
+    (tmp_path / "tiny.yaml").write_text(SPACE)
     return [
-        *("--space", str(folder / "tiny.yaml"), "--trials", "3", "--epochs", "2", "--images", "64"),
-        *("--dataset", "synthetic", "--logdir", str(folder / "logs"), "--study", "tiny", "--confirm_seeds"),
+        *("--space", str(tmp_path / "tiny.yaml"), "--trials", "3", "--epochs", "2", "--images", "64"),
+        *("--dataset", "synthetic", "--logdir", str(tmp_path / "logs"), "--study", "tiny", "--confirm_seeds"),
         *(f"--data.root={data_dir}", "--trainer.limit_val_batches=1"),
     ]
 
 
-def test_three_trials_end_in_a_winner_and_a_report_and_are_not_repeated(words, tmp_path, capsys):
+@pytest.mark.slow
+def test_three_trials_end_in_a_winner_and_a_report_and_are_not_repeated(words, tmp_path, capfd):
     assert main(words) == 0
-    first = capsys.readouterr()
+    first = capfd.readouterr()
     assert main(words) == 0
-    second = capsys.readouterr()
+    second = capfd.readouterr()
 
     folder = tmp_path / "logs" / "search" / "tiny"
     runs = [folder / f"trial_{number:04}-synthetic" / "version_0" for number in range(3)]
@@ -60,76 +59,73 @@ def test_three_trials_end_in_a_winner_and_a_report_and_are_not_repeated(words, t
     assert winner["model"] == tried[accuracies.index(max(accuracies))]["model"]
     assert {"report.md", "report.html", "trials.csv", "study.db"} <= {path.name for path in folder.iterdir()}
     assert "Study tiny: 0 of 3 trials finished." in first.err
-    assert "3 of 3 trials: " in first.err
+    assert "3 of 3 trials; best " in first.err
     assert "Study tiny: 3 of 3 trials finished." in second.err
     assert first.out == second.out
     assert len(list(folder.glob("trial_*"))) == 3
 
 
-def children_of(pid):
-    """Process ids, or None where the system does not list them."""
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    return path.read_text().split() if path.exists() else None
-
-
-@pytest.fixture(scope="module", params=[(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
-def stopped(request, tmp_path_factory, data_dir):
-    """A search stopped in its second trial: its folder, status and expected status, what it said, its workers."""
-    number, expected = request.param
-    folder = tmp_path_factory.mktemp("stopped")
-    words = words_of_a_tiny_search(folder, data_dir)
-    command = [sys.executable, "-m", "fmnist_pl", "search", *words, "--trials", "1000"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
+def test_a_stopped_search_says_how_to_resume_and_then_loses_nothing(words, tmp_path, number, status):
+    command = [sys.executable, "-m", "fmnist_pl", "search", *words]
+    many = [*command, "--trials", "1000"]
+    with subprocess.Popen(many, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         for line in process.stderr:
             if line.startswith("trial 0: "):
                 break
-        workers = children_of(process.pid)
-        process.send_signal(number)
+        (worker, *_) = [Path(f"/proc/{pid}") for pid in workers_of(process.pid)]
+        os.killpg(process.pid, number)
         said = process.stderr.read()
-        return SimpleNamespace(folder=folder, status=process.wait(60), expected=expected, said=said, workers=workers)
+        assert process.wait(60) == status
+    assert f"Resume with: fmnist search --space {tmp_path / 'tiny.yaml'} --trials 3" in said
+    assert "Traceback" not in said
+    assert not worker.exists()
+
+    resumed = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert resumed.returncode == 0
+    assert " of 3 trials finished" in resumed.stderr
+    table = (tmp_path / "logs" / "search" / "tiny" / "trials.csv").read_text()
+    assert table.count("complete") >= 3
+    assert table.count("running") == 0
 
 
-def test_a_stopped_search_keeps_everything_and_says_how_to_go_on(stopped):
-    go_on = f"Go on with: fmnist search --space {stopped.folder / 'tiny.yaml'} --trials 3"
-
-    assert stopped.status == stopped.expected
-    assert f"Finished trials are kept. {go_on}" in stopped.said
-    assert "Traceback" not in stopped.said
+def workers_of(pid):
+    """The search's children but for multiprocessing's own."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [child for child in children if "resource_tracker" not in Path(f"/proc/{child}/cmdline").read_text()]
 
 
-def test_a_stopped_search_ends_its_workers(stopped):
-    if stopped.workers is None:
-        pytest.skip("the system does not list a process's children")
+@pytest.mark.slow
+def test_a_small_space_is_searched_once(words, tmp_path, capfd):
+    (tmp_path / "tiny.yaml").write_text("space: {activation: [relu, gelu]}\nfixed: {channels: 2, hidden_width: 0}")
 
-    assert len(stopped.workers) == 1
-    assert not Path(f"/proc/{stopped.workers[0]}").exists()
+    assert main(words) == 0
+    assert "The space holds 2 configurations, so there will be 2 trials." in capfd.readouterr().err
+    folder = tmp_path / "logs" / "search" / "tiny" / "configurations"
+    tried = [yaml.safe_load(path.read_text())["model"]["activation"] for path in folder.iterdir()]
+    assert sorted(tried) == ["gelu", "relu"]
+
+
+@pytest.mark.parametrize("options", [["--trials", "0"], ["--images", "x"], ["--seed", "-1"], ["--confirm_seeds", "-5"]])
+def test_numbers_out_of_range_are_refused(options, capsys):
+    with pytest.raises(SystemExit) as raised:
+        main(options)
+
+    assert raised.value.code == 2
+    assert f"argument {options[0]}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--trials", "0"], "--trials must be at least 1, got 0"),
-        (["--epochs", "0"], "--epochs must be at least 1, got 0"),
-        (["--jobs", "0"], "--jobs must be at least 1, got 0"),
-        (["--images", "0"], "--images must be at least 1, got 0"),
-        (["--seed", "-1"], "--seed must be a whole number from 0"),
-        (["--study", "a/b"], "--study must be letters, digits"),
-        (["--variant=sgd"], "The search sets --variant for every trial itself. Use --space"),
-        (["--trainer.max_epochs=3"], "The search sets --trainer.max_epochs for every trial itself. Use --epochs"),
-        (["--trainer.logger=false"], "The search sets --trainer.logger for every trial itself. Use --logdir"),
-        (["--model.learning_rate=0.1"], "The search sets --model for every trial itself. Use `fixed` in --space"),
-        (["--data.batch_size=8"], "The search sets --data.batch_size for every trial itself. Use `fixed` in --space"),
-        (["--confirm_seeds", "1", "-5"], "--confirm_seeds must be a whole number from 0 to 4294967295, got -5"),
-        (["--confirm_epochs", "0"], "--confirm_epochs must be at least 1, got 0"),
-        (["--resume=last"], "The search sets --resume for every trial itself"),
-        (
-            ["--space", "full.yaml"],
-            "The space full.yaml holds no configuration that may be trained. Widen it, or raise parameters_at_most",
-        ),
+        (["--variant=sgd"], "sets --variant for every trial itself. Use --space"),
+        (["--trainer.logger.init_args.name=a"], "for every trial itself. Use --logdir"),
+        (["--model.learning_rate=0.1"], "for every trial itself. Use `fixed` in --space"),
+        (["--space", "full.yaml"], "full.yaml: .*none may be trained"),
         (["--space", "none.yaml"], "There is no configuration none.yaml"),
-        (["--trainer.devices=2"], "A trial trains on one device. Train several at a time with --jobs"),
-        (["--storage", "postgresql://127.0.0.1:1/none"], "The storage postgresql://127.0.0.1:1/none cannot be used"),
+        (["--output", "full.yaml"], "folder full.yaml cannot be written"),
+        (["--storage", "postgresql://127.0.0.1:1/none"], "storage postgresql://127.0.0.1:1/none cannot be used"),
     ],
 )
 def test_wrong_calls_are_refused(tmp_path, monkeypatch, options, message):
@@ -137,14 +133,6 @@ def test_wrong_calls_are_refused(tmp_path, monkeypatch, options, message):
     (tmp_path / "full.yaml").write_text("space: {hidden_width: [9999]}")
     with pytest.raises(UserError, match=message):
         main(["--dataset", "synthetic", *options])
-
-
-def test_the_winner_is_confirmed_with_the_next_three_seeds_for_as_many_epochs_as_the_search_or_more():
-    options, _ = parse(["--seed", "4294967294"])
-    assert (options.confirm_seeds, options.confirm_epochs) == ([4294967295, 0, 1], 10)
-
-    options, _ = parse(["--epochs", "20", "--confirm_seeds"])
-    assert (options.confirm_seeds, options.confirm_epochs) == ([], 20)
 
 
 def test_an_option_that_fit_does_not_take_is_refused(tmp_path, monkeypatch):
@@ -156,11 +144,46 @@ def test_an_option_that_fit_does_not_take_is_refused(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_small_space_is_searched_once(words, tmp_path, capsys):
-    (tmp_path / "tiny.yaml").write_text("space: {activation: [relu, gelu]}\nfixed: {channels: 2, hidden_width: 0}")
+def test_a_missing_extra_is_named_before_anything_is_trained(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("fmnist_pl.search.report")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "markdown_it", None)
 
-    assert main(words) == 0
-    assert "The space holds 2 configurations, so there will be 2 trials at most." in capsys.readouterr().err
-    folder = tmp_path / "logs" / "search" / "tiny" / "configurations"
-    tried = [yaml.safe_load(path.read_text())["model"]["activation"] for path in folder.iterdir()]
-    assert sorted(tried) == ["gelu", "relu"]
+    with pytest.raises(UserError, match="markdown_it, which is not installed"):
+        optional("search", [])
+
+
+def test_the_winner_is_the_best_trials_overlay_and_is_trained_beside_the_baseline(tmp_path, monkeypatch):
+    def command(logdir, run, interrupted):
+        return pretend_to_train(run, logdir, test=0.9 + 0.01 * (run.name == "winner"))
+
+    monkeypatch.setattr(comparing, "fit_command", command)
+    (tmp_path / "logs").mkdir()
+    space = {"space": {"conv_layers": {"from": 1, "to": 4}, "optimizer": ["adam", "sgd"]}, "fixed": {"momentum": 0.5}}
+    best = trial(0.9, {"conv_layers": 2, "optimizer": "sgd"})
+    made = study(trial(0.5), best, data="synthetic", options=["--data.training_images=64"], space=space, name="a\nb: c")
+    words = ["--confirm_seeds", "1", "2", "--confirm_epochs", "2", "--logdir", str(tmp_path / "logs")]
+
+    assert conclude(made, parse(words)[0], tmp_path / "search") == 0
+    winner = yaml.safe_load((tmp_path / "search" / "winner.yaml").read_text())
+    model = {"optimizer": "sgd", "conv_channels": [64, 32], "momentum": 0.5}
+    assert winner == {"model": model, "variant": "winner"}
+    assert trained(tmp_path / "logs") == ["baseline 1", "winner 1", "baseline 2", "winner 2"]
+    found = json.loads((tmp_path / "search" / "confirmation" / "compare.json").read_text())
+    assert found["data"]["training_images"] == 64
+    assert found["sentences"][0] in (tmp_path / "search" / "report.md").read_text()
+
+
+def test_without_a_completed_trial_there_is_no_winner_but_a_report(tmp_path):
+    with pytest.raises(UserError, match="No trial of the study 'made' was completed"):
+        conclude(study(trial(reported=[0.9])), parse([])[0], tmp_path)
+
+    assert (tmp_path / "report.md").exists()
+
+
+def test_the_winner_is_confirmed_with_the_next_three_seeds_for_as_many_epochs_as_the_search_or_more():
+    options, _ = parse(["--seed", "4294967294"])
+    assert (options.confirm_seeds, options.confirm_epochs) == ([4294967295, 0, 1], 10)
+
+    options, _ = parse(["--epochs", "20", "--confirm_seeds"])
+    assert (options.confirm_seeds, options.confirm_epochs) == ([], 20)

@@ -1,95 +1,116 @@
-"""Studies that exist already."""
+"""Studies that exist already; which trials count; what is tried next."""
 
 import dataclasses
 
 import optuna
 import pytest
+from optuna.trial import TrialState, create_trial
 
-from fmnist_pl.search.storage import StudyStorage
-from fmnist_pl.search.study import open_study
-from tests.fmnist_pl.search.toy_search import ToySpace, settings
+from fmnist_pl.search.study import RANDOM_TRIALS, SeededSampler, best_of, counts, origin, retry
+from tests.fmnist_pl.search.toy_search import X, toy
 from training_health.errors import UserError
 
 
-@pytest.fixture
-def storage(tmp_path):
-    return StudyStorage(f"sqlite:///{tmp_path / 'study.db'}")
+def test_another_version_of_the_code_may_resume(tmp_path):
+    search = toy(tmp_path)
+    with search.open():
+        pass
+    newer = dataclasses.replace(search, settings=dataclasses.replace(search.settings, code={"torch": "3"}))
+
+    with newer.open() as (study, _):
+        assert study.user_attrs["code"] == {}
 
 
-def test_a_study_says_what_its_trials_have_in_common(storage):
-    study = open_study(storage, "toy", settings(ToySpace("good")))
+@pytest.mark.parametrize(
+    ("change", "lines"),
+    [
+        ({"epochs": 5}, ["- epochs: 1", "+ epochs: 5"]),
+        ({"options": ["--monitors=off"]}, ["+ - --monitors=off"]),
+        ({"space": {"space": {"kind": "nan"}}}, ["-     kind: good", "+     kind: nan"]),
+    ],
+)
+def test_trials_that_could_not_be_compared_are_refused(tmp_path, change, lines):
+    search = toy(tmp_path)
+    with search.open():
+        pass
+    other = dataclasses.replace(search, settings=dataclasses.replace(search.settings, **change))
 
-    assert study.user_attrs == {
-        "space": {"space": {"x": [0, 1], "kind": ["good"]}},
-        "space_hash": "d",
-        "data": "synthetic",
-        "epochs": 2,
-        "seed": 0,
-        "subset": None,
-        "options": [],
-        "code": "c",
-    }
+    with pytest.raises(UserError, match="Choose another --study") as raised, other.open():
+        pass
 
-
-def test_the_same_settings_open_the_same_study(storage):
-    first = open_study(storage, "toy", settings(ToySpace()))
-
-    assert open_study(storage, "toy", settings(ToySpace()))._study_id == first._study_id
-
-
-@pytest.mark.parametrize(("completed", "accuracy", "pruned"), [(10, 0.3, True), (10, 0.4, False), (9, 0.1, False)])
-def test_what_is_below_three_quarters_of_ten_completed_trials_is_hopeless(storage, completed, accuracy, pruned):
-    study = open_study(storage, "toy", settings(ToySpace()))
-    for place in range(completed):  # 0.1 to 1.0; a quarter of ten lies below 0.325
-        values = {0: 0.0, 1: (place + 1) / 10}
-        study.add_trial(optuna.trial.create_trial(value=values[1], intermediate_values=values))
-    trial = study.ask()
-
-    trial.report(0.0, 0)
-    after_first = trial.should_prune()
-    trial.report(accuracy, 1)
-
-    assert not after_first
-    assert bool(trial.should_prune()) == pruned
-
-
-def test_another_version_of_the_code_may_go_on(storage):
-    open_study(storage, "toy", settings(ToySpace()))
-
-    open_study(storage, "toy", dataclasses.replace(settings(ToySpace()), code="newer"))
-
-
-def test_another_space_is_refused_with_what_differs(storage):
-    open_study(storage, "toy", settings(ToySpace()))
-    other = ToySpace()
-    other.digest, other.content = "e", {"space": {"x": [0, 2], "kind": [], "y": [1]}}
-
-    with pytest.raises(UserError, match=r"The study 'toy' exists with another space: x, y differ\. Choose") as raised:
-        open_study(storage, "toy", settings(other))
-
+    assert set(lines) <= set(str(raised.value).splitlines())
     assert raised.value.exit_code == 2
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("trial", "counted"),
     [
-        ({"epochs": 5}, "another number of epochs: 2, not 5"),
-        ({"data": "fashion_mnist"}, "another data set: synthetic, not fashion_mnist"),
-        ({"seed": 1}, "another seed: 0, not 1"),
-        ({"subset": 1000}, "another number of training images: all, not 1000"),
-        ({"options": ("--monitors=off",)}, "another choice of fit's options: none, not --monitors=off"),
+        (create_trial(value=0.5), True),
+        (create_trial(state=TrialState.PRUNED), True),
+        (create_trial(state=TrialState.PRUNED, system_attrs={"constraints:parameters": 0.5}), False),
+        (create_trial(state=TrialState.PRUNED, system_attrs={"constraints:parameters": -0.5}), True),
+        (create_trial(state=TrialState.FAIL, user_attrs={"failure": "val/loss was nan"}), True),
+        (create_trial(state=TrialState.FAIL), False),
+        (create_trial(state=TrialState.RUNNING), False),
     ],
 )
-def test_trials_that_could_not_be_compared_are_refused(storage, change, message):
-    open_study(storage, "toy", settings(ToySpace()))
-
-    with pytest.raises(UserError, match=message):
-        open_study(storage, "toy", dataclasses.replace(settings(ToySpace()), **change))
+def test_a_trial_counts_that_has_a_result(trial, counted):
+    assert counts(trial) == counted
 
 
-def test_a_study_of_another_program_is_refused(storage):
-    other = optuna.create_study(storage=storage.backend, study_name="toy")
-    other.add_trial(optuna.create_trial(value=1.0))
+def test_of_equals_the_earliest_is_the_best_and_a_pruned_one_never_is():
+    study = made_study()
+    study.add_trial(create_trial(state=TrialState.PRUNED, intermediate_values={0: 0.99}))
+    for value in (0.8, 0.9, 0.9):
+        study.add_trial(create_trial(value=value))
 
-    with pytest.raises(UserError, match="was not made by `fmnist search`"):
-        open_study(storage, "toy", settings(ToySpace()))
+    assert best_of(study.trials).number == 2
+    assert best_of(study.trials[:1]) is None
+
+
+def made_study(seed=0):
+    return optuna.create_study(direction="maximize", sampler=SeededSampler(seed))
+
+
+def test_a_lost_trial_is_queued_once_and_not_for_ever():
+    study = made_study()
+    study.add_trial(create_trial(state=TrialState.FAIL, params={"x": 0.5}, distributions={"x": X}))
+    for _ in range(10):
+        lost = study.trials[-1]
+        retry(study, lost)
+        retry(study, lost)
+
+    assert [origin(trial) for trial in study.trials] == [0] * 6
+    assert {trial.params["x"] for trial in study.trials} == {0.5}
+
+
+def drawn(count, seed=0, study=None):
+    study = study or made_study(seed)
+    for _ in range(count):
+        trial = study.ask()
+        x = trial.suggest_float("x", 0.0, 1.0)
+        study.tell(trial, x)
+    return [trial.params["x"] for trial in study.trials]
+
+
+def test_what_is_tried_depends_on_the_seed_and_the_trials_before():
+    n = RANDOM_TRIALS + 5
+    study = made_study()
+    drawn(n - 2, study=study)
+    study.sampler = SeededSampler(0)  # as a search that is resumed has it
+
+    assert drawn(n) == drawn(2, study=study)
+    assert drawn(3) != drawn(3, seed=1)
+    assert len(set(drawn(n))) == n
+
+
+def test_trials_beyond_the_limits_are_none_of_the_random_ones():
+    study = made_study()
+    for _ in range(RANDOM_TRIALS):
+        trial = study.ask()
+        trial.suggest_float("x", 0.0, 1.0)
+        trial.set_constraint("x", 1.0)
+        study.tell(trial, state=TrialState.PRUNED)
+    values = drawn(10, study=study)[-10:]
+
+    assert max(values) - min(values) > 0.5

@@ -1,120 +1,85 @@
-"""A search without torch: a space of two numbers, and workers that compute where others train.
+"""A search whose trainings take fractions of a second and need no torch.
 
-Run as a module it searches: ``python -m tests.fmnist_pl.search.toy_search FOLDER STORAGE TRIALS JOBS [SECONDS]``.
+Run as a module it searches: ``python -m tests.fmnist_pl.search.toy_search FOLDER STORAGE TRIALS JOBS KIND``.
 """
 
-import contextlib
-import io
+import os
+import signal
 import sys
+import time
 from pathlib import Path
-from typing import Any
 
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+import optuna
+from optuna.distributions import FloatDistribution
 
-from fmnist_pl.compare.display import Display
-from fmnist_pl.search.ledger import Ledger
-from fmnist_pl.search.presence import Presence
-from fmnist_pl.search.storage import StudyStorage
-from fmnist_pl.search.study import Settings, open_study
-from fmnist_pl.search.workers.supervisor import Supervisor
-from fmnist_pl.search.workers.worker_process import WorkerProcess
+from fmnist_pl.search.study import Settings
+from fmnist_pl.search.worker import Search, TrialFailedError, run_workers
+from training_health.errors import UserError
 
-# Speaks a worker's protocol: two epochs, and an accuracy that is a parabola of the overlay's x.
-_WORKER = """
-import json, os, re, signal, sys, time
-def say(**message):
-    print(json.dumps(message), flush=True)
-for line in sys.stdin:
-    job = json.loads(line)
-    x = float(re.search("x: (.*)", open(job["overlay"]).read()).group(1))
-    kind = re.search("kind: (.*)", open(job["overlay"]).read()).group(1)
-    with open(os.path.join(job["folder"], "trained.txt"), "a") as count:
-        count.write(f"{x}\\n")
-    figures = {"run": "none", "seconds": 1.0, "dead_share": 0.25, "validation_loss": 1.0 - x}
-    time.sleep(SECONDS)
-    if kind == "nan":
-        say(kind="diverged", reason="val/loss was nan after epoch 1", figures=figures)
-        continue
-    if kind == "raises":
-        say(kind="error", reason="ValueError: no", mendable=False)
-        sys.exit(1)
-    if kind == "mendable":
-        say(kind="error", reason="There is no data.", mendable=True)
-        continue
-    if kind == "dies":
-        os.kill(os.getpid(), signal.SIGKILL)
-    accuracy = 1.0 - (x - 0.3) ** 2
-    pruned = False
-    for epoch in range(job["epochs"]):
-        say(kind="epoch", epoch=epoch, accuracy=accuracy)
-        answer = sys.stdin.readline()
-        if not answer:
-            sys.exit(1)
-        pruned = json.loads(answer)["prune"] and epoch + 1 < job["epochs"]
-        if pruned:
-            break
-    say(kind="pruned" if pruned else "done", value=accuracy, figures=figures)
-"""
+X = FloatDistribution(0.0, 1.0)
+OBJECTIVE = "tests.fmnist_pl.search.toy_search:ToyObjective"
 
 
-class ToySpace:
-    """x in [0, 1], of which the upper half may not be trained, and a kind of trial."""
-
-    name, digest, first = "toy", "d", ()
-
-    def __init__(self, *kinds: str) -> None:
-        self.content = {"space": {"x": [0, 1], "kind": list(kinds)}}
-        self.distributions = {"x": FloatDistribution(0.0, 1.0), "kind": CategoricalDistribution(kinds or ("good",))}
-
-    def overlay(self, params: dict[str, Any]) -> dict[str, Any]:
-        return dict(params)
-
-    def parameters(self, params: dict[str, Any]) -> int:
-        return int(1000 * params["x"])
-
-    def refusal(self, params: dict[str, Any]) -> str | None:
-        return "x is above a half" if params["x"] > 0.5 else None
+def toy(folder, storage="", trials=4, *, kind="good", jobs=1, epochs=1):
+    settings = Settings("synthetic", epochs, 0, None, [], {}, {"space": {"kind": kind}})
+    storage = storage or f"sqlite:///{folder / 'study.db'}"
+    return Search("toy", settings, storage, folder, trials, jobs, heartbeat=1, grace=3)
 
 
-def settings(space: ToySpace, epochs: int = 2) -> Settings:
-    return Settings(space, "synthetic", epochs, 0, None, (), "c")  # type: ignore[arg-type]
+class ToyObjective:
+    """x in [0, 1], of which the upper third is beyond the limits; the accuracy is a parabola of it.
 
-
-def ledger(folder: Path, storage: str, space: ToySpace, *, study: str = "toy", grace: float = 60.0) -> Ledger:
-    opened = StudyStorage(storage)
-    presence = Presence(folder)
-    return Ledger(open_study(opened, study, settings(space)), opened, space, 0, presence, grace)  # type: ignore[arg-type]
-
-
-def search(
-    folder: Path, storage: str, trials: int, *kinds: str, jobs: int = 1, seconds: float = 0.0, epochs: int = 2
-) -> tuple[Ledger, str]:
-    """Search to the end.
-
-    Returns:
-        The ledger, and what was shown.
+    The kind of the search says what becomes of a training.
     """
-    space = ToySpace(*kinds)
-    book = ledger(folder, storage, space)
-    shown = io.StringIO()
 
-    def start(slot: int, log: Path) -> WorkerProcess:
-        return WorkerProcess([sys.executable, "-c", _WORKER.replace("SECONDS", str(seconds))], log, {})
+    def __init__(self, search: Search) -> None:
+        self.search, self.kind = search, search.settings.space["space"]["kind"]
 
-    try:
-        Supervisor(book, settings(space, epochs), folder, jobs, trials, Display(shown), start).run()
-    finally:
-        book.close()
-    return book, shown.getvalue()
+    def __call__(self, trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", 0.0, 1.0)
+        trial.set_constraint("x", x - 2 / 3)
+        if x > 2 / 3:
+            trial.set_user_attr("failure", "x is large")
+            raise optuna.TrialPruned
+        with (self.search.folder / "trained.txt").open("a") as log:
+            log.write(f"{os.getpid()} {x}\n")
+        if self.kind == "slow":
+            time.sleep(0.3)
+        if self.kind == "nan":
+            trial.set_user_attr("failure", "val/loss was nan")
+            raise TrialFailedError
+        if self.kind == "raises":
+            raise ValueError("no\nnumber")
+        if self.kind == "no data":
+            raise UserError("There are no data.")
+        if self.kind == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        accuracy = 1.0 - (x - 0.3) ** 2
+        for epoch in range(self.search.settings.epochs):
+            trial.report(accuracy, epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return accuracy
 
 
-def trained(folder: Path) -> list[str]:
-    """The x of every training that began."""
+def search(*args, **options):
+    """Search to the end; the trials."""
+    wanted = toy(*args, **options)
+    run_workers(wanted, OBJECTIVE)
+    return trials_of(wanted)
+
+
+def trials_of(search):
+    with search.open() as (study, _):
+        return study.get_trials()
+
+
+def trained(folder):
+    """Process id and x of every training that began."""
     path = folder / "trained.txt"
-    return path.read_text().splitlines() if path.exists() else []
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
 if __name__ == "__main__":
-    folder, storage, trials, jobs, *seconds = sys.argv[1:]
-    with contextlib.suppress(KeyboardInterrupt):
-        search(Path(folder), storage, int(trials), jobs=int(jobs), seconds=float(seconds[0]) if seconds else 0.0)
+    folder, storage, trials, jobs, kind = sys.argv[1:]
+    run_workers(toy(Path(folder), storage, int(trials), kind=kind, jobs=int(jobs)), OBJECTIVE)

@@ -11,7 +11,6 @@ from training_health.tab.loader import TrainingHealthLoader
 def parsed(*arguments: str) -> argparse.Namespace:
     loader, parser = TrainingHealthLoader(), argparse.ArgumentParser()
     parser.add_argument("--samples_per_plugin", default={}, type=lambda text: {k: int(v) for k, v in [text.split("=")]})
-    loader.define_flags(parser)
     flags = parser.parse_args(arguments)
     loader.fix_flags(flags)
     return flags
@@ -25,18 +24,11 @@ def test_tensorboard_finds_the_loader_by_its_entry_point():
     ("arguments", "kept"),
     [
         ([], 0),
-        (["--training_health_max_epochs", "20"], 20),
-        (["--samples_per_plugin=training_health=7", "--training_health_max_epochs=20"], 7),
+        (["--samples_per_plugin=training_health=7"], 7),
     ],
 )
 def test_all_epochs_are_kept_unless_told_otherwise(arguments, kept):
     assert parsed(*arguments).samples_per_plugin == {"training_health": kept}
-
-
-def test_a_negative_limit_is_a_usage_error(capsys):
-    with pytest.raises(SystemExit):
-        parsed("--training_health_max_epochs=-1")
-    assert "or a positive number" in capsys.readouterr().err
 
 
 def test_flags_of_another_shape_are_left_alone():

@@ -1,6 +1,5 @@
 // A chart on the page: a card with its title, its numbers as a table, and its downloads. Drawn when scrolled into view.
 
-import { loadPlotly } from "./api.js";
 import { NONE, h, plotlyText } from "./dom.js";
 import { baseTemplate, token } from "./theme.js";
 
@@ -16,11 +15,6 @@ const CONFIG = {
 };
 
 const specs = new WeakMap(); // plot element -> its chart
-let plotlyVersion = "";
-
-export function setPlotlyVersion(version) {
-  plotlyVersion = version;
-}
 
 const near = new IntersectionObserver(
   (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => draw(entry.target)),
@@ -83,9 +77,25 @@ export function dispose(root) {
   }
 }
 
+let plotly;
+
+/** Loads Plotly once, when the first chart comes into view. It is a plain script that sets a global. */
+function loadPlotly() {
+  if (window.Plotly) return window.Plotly; // in a report
+  plotly ??= new Promise((resolve, reject) => {
+    const onload = () => resolve(window.Plotly);
+    const onerror = () => {
+      plotly = undefined;
+      reject(new Error("plotly.js did not load. Is the Python package plotly installed where TensorBoard runs?"));
+    };
+    document.head.append(h("script", { src: "./static/plotly.min.js", onload, onerror }));
+  });
+  return plotly;
+}
+
 async function draw(plot) {
   try {
-    const Plotly = await loadPlotly(plotlyVersion);
+    const Plotly = await loadPlotly();
     const spec = specs.get(plot);
     if (!spec || !plot.isConnected) return;
     const { data, layout } = spec.build(false);
@@ -97,7 +107,7 @@ async function draw(plot) {
 }
 
 async function savePng(plot, file) {
-  const Plotly = await loadPlotly(plotlyVersion);
+  const Plotly = await loadPlotly();
   const { build, title, subtitle } = specs.get(plot);
   const { data, layout } = build(true);
   const full = {

@@ -1,8 +1,7 @@
 // Which neurons are dead: the fraction of dead and of rare units over epochs, in total and per site, runs side by side.
 
 import { chartCard, epochAxis, lineOf } from "./chart.js";
-import { h, percent, plotlyText, sampleSize, whole } from "./dom.js";
-import { key, keyLine } from "./key.js";
+import { h, key, keyLine, percent, plotlyText, sampleSize, whole } from "./dom.js";
 
 const MOST_SITES = 11;
 const STATES = ["rare", "dead", "nan"];
@@ -18,7 +17,7 @@ export function deadUnitsCharts(runs) {
   const most = Math.max(0.05, ...all.flatMap((counts) => STATES.flatMap((state) => fractions(counts, state))));
   const withNaN = all.some((counts) => counts.nan.some((count) => count > 0));
   return [
-    key(keyLine("solid", "dead"), keyLine("dot", "rare"), withNaN && keyLine("dash", "not a number"), h("span", { class: "muted" }, "colours: the runs above")),
+    key(keyLine("solid", "dead"), keyLine("dotted", "rare"), withNaN && keyLine("dashed", "not a number"), h("span", { class: "muted" }, "colours: the runs above")),
     fractionChart("", countsOf(having, ""), most),
     h("div", { class: "grid" }, names.filter((name) => drawn.has(name)).map((name) => fractionChart(name, countsOf(having, name), most))),
     names.length > drawn.size && h("p", { class: "muted" }, `${drawn.size} of ${names.length} sites are drawn, those with most dead units.`),
@@ -33,9 +32,7 @@ export function siteNames(runs) {
   return [...index.keys()].sort((a, b) => index.get(a) - index.get(b));
 }
 
-export function siteOf(data, name) {
-  return data.sites.find((site) => site.site === name);
-}
+export const siteOf = (data, name) => data.sites.find((site) => site.site === name);
 
 /** The runs that have the site, each with its counts; "" is the whole network. */
 function countsOf(runs, name) {

@@ -15,9 +15,7 @@ export function h(tag, props = {}, ...children) {
 }
 
 /** A sentence in which `back-ticks` mark code. */
-export function withCode(sentence) {
-  return sentence.split("`").map((part, i) => (i % 2 ? h("code", {}, part) : part));
-}
+export const withCode = (sentence) => sentence.split("`").map((part, i) => (i % 2 ? h("code", {}, part) : part));
 
 /** Plotly reads tags and entities in every text it draws; this leaves it nothing to read. */
 export function plotlyText(text) {
@@ -26,9 +24,9 @@ export function plotlyText(text) {
 
 export const NONE = "–";
 
-export function percent(fraction, digits = 1) {
-  return isNumber(fraction) ? `${(100 * fraction).toFixed(digits)}%` : NONE;
-}
+export const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
+export const whole = (count) => (isNumber(count) ? count.toLocaleString("en-US") : NONE);
+export const percent = (fraction, digits = 1) => (isNumber(fraction) ? `${(100 * fraction).toFixed(digits)}%` : NONE);
 
 /** A difference of fractions in percentage points, signed. */
 export function points(difference, digits = 1) {
@@ -37,16 +35,8 @@ export function points(difference, digits = 1) {
   return (Number(text) > 0 ? "+" : "") + text.replace("-", "−");
 }
 
-export function whole(count) {
-  return isNumber(count) ? count.toLocaleString("en-US") : NONE;
-}
-
 /** The number of examples, in words; null is unknown. */
 export const sampleSize = (n) => (isNumber(n) ? `n = ${whole(n)}` : "n unknown");
-
-export function isNumber(value) {
-  return typeof value === "number" && Number.isFinite(value);
-}
 
 /** Groups of radio-like buttons: `options` is [[value, label], ...]. */
 export function segmented(label, options, chosen, choose) {
@@ -57,4 +47,19 @@ export function segmented(label, options, chosen, choose) {
       h("button", { type: "button", id: `${label} ${value}`, "aria-pressed": String(value === chosen), onclick: () => choose(value) }, text),
     ),
   );
+}
+
+/** What the colours, lines and marks of a section's charts mean. */
+export const key = (...entries) => h("div", { class: "key" }, entries);
+
+export const keyLine = (style, words) => keyEntry(h("span", { class: "key-line", style: { "border-top-style": style } }), words);
+export const keyBox = (colour, words) => keyEntry(h("span", { class: "key-box", style: { background: colour } }), words);
+export const keyMark = (symbol, words) => keyEntry(h("span", { class: "key-mark", "aria-hidden": "true" }, symbol), words);
+const keyEntry = (...parts) => h("span", { class: "key-entry" }, parts);
+
+/** A colour scale with its ticks, [[value, text], ...]; the one at `strong` stands out. */
+export function keyScale(words, label, colours, { low, high, ticks }, strong) {
+  const gradient = `linear-gradient(to right, ${colours.map(([at, colour]) => `${colour} ${100 * at}%`).join(", ")})`;
+  const marked = ticks.map(([at, text]) => h("span", { style: { left: `${(100 * (at - low)) / (high - low)}%` } }, at === strong ? h("strong", {}, text) : text));
+  return keyEntry(words, h("span", { class: "key-scale", role: "img", "aria-label": label }, h("span", { class: "key-gradient", style: { background: gradient } }), h("span", { class: "key-ticks" }, marked)));
 }

@@ -1,8 +1,7 @@
 // Is the gap real: eval-mode training against validation, with the error bar, and the effect of the mode by itself.
 
 import { chartCard, epochAxis, lineOf, shown } from "./chart.js";
-import { h, isNumber, plotlyText, points, whole } from "./dom.js";
-import { key, keyBox, keyLine } from "./key.js";
+import { h, isNumber, key, keyBox, keyLine, plotlyText, points, whole } from "./dom.js";
 import { faded, token } from "./theme.js";
 
 // `sign` turns running minus eval-mode into the effect that is drawn
@@ -17,8 +16,8 @@ export function gapCharts(runs, metric) {
   const sides = [`running_${metric}`, `train_eval_${metric}`, `val_${metric}`];
   const span = range(having.flatMap(({ columns }) => sides.flatMap((side) => columns[side])));
   return [
-    h("div", { class: "grid halves" }, gapChart(having, metric), effectChart(having, metric)),
-    key(keyLine("solid", "training, eval mode"), keyLine("dash", "validation"), keyLine("dot", "training as it ran: dropout on, averaged over the epoch"), keyBox("color-mix(in srgb, currentcolor 16%, transparent)", "the gap")),
+    h("div", { class: "grid large" }, gapChart(having, metric), effectChart(having, metric)),
+    key(keyLine("solid", "training, eval mode"), keyLine("dashed", "validation"), keyLine("dotted", "training as it ran: dropout on, averaged over the epoch"), keyBox("color-mix(in srgb, currentcolor 16%, transparent)", "the gap")),
     h("div", { class: "grid" }, having.map((run) => curvesChart(run, metric, span, having))),
   ];
 }

@@ -1,8 +1,31 @@
-// The page around ours: TensorBoard's theme, its reload button and its address bar. None of it may be there.
+// What is around the page: TensorBoard's server, its theme and its reload button; or, in a report, the JSON inside it.
 
-import { isReport } from "./api.js";
+const embedded = document.getElementById("training-health-data");
 
-const PLUGIN = "training_health";
+/** True in a report: there is no server, no host page and no reload. */
+export const isReport = embedded !== null;
+
+const report = isReport && JSON.parse(embedded.textContent);
+const answers = new Map(); // address -> {revision, promise}: kept until the run's revision changes
+
+/** The answer of one of the plugin's routes; `names`: of the run and of the site, as far as the route takes them. */
+export async function get(route, ...names) {
+  if (isReport) return names.reduce((part, name) => part?.[name], report[route]);
+  const response = await fetch(`./${route}?${new URLSearchParams(names.map((name, i) => [["run", "site"][i], name]))}`);
+  if (!response.ok) throw new Error((await response.text()).slice(0, 300) || `the server answered ${response.status}`);
+  return response.json();
+}
+
+/** What `get` answers for the run of a row of the overview, asked for once per revision of that run. */
+export function getOnce(route, { run, revision }, ...names) {
+  const address = JSON.stringify([route, run, ...names]);
+  const last = answers.get(address);
+  if (last?.revision === revision) return last.promise;
+  const promise = get(route, run, ...names);
+  answers.set(address, { revision, promise });
+  promise.catch(() => answers.delete(address)); // a failed one is asked for again
+  return promise;
+}
 
 function hostWindow() {
   try {
@@ -13,62 +36,27 @@ function hostWindow() {
   }
 }
 
-const host = hostWindow();
-const outer = host ?? window; // whose address bar the reader sees
+/** TensorBoard's window; null where the page stands alone. */
+export const host = hostWindow();
 
 /** Calls back whenever TensorBoard has read its logs again: by its reload button or by itself. */
 export function onReload(refetch) {
   if (!host) return;
   const channel = new MessageChannel();
   channel.port1.onmessage = ({ data }) => {
-    const message = JSON.parse(data);
-    if (message.isReply) return;
-    channel.port1.postMessage(JSON.stringify({ type: message.type, id: message.id, payload: null, error: null, isReply: true }));
-    if (message.type === "experimental.DataReloaded") refetch();
+    const { type, id, isReply } = JSON.parse(data);
+    if (isReply) return;
+    channel.port1.postMessage(JSON.stringify({ type, id, payload: null, error: null, isReply: true }));
+    if (type === "experimental.DataReloaded") refetch();
   };
   host.postMessage("experimental.bootstrap", window.location.origin, [channel.port2]);
 }
 
 /** Calls back with true for dark, now and at each change. */
 export function onTheme(apply) {
-  if (host) {
-    const body = host.document.body;
-    const read = () => apply(body.classList.contains("dark-mode"));
-    new MutationObserver(read).observe(body, { attributes: true, attributeFilter: ["class"] });
-    read();
-  } else {
-    const dark = window.matchMedia("(prefers-color-scheme: dark)");
-    dark.addEventListener("change", () => apply(dark.matches));
-    apply(dark.matches);
-  }
-}
-
-// TensorBoard's address is #<tab>&key=value...; ours is #view=...
-const KEY = host ? `p.${PLUGIN}.view` : "view";
-
-/** What the address bar says after #; null while another of TensorBoard's tabs is shown. */
-function parameters() {
-  const hash = outer.location.hash.slice(1);
-  if (!host) return new URLSearchParams(hash);
-  return hash === PLUGIN || hash.startsWith(`${PLUGIN}&`) ? new URLSearchParams(hash.slice(PLUGIN.length)) : null;
-}
-
-/** The state in the address bar as JSON, so that a link brings back what its sender saw; null if there is none. */
-export function readAddress() {
-  return parameters()?.get(KEY) ?? null;
-}
-
-/** Puts the state into the address bar without a navigation, if our tab is the one that is shown. */
-export function writeAddress(state) {
-  const all = parameters();
-  if (!all) return;
-  all.set(KEY, state);
-  const url = new URL(outer.location.href);
-  url.hash = host ? `${PLUGIN}&${all}` : String(all);
-  outer.history.replaceState(outer.history.state, "", url);
-}
-
-/** Calls back when someone pastes or walks back to another address of our tab. */
-export function onAddress(changed) {
-  outer.addEventListener("hashchange", () => parameters() && changed());
+  const system = window.matchMedia("(prefers-color-scheme: dark)");
+  const read = () => apply(host ? host.document.body.classList.contains("dark-mode") : system.matches);
+  if (host) new MutationObserver(read).observe(host.document.body, { attributes: true, attributeFilter: ["class"] });
+  else system.addEventListener("change", read);
+  read();
 }

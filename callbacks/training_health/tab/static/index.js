@@ -1,18 +1,14 @@
 // The page: fetches, keeps the reader's choices, and puts the sections together.
 
-import { isReport, source } from "./api.js";
-import { dispose, setPlotlyVersion } from "./chart.js";
+import { dispose } from "./chart.js";
 import { deadUnitsCharts, siteNames, siteOf } from "./dead_units.js";
 import { h, isNumber, segmented } from "./dom.js";
-import { emptyState } from "./empty.js";
-import { findingsSection } from "./findings.js";
 import { gapCharts } from "./gap.js";
-import { onAddress, onReload, onTheme } from "./host.js";
-import { overviewTable } from "./overview.js";
-import { loadState, pickedRows, saveState } from "./state.js";
-import { isDark, runLooks, setDark } from "./theme.js";
-import { mapKey, unitMap } from "./unit_map.js";
-import { weightCharts } from "./weights.js";
+import { get, getOnce, isReport, onReload, onTheme } from "./host.js";
+import { mapKey, unitMap, weightCharts } from "./maps.js";
+import { emptyState, findingsSection, overviewTable } from "./overview.js";
+import { loadState, onAddress, pickedRows, saveState } from "./state.js";
+import { isDark, runLooks } from "./theme.js";
 
 const MOST_MAPS = 6;
 const FIRST_PAINT = "training-health-table"; // a mark in the browser's timeline: the table stands
@@ -50,18 +46,17 @@ function stylesheet() {
 }
 
 function showTheme(dark) {
-  setDark(dark);
+  document.documentElement.dataset.theme = dark ? "dark" : "light";
   if (overview) renderAll();
 }
 
 async function refetch() {
   try {
-    const fetched = await source.overview();
+    const fetched = await get("overview");
     const answer = JSON.stringify(fetched);
     notify("");
     if (answer === shown) return; // charts keep their zoom, the page its scroll position
     fetched.runs.forEach((row, rank) => (row.rank = rank));
-    setPlotlyVersion(fetched.plotly);
     if (!overview) state = loadState(fetched.folder); // what was picked the last time, of these logs
     [overview, shown] = [fetched, answer];
     await renderAll();
@@ -126,7 +121,7 @@ async function renderCharts(view, mine) {
     for (const id of ["units", "gap", "weights"]) fill(id, [h("p", { class: "muted" }, "Pick a run above to see its charts.")]);
     return;
   }
-  const loaded = await Promise.allSettled(view.picked.map((row) => source.run(row)));
+  const loaded = await Promise.allSettled(view.picked.map((row) => getOnce("run", row)));
   if (mine !== round) return;
   const failed = loaded.find((result) => result.status === "rejected");
   if (failed) {
@@ -163,12 +158,12 @@ function mapHeader(names, site) {
 async function renderMaps(runs, site, box, mine) {
   const having = runs.filter(({ data }) => siteOf(data, site));
   const drawn = having.slice(0, MOST_MAPS);
-  const maps = await Promise.allSettled(drawn.map(({ row }) => source.units(row, site)));
+  const maps = await Promise.allSettled(drawn.map(({ row }) => getOnce("units", row, site)));
   if (mine !== round) return;
   const loaded = drawn.map((run, i) => ({ ...run, map: maps[i].value, order: state.order })).filter(({ map }) => map?.epochs.length);
   const epochSets = loaded.map(({ map }) => map.epochs);
   box.replaceChildren(
-    h("div", { class: "grid maps" }, loaded.map((one) => unitMap({ ...one, epochSets }))),
+    h("div", { class: "grid large" }, loaded.map((one) => unitMap({ ...one, epochSets }))),
     ...(having.length > drawn.length ? [h("p", { class: "muted" }, `The first ${drawn.length} of ${having.length} picked runs are drawn.`)] : []),
   );
 }
@@ -181,7 +176,7 @@ function goTo(section, site = "") {
 
 function skeleton() {
   const nav = SECTIONS.map(([id, title]) => h("button", { type: "button", class: "nav", onclick: () => goTo(id) }, title));
-  const toggle = isReport && h("button", { type: "button", class: "quiet", onclick: () => showTheme(!isDark()) }, "Light / dark");
+  const toggle = isReport && h("button", { type: "button", class: "quiet push", onclick: () => showTheme(!isDark()) }, "Light / dark");
   return [
     h("div", { id: "bar", hidden: true }, h("div", { class: "bar-row" }, h("h1", {}, "Training Health"), h("nav", { "aria-label": "Sections" }, nav), toggle), h("div", { id: "chips", "aria-label": "Picked runs" })),
     h("div", { id: "notice", role: "alert", hidden: true }),

@@ -1,10 +1,16 @@
-// Runs at a glance: one row per run, sortable, with the check boxes that pick what is compared.
+// Runs at a glance, one row each, with the check boxes that pick what is compared; below, the findings of those.
 
-import { NONE, h, isNumber, percent, points, sampleSize, whole } from "./dom.js";
+import { NONE, h, isNumber, percent, points, sampleSize, whole, withCode } from "./dom.js";
 import { MOST_PICKED } from "./state.js";
 
-const VERDICT_MARKS = { critical: "✕", warning: "!", notice: "i", healthy: "✓", unknown: "?" };
-const SEVERITY_ORDER = ["critical", "warning", "notice", "healthy", "unknown"];
+const VERDICT_MARKS = { critical: "✕", warning: "!", notice: "i", healthy: "✓", unknown: "?" }; // worst first
+
+const WORDS = { critical: "Critical", warning: "Warning", notice: "Notice", info: "Explained" };
+const LINKS = { units: "See dead units", gap: "See the gap", weights: "See the weights" };
+
+const LINES = `from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
+trainer = pl.Trainer(callbacks=[DeadReLUMonitor(), TrainValGapMonitor(), WeightHistogramMonitor()])
+trainer.fit(model, datamodule)`;
 
 const COLUMNS = [
   { key: "run", title: "Run", value: (row) => row.rank, cell: runCell },
@@ -16,7 +22,7 @@ const COLUMNS = [
   { key: "gap", title: "Gap ± 2 SE", number: true, value: (row) => row.gap ?? row.loss_gap, cell: gapCell, help: "Training minus validation accuracy in eval mode, percentage points ± 2 standard errors (95%); without an accuracy, validation minus training loss" },
   { key: "val", title: "Val. accuracy", number: true, value: (row) => row.val_accuracy, cell: valCell, help: "At the last epoch; the loss where there is no accuracy" },
   { key: "test", title: "Test accuracy", number: true, value: (row) => row.test_accuracy, cell: (row) => percent(row.test_accuracy, 2), help: "Of the best checkpoint, measured once at the end" },
-  { key: "verdict", title: "Verdict", value: (row) => SEVERITY_ORDER.indexOf(row.verdict.level), cell: (row) => verdictPill(row) },
+  { key: "verdict", title: "Verdict", value: (row) => Object.keys(VERDICT_MARKS).indexOf(row.verdict.level), cell: (row) => verdictPill(row) },
 ];
 
 /** `view`: {rows, leftOut, picked, looks, state, update(changes)}. */
@@ -26,7 +32,7 @@ export function overviewTable({ rows, leftOut, picked, looks, state, update }) {
   const pick = (run, checked) => pickThose((row) => (row.run === run ? checked : pickedNames.has(row.run)));
   const shown = sorted(rows.filter((row) => matches(row, state.filter)), state);
   const button = (text, wanted) => h("button", { type: "button", class: "quiet", onclick: () => pickThose(wanted) }, text);
-  const head = h("tr", {}, h("th", { class: "pick" }, h("span", { class: "visually-hidden" }, "Picked")), COLUMNS.map((column) => header(column, state, update)));
+  const head = h("tr", {}, h("th", { class: "pick", "aria-label": "Picked" }), COLUMNS.map((column) => header(column, state, update)));
   return h(
     "div",
     { class: "card wide" },
@@ -123,7 +129,7 @@ function valCell(row) {
 
 const short = (value) => String(Number(value.toPrecision(3)));
 
-export function verdictPill(row) {
+function verdictPill(row) {
   const { level, words } = row.verdict;
   return h("span", { class: `pill ${level}` }, h("span", { class: "mark", "aria-hidden": "true" }, VERDICT_MARKS[level]), words);
 }
@@ -143,4 +149,76 @@ function sorted(rows, state) {
     const [x, y] = [column.value(a), column.value(b)];
     return sign * (x < y ? -1 : x > y ? 1 : 0);
   });
+}
+
+/** Plain sentences with their evidence, the rule behind them, and what to try. */
+export function findingsSection({ rows, picked, looks, update, goTo }) {
+  const groups = picked.map((row) => runFindings(row, looks.get(row.run).colour, goTo));
+  return [alarmsElsewhere(rows, picked, update), groups.length ? h("div", { class: "run-list" }, groups) : h("p", { class: "muted" }, "Pick a run to read its findings.")];
+}
+
+function runFindings(row, colour, goTo) {
+  const open = row.findings.filter((finding) => finding.severity !== "info");
+  const explained = row.findings.filter((finding) => finding.severity === "info");
+  return h(
+    "article",
+    { class: open.length > 1 ? "card double" : "card", data: { run: row.run } },
+    h("div", { class: "run-title" }, h("span", { class: "swatch", style: { background: colour } }), h("h3", {}, row.run), verdictPill(row)),
+    open.length > 0 && h("div", { class: "findings" }, open.map((finding) => findingCard(finding, goTo))),
+    open.length === 0 && h("p", { class: "muted" }, row.epochs ? "No alarm: every rule was checked and none fired." : "No epoch has been recorded yet."),
+    explained.length > 0 &&
+      h(
+        "details",
+        {},
+        h("summary", {}, explained.length === 1 ? "1 number explained" : `${explained.length} numbers explained`),
+        h("div", { class: "findings" }, explained.map((finding) => findingCard(finding, goTo))),
+      ),
+  );
+}
+
+function findingCard(finding, goTo) {
+  return h(
+    "section",
+    { class: `finding ${finding.severity}`, data: { rule: finding.rule } },
+    h("header", {}, h("span", { class: `pill ${finding.severity}` }, WORDS[finding.severity]), h("h4", {}, finding.title)),
+    h("p", { class: "evidence" }, withCode(finding.evidence)),
+    finding.advice.length > 0 && h("div", { class: "advice" }, h("strong", {}, "Try"), h("ul", {}, finding.advice.map((advice) => h("li", {}, withCode(advice))))),
+    h("p", { class: "rule" }, h("strong", {}, "Rule "), finding.threshold, " ", h("span", { class: "source" }, `Source: ${finding.source}.`)),
+    h("button", { type: "button", class: "link", onclick: () => goTo(finding.section, finding.site) }, LINKS[finding.section]),
+  );
+}
+
+function alarmsElsewhere(rows, picked, update) {
+  const names = new Set(picked.map((row) => row.run));
+  const others = rows.filter((row) => row.state === "ok" && !names.has(row.run) && row.alarms > 0);
+  if (!others.length) return null;
+  const add = () => update({ runs: rows.filter((row) => names.has(row.run) || others.includes(row)).map((row) => row.run) });
+  return h(
+    "p",
+    { class: "muted" },
+    others.length === 1 ? "1 run that is not picked has an alarm. " : `${others.length} runs that are not picked have alarms. `,
+    h("button", { type: "button", class: "link", onclick: add }, "Pick them too"),
+  );
+}
+
+/** Nothing to show yet: what would fill the page. */
+export function emptyState(rows) {
+  const foreign = rows.length
+    ? `TensorBoard found ${rows.length === 1 ? "1 run" : `${rows.length} runs`} here, but none was logged with the monitors.`
+    : "TensorBoard has found no run here yet.";
+  return h(
+    "div",
+    { class: "empty" },
+    h("h2", {}, "No training-health records yet"),
+    h("p", {}, foreign, " Three lines fill this page:"),
+    h("pre", { tabindex: "0" }, h("code", {}, LINES)),
+    h(
+      "ul",
+      {},
+      h("li", {}, h("strong", {}, "Dead units: "), "which neurons fired on none of the validation examples, and since when."),
+      h("li", {}, h("strong", {}, "An honest gap: "), "training and validation accuracy, both in eval mode with the same weights, with an error bar."),
+      h("li", {}, h("strong", {}, "Weights in motion: "), "how far one step moves each parameter, and whether any number is no number."),
+    ),
+    h("p", { class: "muted" }, "The first records arrive at the end of the first epoch. Then press TensorBoard's reload button, or switch on its automatic reload."),
+  );
 }

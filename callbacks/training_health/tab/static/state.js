@@ -1,25 +1,50 @@
-// What the reader chose: in the address bar, with the browser's storage for the next visit.
+// What the reader chose: in the address bar, so that a link brings back what its sender saw, and in the browser's
+// storage for the next visit.
 
-import { readAddress, writeAddress } from "./host.js";
+import { host } from "./host.js";
 
-const STORED = "training_health.view."; // and the log folder: other logs have other runs
 const PICKED_AT_FIRST = 6;
 export const MOST_PICKED = 24; // more lines than that tell nothing apart
 
 const DEFAULTS = { runs: null, site: "", order: "death", metric: "accuracy", sort: "run", descending: false, filter: "" };
 const CHOICES = { order: ["death", "index"], metric: ["accuracy", "loss"] };
 
-/** The state from the address, else from the last visit to this folder, else the defaults; anything malformed is dropped. */
-export function loadState(folder) {
-  return clean(parse(readAddress) ?? parse(() => (folder ? localStorage.getItem(STORED + folder) : null)) ?? {});
+const PLUGIN = "training_health";
+const STORED = `${PLUGIN}.view`;
+const KEY = host ? `p.${STORED}` : "view"; // TensorBoard's address is #<tab>&key=value...; ours is #view=...
+const outer = host ?? window; // whose address bar the reader sees
+
+/** What the address bar says after #; null while another of TensorBoard's tabs is shown. */
+function parameters() {
+  const hash = outer.location.hash.slice(1);
+  if (!host) return new URLSearchParams(hash);
+  return hash === PLUGIN || hash.startsWith(`${PLUGIN}&`) ? new URLSearchParams(hash.slice(PLUGIN.length)) : null;
 }
 
-/** `folder`: known to the tab; a report has none and is remembered by its address alone. */
+/** Calls back when someone pastes or walks back to another address of our tab. */
+export function onAddress(changed) {
+  outer.addEventListener("hashchange", () => parameters() && changed());
+}
+
+/** The state from the address, else from the last visit to this folder, else the defaults; anything malformed is dropped. */
+export function loadState(folder) {
+  const raw = parse(() => parameters()?.get(KEY)) ?? parse(() => folder && localStorage.getItem(`${STORED}.${folder}`)) ?? {};
+  const state = { ...DEFAULTS, descending: raw.descending === true };
+  if (Array.isArray(raw.runs) && raw.runs.every((run) => typeof run === "string")) state.runs = raw.runs;
+  for (const key of ["site", "sort"]) if (typeof raw[key] === "string") state[key] = raw[key];
+  for (const key of ["order", "metric"]) if (CHOICES[key].includes(raw[key])) state[key] = raw[key];
+  return state;
+}
+
+/** Without a navigation, and into the address bar only while our tab is shown; a report has no `folder` and no storage. */
 export function saveState({ filter: _, ...kept }, folder) {
   const text = JSON.stringify(kept);
-  writeAddress(text);
+  const all = parameters();
+  all?.set(KEY, text);
+  const address = Object.assign(new URL(outer.location.href), { hash: host ? `${PLUGIN}&${all}` : `${all}` });
+  if (all) outer.history.replaceState(outer.history.state, "", address);
   try {
-    if (folder) localStorage.setItem(STORED + folder, text);
+    if (folder) localStorage.setItem(`${STORED}.${folder}`, text);
   } catch {
     // storage may be full or forbidden: the address bar still has it
   }
@@ -28,18 +53,8 @@ export function saveState({ filter: _, ...kept }, folder) {
 /** The picked rows in the table's natural order; before anyone picked, or where none of them is here, the first few with data. */
 export function pickedRows(state, rows) {
   const drawable = rows.filter((row) => row.state === "ok");
-  const names = new Set(state.runs ?? []);
-  const picked = drawable.filter((row) => names.has(row.run)).slice(0, MOST_PICKED);
+  const picked = drawable.filter((row) => state.runs?.includes(row.run)).slice(0, MOST_PICKED);
   return picked.length || state.runs?.length === 0 ? picked : drawable.slice(0, PICKED_AT_FIRST);
-}
-
-function clean(raw) {
-  const state = { ...DEFAULTS };
-  if (Array.isArray(raw.runs) && raw.runs.every((run) => typeof run === "string")) state.runs = raw.runs;
-  for (const key of ["site", "sort"]) if (typeof raw[key] === "string") state[key] = raw[key];
-  for (const key of ["order", "metric"]) if (CHOICES[key].includes(raw[key])) state[key] = raw[key];
-  state.descending = raw.descending === true;
-  return state;
 }
 
 function parse(read) {

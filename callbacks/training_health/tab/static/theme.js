@@ -16,12 +16,9 @@ const RATIO = {
 
 export const isDark = () => document.documentElement.dataset.theme === "dark";
 
-export function setDark(dark) {
-  document.documentElement.dataset.theme = dark ? "dark" : "light";
-}
-
-/** A token of style.css in the present theme, for charts: what the page and its charts share has one home. */
-export const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+const declared = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
+/** A colour of style.css in the present theme, for charts: what the page and its charts share has one home. */
+export const token = (name) => declared(name).match(/#\w+/g)[Number(isDark())];
 
 /** Colour scales for Plotly. The darkest end of activity is cut off where it would melt into the page. */
 export const activityScale = () => evenly(isDark() ? MAKO.slice(0, 7) : MAKO);

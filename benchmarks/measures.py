@@ -1,0 +1,258 @@
+"""What is measured: which contenders run against each other, and the ratios taken among them."""
+
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.interleave import best_of, interleaved, ratio, summary
+from benchmarks.results_table import Report
+from benchmarks.subjects import stock
+from benchmarks.workshop import Workshop, run_group, tell
+
+FULL_EPOCH = 859  # steps of 64 images in 55,000; the last, shorter batch is left out
+BATCH = 64
+SGEMM = ["loop", "--what=sgemm"]
+VARIANTS = ("deeper", "wider_kernels", "modern")  # whose steps are compared with the baseline's
+OURS, AGAIN = "ours, fmnist fit", "ours again, fmnist fit"
+NULL = "A/A null: ours again / ours"
+SIZES: dict[str, tuple[int, list[str]]] = {  # name -> copies of the training set, options of the network
+    "baseline": (1, []),
+    "width x4": (1, ["--model.conv_channels=[256,128]", "--model.hidden_units=[1024]"]),
+    "sites x10": (1, [f"--model.hidden_units={[256] * 28}".replace(" ", "")]),
+    "training set x10": (10, []),
+}
+
+
+def training_flops() -> int:
+    """Floating-point operations of a training step: its convolutions and dense layers, forward and backward."""
+    network = stock.network()
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(BATCH, 1, 28, 28)).sum().backward()
+    return counter.get_total_flops()
+
+
+def quick(workshop: Workshop, report: Report, rounds: int) -> None:
+    """Ours only, in under five minutes: start-up, against plain pipelines, through Lightning."""
+    starts = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = workshop.fit("--trainer.callbacks+=benchmarks.subjects.callbacks.FirstStep")
+        starts.append(time.perf_counter() - start)
+        if "first step" not in done.stdout:
+            raise RuntimeError(f"fmnist fit did not reach a step:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    report.facts["start of `fmnist fit` to the first step, s"] = f"{statistics.median(starts):.1f} (median of 3)"
+    _against_plain_pipelines(workshop, report, rounds, "--steps=50")
+    # Epochs without validation: `fmnist fit`, with its logging, against the same step in a bare loop.
+    wanted = {name: [subject, "--steps=300"] for name, subject in (("bare", "loop"), ("Lightning", "our_lightning"))}
+    result = run_group(workshop, report, "epochs", wanted, rounds)
+    through = ratio("ours through Lightning / bare loop", result, "Lightning", "bare")
+    report.ratios.append((through, "at most 1.03, aim 1.015"))
+
+
+def _against_plain_pipelines(workshop: Workshop, report: Report, rounds: int, size: str) -> None:
+    """Ours, a plain in-memory loop and naive Lightning; and the fraction of the machine's SGEMM rate that we reach."""
+    wanted = {
+        "sgemm": SGEMM,
+        "ours": ["loop", size],
+        "ours again": ["loop", size],
+        "ours in bfloat16": ["loop", "--steps=10", "--bf16"],  # where it is slow a step takes a fifth of a second
+        "plain loop": ["loop", size, "--what=stock"],
+        "naive Lightning, 0 workers": ["naive_lightning", size, "--workers=0"],
+        "naive Lightning, 2 workers": ["naive_lightning", size, "--workers=2"],
+    }
+    result = run_group(workshop, report, "plain pipelines", wanted, rounds)
+    naive = best_of(result, [name for name in wanted if name.startswith("naive")])
+    flops = training_flops()
+    rates = [flops * times["sgemm"] / times["ours"] for times in result]
+    report.ratios += [
+        (ratio(NULL, result, "ours again", "ours"), "1"),
+        (ratio(f"{naive} / ours", result, naive, "ours"), "at least 2.2, aim 2.8"),
+        (ratio("plain in-memory loop / ours", result, "plain loop", "ours"), "at least 1.9, aim 2.6"),
+        (ratio("ours in bfloat16 / ours", result, "ours in bfloat16", "ours"), "none"),
+        (summary("training FLOP/s / SGEMM FLOP/s", rates), "at least 0.35, aim 0.5"),
+    ]
+    report.facts["operations per training step, MFLOP"] = round(flops / 1e6, 1)
+
+
+def what_monitors_add(workshop: Workshop, report: Report, rounds: int, steps: int = 10) -> None:
+    """What monitors add to an epoch with validation, images and checkpoint, over the time of a whole one without them.
+
+    They work once per epoch, so epochs of a few steps do, and the steps' own noise stays small; the images of a hundred
+    are there for the gap's sample. On and off alternate within one process: processes differ from each other by more
+    than the monitors cost, through where their memory happens to lie. A whole epoch is a short one without monitors
+    plus the steps that it lacks, at the pace that a hundred steps take in the same round.
+    """
+    common = ["our_lightning", "--steps=100", f"--only={steps}", "--validation", "--alternate"]
+    wanted = {
+        "no monitors": [*common, "--monitors=off"],
+        "dead and histogram monitors": [*common, "--monitors=dead+hist"],
+        "all monitors": [*common, "--monitors=all"],
+    }
+    pace = "a hundred steps"
+    tell(f"seconds added: {', '.join(wanted)}")
+    with workshop.contenders({pace: ["our_lightning", "--steps=100"], **wanted}) as contenders:
+        phases = {f"{name}, {phase}": contenders[name] for name in wanted for phase in ("off", "on")}
+        result = interleaved({pace: contenders[pace], **phases}, rounds, tell=tell)
+        report.peaks |= {f"{name}, on": contenders[name].last["peak_mib"] for name in wanted}
+    report.add_rounds("seconds added", result)
+
+    def whole(times: dict[str, float], name: str) -> float:
+        return (FULL_EPOCH - steps) * times[pace] + steps * times[f"{name}, off"]
+
+    epoch = summary("whole epoch", [whole(times, "no monitors") for times in result])
+    report.facts["whole epoch without monitors, s"] = str(epoch)
+    targets = ("1", "at most 1.01, aim 1.005", "at most 1.05, aim 1.03")
+    for name, target in zip(wanted, targets, strict=True):
+        title = f"{'A/A null: nothing' if target == '1' else name} on / off"
+        added = [steps * (times[f"{name}, on"] - times[f"{name}, off"]) for times in result]
+        report.facts[f"{title}, seconds added"] = str(summary(title, added))
+        ratios = [1 + seconds / whole(times, name) for seconds, times in zip(added, result, strict=True)]
+        report.ratios.append((summary(title, ratios), target))
+
+
+def steps_of_variants(workshop: Workshop, report: Report, rounds: int, steps: int = 50) -> None:
+    """Steps of `fmnist fit` with each variant, without validation and monitors, beside the baseline's."""
+    variants = {"baseline": "baseline", "baseline again": "baseline", **{name: name for name in VARIANTS}}
+    common = ["our_lightning", f"--steps={FULL_EPOCH}", f"--only={steps}"]
+    wanted = {name: [*common, f"--model=--variant={variant}"] for name, variant in variants.items()}
+    result = run_group(workshop, report, "steps of variants", wanted, rounds)
+    for name in (*VARIANTS, "baseline again"):
+        report.ratios.append((ratio(f"{name} / baseline, per step", result, name, "baseline"), "none"))
+
+
+def against_keras(workshop: Workshop, report: Report, rounds: int) -> None:
+    """Every Keras setting and ours, interleaved; the ratio is that of the setting with the lowest median."""
+    size = "--steps=200"
+    settings = {
+        "Keras, default": [size],
+        "Keras, 50 steps per execution": [size, "--steps-per-execution=50"],
+        "Keras, tf.data": [size, "--dataset"],
+        "Keras, tf.data, 50 steps per execution": [size, "--dataset", "--steps-per-execution=50"],
+        "Keras, XLA": ["--steps=5", "--jit"],  # a step takes seconds
+    }
+    wanted = {name: ["our_lightning", size] for name in (OURS, AGAIN)}
+    wanted |= {name: ["keras_fit", *arguments] for name, arguments in settings.items()}
+    result = run_group(workshop, report, "peers", wanted, rounds)
+    best = best_of(result, list(settings))
+    report.ratios.append((ratio(NULL, result, AGAIN, OURS), "1"))
+    for name in sorted(settings, key=lambda name: name != best):
+        target = "at least 1.10, aim 1.25" if name == best else "none"
+        report.ratios.append((ratio(f"{name} / ours", result, name, OURS), target))
+
+
+def profile(workshop: Workshop, report: Report, rounds: int) -> None:
+    """Lightning's own work per step, with a network of one linear layer; then the operations of ours."""
+    size, bare, lightning = "--steps=800", "linear layer, bare loop", "linear layer, Lightning"
+    layers = ["--model=--model.conv_channels=[]", "--model=--model.hidden_units=[]"]
+    wanted = {bare: ["loop", size, "--what=linear"], lightning: ["our_lightning", size, *layers]}
+    result = run_group(workshop, report, "Lightning alone", wanted, rounds)
+    added = summary("Lightning alone", [1e3 * (times[lightning] - times[bare]) for times in result])
+    report.facts["Lightning's own work, ms per step"] = str(added)
+    from benchmarks.step_profile import profile_step  # late: children inherit this process's peak memory
+
+    profile_step(workshop, report)
+
+
+def on_gpu(workshop: Workshop, report: Report, rounds: int) -> None:
+    """Ratios of whole epochs on a CUDA device, host synchronisations inside an epoch, and the time of ten epochs."""
+    report.facts["device"] = torch.cuda.get_device_name()
+    size, eager = f"--steps={FULL_EPOCH}", "resident eager loop"
+    naive = {
+        f"naive Lightning, {workers} workers": ["naive_lightning", size, f"--workers={workers}"]
+        for workers in sorted({0, 4, min(16, os.cpu_count() or 1)})
+    }
+    wanted = {OURS: ["our_lightning", size], AGAIN: ["our_lightning", size], eager: ["loop", size, "--what=stock"]}
+    result = run_group(workshop, report, "gpu", {**wanted, **naive}, rounds)
+    best = best_of(result, list(naive))
+    report.ratios += [
+        (ratio(NULL, result, AGAIN, OURS), "1"),
+        (ratio(f"{best} / ours", result, best, OURS), "at least 8, aim 20"),
+        (ratio(f"{eager} / ours", result, eager, OURS), "at least 1.0, aim 2.5"),
+    ]
+    on_device = "--trainer.accelerator=gpu"
+    callback = "--trainer.callbacks+=benchmarks.subjects.callbacks.NoSynchronisation"
+    done = workshop.fit(on_device, "--trainer.max_epochs=2", callback)
+    found = "0" if done.returncode == 0 else "at least 1: " + done.stderr.strip().splitlines()[-1]
+    report.facts["host synchronisations inside a training epoch"] = found
+    start = time.perf_counter()
+    done = workshop.fit(on_device, "--trainer.max_epochs=10")
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr[-3000:])
+    report.facts["10 epochs of the baseline, s (at most 15, aim 5)"] = round(time.perf_counter() - start, 1)
+
+
+def grow(workshop: Workshop, report: Report, rounds: int, steps: int = 100) -> None:
+    """Epochs with monitors off and on as training set, width and sites grow; and logs of more and more epochs.
+
+    A round trains ``steps`` steps, with the whole training set at hand and the whole validation pass and sample, so the
+    monitors' part is taken of a full epoch's time: the step without validation for the steps left out, plus the round.
+    """
+    for name, (copies, options) in SIZES.items():
+        epoch = FULL_EPOCH * copies
+        common = ["our_lightning", f"--steps={epoch}", f"--only={steps}", f"--repeat={copies}"]
+        common += [f"--model={option}" for option in options]
+        off, monitored, alone = (f"{name}, {what}" for what in ("off", "all monitors", "steps alone"))
+        wanted = {off: [*common, "--validation"], monitored: [*common, "--validation", "--monitors=all"], alone: common}
+        result = run_group(workshop, report, name, wanted, rounds)
+        full = [
+            {what: times[what] * steps + (epoch - steps) * times[alone] for what in (off, monitored)}
+            for times in result
+        ]
+        found = ratio(f"{name}: all monitors / off, per full epoch", full, monitored, off)
+        report.ratios.append((found, "at most 1.05"))
+        seconds = statistics.median(times[off] for times in full)
+        report.facts[f"{name}: seconds per full epoch, monitors off"] = round(seconds, 2)
+        added = statistics.median(steps * (times[monitored] - times[off]) for times in result)
+        report.facts[f"{name}: seconds that monitors add to an epoch"] = round(added, 2)
+        tell(f"{name}: {found}")
+    report.facts["logged epochs"] = logged_epochs(workshop)
+
+
+def logged_epochs(workshop: Workshop) -> list[dict[str, Any]]:
+    """Per number of tiny epochs of the full network with all monitors: the log's size, and the time to show it."""
+    from benchmarks.subjects.callbacks import COPIED_AFTER  # late, as in `profile`
+
+    done = workshop.fit(
+        *("--data.training_images=64", "--trainer.limit_val_batches=1"),
+        f"--trainer.max_epochs={max(COPIED_AFTER) + 1}",
+        "--trainer.callbacks+=benchmarks.subjects.callbacks.CopyLog",
+    )
+    result = []
+    for epochs in COPIED_AFTER:
+        folder = next(workshop.folder.glob(f"logs/*/after_{epochs}"), None)
+        if folder is None:
+            raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
+        result.append({"epochs": epochs, **_load(folder)})
+        tell(str(result[-1]))
+    return result
+
+
+def _load(folder: Path) -> dict[str, float]:
+    """MiB of a log, seconds until TensorBoard has read it, and until the tab has answered for all runs and for one."""
+    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+    from tensorboard.context import RequestContext
+
+    from training_health.tab.health_data import HealthData
+    from training_health.tab.payloads import run_payload
+
+    size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
+    start = time.perf_counter()
+    multiplexer = EventMultiplexer(tensor_size_guidance={"training_health": 0})
+    multiplexer.AddRunsFromDirectory(str(folder))
+    multiplexer.Reload()
+    read = time.perf_counter()
+    data, context = HealthData(MultiplexerDataProvider(multiplexer, str(folder))), RequestContext()
+    (row,) = data.overview(context, "")["runs"]
+    run_payload(data.run(context, "", row["run"]))
+    answered = time.perf_counter()
+    return {
+        "log_mib": round(size, 2),
+        "tensorboard_reads_s": round(read - start, 2),
+        "tab_answers_s": round(answered - read, 3),
+    }

@@ -1,0 +1,76 @@
+"""Results, and the machine they were measured on, as a Markdown table and as JSON."""
+
+import datetime
+import json
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.interleave import Ratio, Round
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Processor, cores, threads used, load at the start, memory, versions, time."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = (line.partition(":") for line in cpuinfo.read_text().splitlines()) if cpuinfo.exists() else ()
+    cpu = {name.strip(): value.strip() for name, _, value in lines}
+    known = f"{cpu.get('model name')} (family {cpu.get('cpu family')}, model {cpu.get('model')})"
+    return {
+        "processor": known if cpu else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "load": [round(value, 2) for value in os.getloadavg()],
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "torchvision", "pytorch_lightning", "numpy")},
+        "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+@dataclass
+class Report:
+    """What a benchmark found, on which `machine`."""
+
+    machine: dict[str, Any]
+    ratios: list[tuple[Ratio, str]] = field(default_factory=list)  # with the target in words
+    times: dict[str, float] = field(default_factory=dict)  # contender -> median seconds per step
+    peaks: dict[str, float] = field(default_factory=dict)  # contender -> peak MiB
+    facts: dict[str, Any] = field(default_factory=dict)
+    rounds: dict[str, list[Round]] = field(default_factory=dict)
+
+    def add_rounds(self, name: str, rounds: Sequence[Round]) -> None:
+        """Keep a group's rounds and the medians of its contenders."""
+        self.rounds[name] = list(rounds)
+        for contender in rounds[0]:
+            self.times[contender] = statistics.median(times[contender] for times in rounds)
+
+    def markdown(self) -> str:
+        """The machine, the ratios and the contenders."""
+        from fmnist_pl.compare.output import table  # late: children inherit the memory that scipy takes here
+
+        where, ratios = self.machine, [["ratio", "median", "95 % interval", "n", "target"]]
+        for found, target in self.ratios:
+            interval = f"{found.low:.3f} to {found.high:.3f}"
+            ratios.append([found.name, f"{found.median:.3f}", interval, str(found.rounds), target])
+        contenders = [["contender", "ms per step", "peak MiB"]]
+        for name, seconds in self.times.items():
+            if name != "sgemm":
+                peak = f"{self.peaks[name]:.0f}" if name in self.peaks else ""
+                contenders.append([name, f"{seconds * 1e3:.2f}", peak])
+        head = (
+            f"{where['processor']}, {where['threads']} of {where['cores']} cores, load {where['load'][0]} at start, "
+            f"torch {where['torch']}, {where['measured']}"
+        )
+        facts = "\n".join(f"- {name}: {value}" for name, value in self.facts.items())
+        return "\n\n".join([head, table(ratios), table(contenders), facts])
+
+    def write(self, path: Path) -> None:
+        """Write everything, each round included, as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(vars(self), indent=1, default=vars) + "\n", encoding="utf-8")

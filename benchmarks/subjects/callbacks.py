@@ -1,0 +1,50 @@
+"""Callbacks that the measures add to ``fmnist fit``."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+
+COPIED_AFTER = (1, 10, 100, 1000)  # epochs
+
+
+class FirstStep(pl.Callback):
+    """Says that the first training step begins, and ends the process."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: object, index: int) -> None:
+        """Say so."""
+        print("first step", flush=True)
+        os._exit(0)
+
+
+class NoSynchronisation(pl.Callback):
+    """Makes host synchronisations an error, from the second batch of an epoch to the start of the last.
+
+    The first epoch is left out: lazily made states and kernels synchronise once.
+    """
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: object, index: int) -> None:
+        """Switch on at the second batch, off before the last."""
+        inside = trainer.current_epoch > 0 and 1 <= index < int(trainer.num_training_batches) - 1
+        torch.cuda.set_sync_debug_mode("error" if inside else "default")
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Switch off, so that the report of the error may synchronise."""
+        torch.cuda.set_sync_debug_mode("default")
+
+
+class CopyLog(pl.Callback):
+    """Copies the event files next to their folder after each of `COPIED_AFTER` epochs; ends the process at the last."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Copy what the epochs so far have left."""
+        if trainer.current_epoch in COPIED_AFTER and trainer.log_dir:
+            trainer.logger.experiment.flush()  # type: ignore[union-attr]
+            target = Path(trainer.log_dir).parent / f"after_{trainer.current_epoch}"
+            target.mkdir()
+            for events in Path(trainer.log_dir).glob("events.*"):
+                shutil.copy(events, target)
+        if trainer.current_epoch == max(COPIED_AFTER):
+            os._exit(0)

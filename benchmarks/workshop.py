@@ -1,0 +1,121 @@
+"""Where contenders are started and run against each other."""
+
+import contextlib
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.channel import VARIABLE
+from benchmarks.interleave import Round, interleaved
+from benchmarks.results_table import Report
+from fmnist_pl.dataset.files import FASHION_MNIST, raw_folder
+
+_ROOT = Path(__file__).resolve().parent.parent
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+
+
+class Workshop:
+    """A temporary folder with a copy of the data in ``root``, where contenders are started, each with its threads."""
+
+    def __init__(self, folder: Path, threads: int, device: str, root: Path | None, peers_python: Path) -> None:
+        self.folder, self.threads, self.device, self.peers_python = folder, threads, device, peers_python
+        self.data = self.folder / "data"
+        raw_folder(self.data).mkdir(parents=True)
+        for file in FASHION_MNIST.all:  # torchvision and Keras want them unpacked
+            source = raw_folder(root or Path(os.environ.get("DATA_DIR") or "data")) / file.name
+            packed = source.with_name(f"{file.name}.gz")
+            if not source.exists() and not packed.exists():
+                raise SystemExit(f"{packed} is missing. Fetch it with `fmnist fit`, or name its folder in DATA_DIR.")
+            content = source.read_bytes() if source.exists() else gzip.decompress(packed.read_bytes())
+            (raw_folder(self.data) / file.name).write_bytes(content)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of every process that is started."""
+        gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0") if self.device == "cuda" else ""
+        threads = dict.fromkeys(_THREADS, str(self.threads))
+        return {**os.environ, **threads, "PYTHONPATH": str(_ROOT), "CUDA_VISIBLE_DEVICES": gpu}
+
+    @contextlib.contextmanager
+    def contenders(self, wanted: dict[str, list[str]]) -> Iterator[dict[str, "Contender"]]:
+        """Start the contenders: name -> [file in ``subjects``, arguments ...]."""
+        with contextlib.ExitStack() as stack:
+            yield {
+                name: stack.enter_context(contextlib.closing(Contender(self, name, *command)))
+                for name, command in wanted.items()
+            }
+
+    def fit(self, *options: str) -> "subprocess.CompletedProcess[str]":
+        """Run ``fmnist fit`` in the folder, with the threads and the data of the contenders."""
+        command = [sys.executable, "-m", "fmnist_pl", "fit", f"--data.root={self.data}", *options]
+        command.append(f"--trainer.logger.init_args.save_dir={self.folder}/logs")
+        return subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+
+
+class Contender:
+    """A process of a file in ``subjects``, which runs a round when called."""
+
+    def __init__(self, workshop: Workshop, name: str, subject: str, *arguments: str) -> None:
+        self.name, self.last = name, dict[str, Any]()
+        python = str(workshop.peers_python.absolute()) if subject == "keras_fit" else sys.executable
+        command = [python, "-m", f"benchmarks.subjects.{subject}"]
+        command += [f"--data={workshop.data}", f"--device={workshop.device}", *arguments]
+        to_child, from_child = os.pipe(), os.pipe()
+        ends = to_child[0], from_child[1]
+        self.log = workshop.folder / f"{name.replace(' ', '_').replace('/', '_')}.log"
+        with self.log.open("w") as log:
+            self._process = subprocess.Popen(
+                command,
+                env={**workshop.environment, VARIABLE: f"{ends[0]},{ends[1]}"},
+                pass_fds=ends,
+                cwd=workshop.folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        for end in ends:
+            os.close(end)
+        self._to, self._from = os.fdopen(to_child[1], "w"), os.fdopen(from_child[0])
+
+    def __call__(self) -> float:
+        """Run one round and return its seconds per unit of work; the error if it died has the end of its output."""
+        line = ""
+        with contextlib.suppress(BrokenPipeError):
+            print("go", file=self._to, flush=True)
+            line = self._from.readline()
+        if not line:
+            raise RuntimeError(f"{self.name} ended:\n{self.log.read_text()[-3000:]}")
+        self.last = json.loads(line)
+        return float(self.last["seconds"])
+
+    def close(self) -> None:
+        """End the process."""
+        with contextlib.suppress(BrokenPipeError):
+            self._to.close()
+        try:
+            self._process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._from.close()
+
+
+def run_group(workshop: Workshop, report: Report, title: str, wanted: dict[str, list[str]], rounds: int) -> list[Round]:
+    """Run a group of contenders interleaved and keep times and peaks in the report."""
+    tell(f"{title}: {', '.join(wanted)}")
+    with workshop.contenders(wanted) as contenders:
+        result = interleaved(contenders, rounds, tell=tell)
+        report.peaks |= {name: contender.last["peak_mib"] for name, contender in contenders.items()}
+    report.add_rounds(title, result)
+    if "sgemm" in wanted:
+        report.facts["SGEMM rate, GFLOP/s"] = round(1e-9 / report.times["sgemm"], 1)
+    return result
+
+
+def tell(line: str) -> None:
+    """Print progress where it does not mix with the table."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,93 @@
+"""The Training Health page with its data inside: one HTML file that needs no server, no network."""
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+
+from training_health.durable_file import replace_durably
+from training_health.errors import UserError
+from training_health.log_format import PLUGIN_NAME
+from training_health.tab.health_data import HealthData
+from training_health.tab.loader import KEEP_ALL
+from training_health.tab.payloads import run_payload, units_payload
+from training_health.tab.self_contained_page import inline_script, page
+from training_health.tab.static_files import PLOTLY, STYLE, static_files
+
+_BODY = """<script type="importmap">{import_map}</script>
+<script type="application/json" id="training-health-data">{data}</script>
+<script>{plotly}</script>
+<script type="module">
+import {{ render }} from "training-health/index.js";
+render();
+</script>"""
+
+
+def write_report(logdir: Path, output: Path) -> None:
+    """Writes the Training Health page of all runs below a folder as one HTML file.
+
+    The file is the tab's own front end with the same data that TensorBoard would serve, and is the same, byte for
+    byte, whenever the logs are. It replaces ``output`` as a whole or not at all. It is about 5 MB (plotly.js) plus the
+    data, some 10 bytes per unit and epoch.
+
+    Args:
+        logdir: Folder with event files at any depth, as for ``tensorboard --logdir``.
+        output: The file to write; its folder is made if need be.
+
+    Raises:
+        UserError: if there is no such folder, nothing in it was logged with the monitors, or the file can't be written.
+    """
+    data = _collect(logdir)
+    files = {name: path.read_text(encoding="utf-8") for name, path in static_files().items()}
+    if PLOTLY not in files:
+        raise UserError("The charts' library is missing: install the Python package plotly, then try again.")
+    plotly = files.pop(PLOTLY)
+    content = page(
+        title=f"Training Health: {logdir.resolve().name}",
+        style=files.pop(STYLE),
+        body=_BODY.format(
+            import_map=_script_json({"imports": _modules(files)}), data=_script_json(data), plotly=inline_script(plotly)
+        ),
+    )
+    try:
+        replace_durably(output, content.encode())
+        output.chmod(0o644)  # for the people it is for, whatever the umask
+    except OSError as error:
+        raise UserError(f"{output} can't be written: {error.strerror}. Choose another with --output.") from error
+
+
+def _collect(logdir: Path) -> dict[str, Any]:
+    """What the tab's routes would answer, for every run that has data."""
+    if not logdir.is_dir():
+        raise UserError(f"There is no folder {logdir}. Give the one that holds your runs, for example lightning_logs.")
+    multiplexer = EventMultiplexer(tensor_size_guidance={PLUGIN_NAME: KEEP_ALL})
+    multiplexer.AddRunsFromDirectory(str(logdir))
+    multiplexer.Reload()
+    source, context = HealthData(MultiplexerDataProvider(multiplexer, str(logdir))), RequestContext()
+    overview = source.overview(context, "")
+    if not overview["runs"]:
+        raise UserError(f"There are no TensorBoard event files below {logdir}. Train first, or give another folder.")
+    runs = [source.run(context, "", row["run"]) for row in overview["runs"] if row["state"] == "ok"]
+    if not runs:
+        reasons = " ".join(sorted({row["message"] for row in overview["runs"] if row["message"]}))
+        advice = reasons or "Train with the callbacks DeadReLUMonitor, TrainValGapMonitor and WeightHistogramMonitor."
+        raise UserError(
+            f"None of the {len(overview['runs'])} runs below {logdir} has training-health records. {advice}"
+        )
+    units = {run.name: {site.name: units_payload(run, site) for site in run.sites} for run in runs}
+    return {"overview": overview, "run": {run.name: run_payload(run) for run in runs}, "units": units}
+
+
+def _modules(files: dict[str, str]) -> dict[str, str]:
+    """The front end's modules as data: addresses; such a module can't import a relative one, so names replace paths."""
+    code = {name: quote(text.replace('from "./', 'from "training-health/')) for name, text in files.items()}
+    return {f"training-health/{name}": f"data:text/javascript;charset=utf-8,{text}" for name, text in code.items()}
+
+
+def _script_json(value: object) -> str:
+    """JSON that may stand in a script element: ASCII, and without a ``<`` that could end it."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")

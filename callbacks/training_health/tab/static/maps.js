@@ -1,0 +1,188 @@
+// Maps, rows by epochs: the activity of every unit of a site, and the update ratio of every parameter. Each has a layer
+// for the values on a log scale and layers of one colour above it, for what the scale can't show.
+
+import { chartCard, mapEpochAxis, shown } from "./chart.js";
+import { h, key, keyBox, keyMark, keyScale, plotlyText, sampleSize } from "./dom.js";
+import { activityScale, ratioScale, token } from "./theme.js";
+
+// `ticks`: [[log10 of the value, text], ...]; the low end stands for less too
+const ACTIVITY = { low: -3, high: 0, ticks: [[-3, "≤ 0.1%"], [-2, "rare < 1%"], [-1, "10%"], [0, "100%"]] };
+const RATIO = { low: -6, high: 0, ticks: [[-6, "1e-6"], [-3, "1e-3 healthy"], [0, "1"]] };
+const MOST_LABELS = 40;
+const LONGEST_LABEL = 26;
+
+/** The map of a site's units. `epochSets`: the epochs of all maps beside this one. */
+export function unitMap({ row, look, map, order, epochSets }) {
+  const rows = map.order.map((unit, i) => ({ unit, activity: map.activity[i] }));
+  if (order === "index") rows.sort((a, b) => a.unit - b.unit);
+  const last = (value) => rows.filter(({ activity }) => activity.at(-1) === value).length;
+  const dead = `${last(0)} of ${rows.length} units dead${last(null) > 0 ? `, ${last(null)} not a number` : ""} at the last epoch`;
+  return chartCard({
+    title: row.run,
+    subtitle: `${map.site}: ${dead}, ${sampleSize(map.n.at(-1))}${map.note ? ` (${map.note})` : ""}`,
+    swatch: look.colour,
+    height: Math.max(260, Math.min(680, 70 + rows.length * (rows.length > 64 ? 2.2 : 8))),
+    file: `unit_map_${row.run}_${map.site}`,
+    label: `Activity of each unit of ${map.site} over epochs, run ${row.run}. ${dead}.`,
+    build: (forExport) => ({ data: unitTraces(map, rows, forExport), layout: unitLayout(rows, order, epochSets) }),
+    table: () => ({
+      columns: ["run", "site", "unit", "epoch", "n", "activity", "dead", "not_a_number", "upper_bound_95"],
+      rows: rows.flatMap(({ unit, activity }) => map.epochs.map((epoch, i) => [row.run, map.site, unit, epoch + 1, map.n[i], activity[i], ...states(activity[i], map.n[i])])),
+    }),
+  });
+}
+
+/** Whether dead, whether not a number, and how often a dead unit may fire at most (95%; null where unknown). */
+const states = (activity, n) => [activity === 0 ? 1 : 0, activity === null ? 1 : 0, activity === 0 ? bound(n) : null];
+const bound = (n) => (n ? Math.min(1, 3 / n) : null);
+
+/** What the colours and marks of the units' maps mean: one key for all. */
+export function mapKey() {
+  return key(
+    keyBox(token("dead"), "dead: exactly 0"),
+    keyScale("activity", "Activity from 0.1% and less to 100% on a log scale; below 1% is rare", activityScale(), ACTIVITY, -2),
+    keyBox(token("alarm"), "not a number (NaN)"),
+    keyBox(token("missing"), "no record"),
+    keyMark("×", "died"),
+    keyMark("○", "came back"),
+  );
+}
+
+function unitTraces(map, rows, forExport) {
+  const gap = rows.length <= 64 && map.epochs.length <= 60 ? 1 : 0;
+  const layer = layersOf(rows.map(({ unit }) => unit), map.epochs, { xgap: gap, ygap: gap });
+  const grid = (cell) => rows.map(({ activity }) => activity.map(cell));
+  const size = rows.length > 64 ? 4 : 7;
+  const died = { symbol: "x", size, color: "rgba(0,0,0,0.8)" };
+  const back = { symbol: "circle", size: size + 2, color: "#ffffff", line: { width: 1.5, color: "#000000" } };
+  const square = { symbol: "square", size: 12, color: token("dead") };
+  const meaning = (n) => (n ? `none of ${n} examples<br>fires on at most ${Number((100 * bound(n)).toPrecision(3))}% of all (95%, 3/n)` : "no example, n unknown");
+  return [
+    layer(grid((a) => onScale(a, ACTIVITY)), activityScale(), grid((a) => a), "activity %{customdata:.3~%}", scaleOf("activity", ACTIVITY, forExport)),
+    layer(grid((a) => (a === 0 ? 1 : null)), token("dead"), rows.map(() => map.n.map(meaning)), "dead: fired on %{customdata}"),
+    layer(grid((a) => (a === null ? 1 : null)), token("alarm"), null, "not a number (NaN): neither dead nor alive"),
+    marks("died", died, map.deaths),
+    marks("came back", back, map.revivals),
+    ...(forExport ? [{ ...marks("dead: exactly 0", square, []), x: [null], y: [null] }] : []), // for the picture's legend
+  ];
+}
+
+function unitLayout(rows, order, epochSets) {
+  const all = rows.length <= MOST_LABELS;
+  const every = Math.ceil(rows.length / 10);
+  const units = rows.map(({ unit }) => unit);
+  const title = { text: order === "death" ? "units, dead first" : "unit" };
+  const labelled = units.filter((_, i) => all || (order === "index" && i % every === 0));
+  return mapLayout(units, labelled, epochSets, 48, { tickfont: { size: all ? 9 : 11 }, title });
+}
+
+/** How the weights move: a map of the update ratio for each run. */
+export function weightCharts(runs) {
+  const having = runs.map((run) => ({ ...run, table: cells(run.data) })).filter(({ table }) => table.epochs.length);
+  if (!having.length) return [h("p", { class: "muted" }, "None of the picked runs recorded its updates (WeightHistogramMonitor).")];
+  const epochSets = having.map(({ table }) => table.epochs);
+  const ratioKey = key(
+    keyScale("update ratio", "Update ratio from 1e-6 to 1 on a log scale; the reference is 1e-3", ratioScale(), RATIO, -3),
+    keyBox(token("still"), "no update at all"),
+    keyBox(token("alarm"), "✕ NaN or infinite"),
+    keyBox(token("missing"), "no record"),
+  );
+  return [ratioKey, h("div", { class: "grid large" }, having.map((run) => ratioChart(run, epochSets)))];
+}
+
+function ratioChart({ row, look, table }, epochSets) {
+  const { parameters, rows } = table;
+  const bad = rows.filter(isBad);
+  const every = Math.ceil(parameters.length / MOST_LABELS);
+  const labelled = parameters.filter((_, i) => i % every === 0);
+  return chartCard({
+    title: row.run,
+    subtitle: bad.length ? `${bad.length} of ${rows.length} records hold NaN or infinite numbers` : "All recorded weights and gradients are finite",
+    swatch: look.colour,
+    height: Math.max(200, Math.min(900, 70 + 22 * parameters.length)),
+    file: `update_ratio_${row.run}`,
+    label: `Update ratio of each parameter over epochs, run ${row.run}. ${bad.length} records with non-finite numbers.`,
+    build: (forExport) => ({ data: ratioTraces(table, bad, forExport), layout: mapLayout(parameters, labelled, epochSets, 60) }),
+    table: () => ({
+      columns: ["run", "parameter", "epoch", "update_ratio", "nonfinite_weights", "nonfinite_gradients"],
+      rows: rows.map((cell) => [row.run, cell.parameter, cell.epoch + 1, cell.ratio, cell.weights, cell.gradients]),
+    }),
+  });
+}
+
+/** The three kinds of records joined: one row per parameter and epoch that any of them has. */
+function cells(data) {
+  const kinds = [data.update_ratio, data.nonfinite, data.nonfinite_gradients];
+  const parameters = [...new Set(kinds.flatMap((kind) => Object.keys(kind.columns)))];
+  const epochs = [...new Set(kinds.flatMap((kind) => kind.epochs))].sort((a, b) => a - b);
+  const rowOf = kinds.map((kind) => new Map(kind.epochs.map((epoch, i) => [epoch, i])));
+  const rows = parameters.flatMap((parameter) =>
+    epochs.map((epoch) => {
+      const [ratio, weights, gradients] = kinds.map((kind, i) => kind.columns[parameter]?.[rowOf[i].get(epoch)] ?? null);
+      return { parameter, epoch, ratio, weights, gradients };
+    }),
+  );
+  return { parameters, epochs, rows };
+}
+
+const isBad = (cell) => cell.weights > 0 || cell.gradients > 0;
+
+function ratioTraces({ parameters, epochs, rows }, bad, forExport) {
+  const layer = layersOf(parameters, epochs, { xgap: epochs.length > 60 ? 0 : 1, ygap: 1 });
+  const grid = (value) => parameters.map((_, p) => epochs.map((_, e) => value(rows[p * epochs.length + e])));
+  const ratios = grid((cell) => (isBad(cell) ? null : onScale(cell.ratio, RATIO)));
+  const numbers = grid((cell) => [cell.weights ?? 0, cell.gradients ?? 0]);
+  return [
+    layer(ratios, ratioScale(), grid((cell) => cell.ratio), "update ratio %{customdata:.2e}", scaleOf("update ratio", RATIO, forExport)),
+    layer(grid((cell) => (!isBad(cell) && cell.ratio === 0 ? 1 : null)), token("still"), null, "no update at all"),
+    layer(grid((cell) => (isBad(cell) ? 1 : null)), token("alarm"), numbers, "NaN or infinite: %{customdata[0]} weights, %{customdata[1]} gradients"),
+    marks("", { symbol: "x", size: 7, color: "#ffffff" }, bad.map((cell) => [cell.parameter, cell.epoch])),
+  ];
+}
+
+/** A value's position on a log scale; null for 0 and what is unknown. */
+const onScale = (value, { low, high }) => (value > 0 ? Math.min(high, Math.max(low, Math.log10(value))) : null);
+
+function scaleOf(title, { low, high, ticks }, showscale) {
+  const [tickvals, ticktext] = [ticks.map(([at]) => at), ticks.map(([, text]) => text)];
+  return { zmin: low, zmax: high, showscale, colorbar: { title: { text: title }, tickvals, ticktext, thickness: 12, len: 0.9 } };
+}
+
+/** A function that makes the layers of one map: `z` is a list of rows; `colours` a Plotly scale or one colour. */
+function layersOf(names, epochs, gaps) {
+  const common = { type: "heatmap", x: shown(epochs), y: names.map(plotlyText), hoverongaps: false, showscale: false, ...gaps };
+  const row = typeof names[0] === "number" ? "unit %{y}" : "%{y}";
+  return (z, colours, customdata, hover, more = {}) => ({
+    ...common,
+    z,
+    customdata,
+    colorscale: typeof colours === "string" ? [[0, colours], [1, colours]] : colours,
+    hovertemplate: `${row}, epoch %{x}<br>${hover}<extra></extra>`,
+    ...more,
+  });
+}
+
+/** Marks on cells, [[row's name, epoch], ...]. */
+function marks(name, marker, cells) {
+  return { type: "scatter", mode: "markers", name, x: cells.map(([, epoch]) => epoch + 1), y: cells.map(([row]) => plotlyText(row)), marker, hoverinfo: "skip", showlegend: name !== "" };
+}
+
+function mapLayout(names, labelled, epochSets, left, axis = {}) {
+  const short = (name) => (String(name).length > LONGEST_LABEL ? `…${name.slice(1 - LONGEST_LABEL)}` : name);
+  return {
+    hovermode: "closest",
+    plot_bgcolor: token("missing"),
+    margin: { l: left, r: 10, t: 6, b: 38 },
+    xaxis: mapEpochAxis(epochSets),
+    yaxis: {
+      type: "category",
+      categoryorder: "array",
+      categoryarray: names.map(plotlyText),
+      range: [names.length - 0.5, -0.5],
+      showgrid: false,
+      tickvals: labelled.map(plotlyText),
+      ticktext: labelled.map((name) => plotlyText(short(name))),
+      ...axis,
+    },
+  };
+}

@@ -1,0 +1,104 @@
+"""What a person sees of a run: its progress, then one table, the monitors' sentences, and how to look at the curves."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import TQDMProgressBar
+from rich.console import Console
+from rich.table import Table
+
+from fmnist_pl.runs.record import HISTORY
+
+
+class Progress(TQDMProgressBar):
+    """Lightning's bar on a terminal; in a log file or a pipe one plain line when an epoch ends."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=20, leave=False)
+        self._started = 0.0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Switch the bars off where nobody sees them move."""
+        super().setup(trainer, pl_module, stage)
+        if not sys.stderr.isatty():
+            self.disable()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *args: object) -> None:
+        """Note the time."""
+        super().on_train_epoch_start(trainer, *args)
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the epoch's metrics."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if not trainer.is_global_zero:
+            return
+        known = trainer.callback_metrics
+        metrics = "  ".join(f"{name} {float(known[name]):.4f}" for name in HISTORY if name in known)
+        seconds = time.perf_counter() - self._started
+        line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {metrics}  {seconds:.1f} s"
+        if self.is_enabled:
+            self.print(line)
+        else:
+            print(line, flush=True)
+
+
+def print_summary(summary: dict[str, Any], run_folder: Path | None) -> None:
+    """Print a run's summary, as `RunRecord.summary` returns it; without a logger there is no run folder."""
+    console = Console(soft_wrap=True, highlight=False)  # as wide as the table needs where it is no terminal
+    data = "SYNTHETIC images, not Fashion-MNIST" if summary["dataset"] == "synthetic" else "Fashion-MNIST"
+    title = f"{summary['variant']} on {data}, seed {summary['seed']}"
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(style="dim")
+    table.add_column()
+    for name, value in summary_rows(summary):
+        table.add_row(name, value)
+    console.print()
+    console.print(table)
+    for sentence in summary["sentences"]:
+        console.print(sentence)
+    console.print()
+    if run_folder is not None:
+        console.print(f"Run folder: {run_folder}")
+        console.print(f"See it all: tensorboard --logdir {run_folder.parents[1]}")
+
+
+def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """The table's rows as (name, value)."""
+    last, best, checkpoint = summary["last_epoch"], summary["best_epoch"], summary["test_checkpoint"]
+    epoch = "none" if best is None else str(best + 1)
+    tested = "last epoch" if checkpoint == "last" else f"checkpoint of epoch {epoch}, the lowest validation loss"
+    accuracy = f"{_percent(summary['test'].get('test/accuracy'))} ({tested})"
+    best_accuracy = _percent(summary["best_val_accuracy"])
+    running = f"{_percent(last.get('train/accuracy'))} (train mode, averaged over the epoch)"
+    rows = [
+        ("test accuracy", "not tested" if checkpoint == "none" else accuracy),
+        ("validation accuracy", f"{_percent(last.get('val/accuracy'))} (best checkpoint: {best_accuracy})"),
+        ("training accuracy, running", running),
+    ]
+    if "gap/train_eval_accuracy" in last:
+        error = _points(last.get("gap/accuracy_se"), sign="")
+        evaluated = f"{_percent(last['gap/train_eval_accuracy'])} (same weights as validation)"
+        rows += [
+            ("training accuracy, eval mode", evaluated),
+            ("gap", f"{_points(last.get('gap/accuracy'))} points, standard error {error}"),
+            ("mode effect", f"{_points(last.get('gap/mode_effect'))} points"),
+        ]
+    if "dead_relu/total" in last:
+        rows.append(("dead fraction", _percent(last["dead_relu/total"])))
+    seconds, watched = summary["seconds_per_epoch"], " and monitors" if summary["monitors"] else ""
+    epochs = "none" if seconds is None else f"{summary['epochs']}, {seconds:.1f} s each with validation{watched}"
+    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    machine = f"{summary['device']} x {summary['devices']}, {summary['threads']} threads; {versions}"
+    return [*rows, ("epochs", epochs), ("network", f"{summary['parameters']:,} parameters"), ("measured on", machine)]
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:.2f} %"
+
+
+def _points(value: float | None, sign: str = "+") -> str:
+    return "unknown" if value is None else f"{100 * value:{sign}.2f}"

@@ -1,0 +1,201 @@
+"""The processes that train a study's trials: each takes what Optuna suggests, until the study has enough of them."""
+
+import contextlib
+import multiprocessing
+import os
+import pkgutil
+import signal
+import statistics
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import RDBStorage, fail_stale_trials
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from fmnist_pl.process import slot_environment
+from fmnist_pl.search.storage import opened
+from fmnist_pl.search.study import Settings, best_of, counts, open_study, origin, retry
+from training_health.errors import UserError
+
+_MOST_DEATHS = 3  # of each slot's workers in a row, without a trial that trains in between
+_SECONDS_TO_END = 20.0
+
+
+@dataclass(frozen=True)
+class Search:
+    """What every worker knows."""
+
+    name: str  # of the study
+    settings: Settings
+    storage: str  # URL
+    folder: Path  # takes configurations, runs and the workers' output
+    trials: int  # that the study shall have in the end
+    jobs: int = 1  # workers here
+    heartbeat: int = 15  # seconds between a running trial's signs of life
+    grace: int = 90  # seconds without one after which a trial is taken for lost
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[tuple[Study, RDBStorage]]:
+        """Open the study; a storage that fails is a user error."""
+        with opened(self.storage, self.heartbeat, self.grace) as storage:
+            yield open_study(storage, self.name, self.settings), storage
+
+
+class TrialFailedError(Exception):
+    """A training went wrong in a way that says something of its parameters; the worker takes the next trial."""
+
+
+def run_workers(search: Search, objective: str) -> None:
+    """Have the trials of a study trained by ``search.jobs`` processes; replace those that die.
+
+    Args:
+        search: To do.
+        objective: ``MODULE:NAME`` of what makes the function that trains a trial, from the search. Each process imports
+            it after its number of threads is set, which torch reads once.
+
+    Raises:
+        UserError: If no trial can be trained, or the storage fails.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    pool: dict[Any, tuple[int, multiprocessing.process.BaseProcess]] = {}  # slot and process by the pipe from it
+
+    def start(slot: int) -> None:
+        receiver, sender = spawn.Pipe(duplex=False)
+        environment = slot_environment(slot, search.jobs)
+        process = spawn.Process(target=_work, args=(search, environment, slot, objective, sender))
+        process.start()
+        sender.close()
+        pool[receiver] = slot, process
+
+    deaths = 0
+    try:
+        for slot in range(search.jobs):
+            start(slot)
+        while pool:
+            ready: list[Any] = wait(list(pool))
+            for receiver in ready:
+                told = None
+                with contextlib.suppress(EOFError):  # it has ended
+                    told = receiver.recv()
+                if isinstance(told, UserError):
+                    raise told
+                if isinstance(told, str):
+                    print(told, file=sys.stderr)
+                    deaths = 0
+                    continue
+                slot, process = pool.pop(receiver)
+                process.join()
+                if process.exitcode == 0:
+                    continue
+                reason = told or f"ended with status {process.exitcode} (-9: out of memory?)"
+                deaths += 1
+                if deaths == _MOST_DEATHS * search.jobs:
+                    raise UserError(
+                        f"{deaths} workers ended one after the other, the last one: {reason}. Their output is in "
+                        f"{search.folder / 'output'}. Finished trials are kept; the same command resumes."
+                    )
+                print(f"Worker {slot}: {reason}. Another one takes over.", file=sys.stderr)
+                start(slot)
+    finally:
+        for _, process in pool.values():
+            process.terminate()
+        for _, process in pool.values():
+            process.join(_SECONDS_TO_END)
+            process.kill()
+
+
+def _work(search: Search, environment: dict[str, str], slot: int, objective: str, sender: Connection) -> None:
+    """What the process in a slot does. It sends a line for each trial, and an exception if that ends it."""
+    os.setsid()  # Ctrl-C is for the command, which ends its workers in order
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ.update(environment)
+    (search.folder / "output").mkdir(parents=True, exist_ok=True)
+    with (search.folder / "output" / f"worker_{slot}.log").open("a") as log:
+        for descriptor in (1, 2):  # what libraries and trainings print
+            os.dup2(log.fileno(), descriptor)
+    try:
+        with search.open() as (study, storage):
+            _train(study, storage, search, pkgutil.resolve_name(objective)(search), sender)
+    except Exception as error:
+        traceback.print_exc()
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        sender.send(error if isinstance(error, UserError) else RuntimeError(text))
+        sys.exit(1)
+
+
+def _end_with_parent() -> None:
+    """End a worker whose command was killed: nobody would stop it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _train(
+    study: Study, storage: RDBStorage, search: Search, objective: Callable[[optuna.Trial], float], sender: Connection
+) -> None:
+    """Train until the study has its trials, and none is left that may have been lost."""
+
+    def attempt(trial: optuna.Trial) -> float:
+        try:
+            return objective(trial)
+        except (KeyboardInterrupt, SystemExit, UserError) as stop:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from now on it ends by itself
+            retry(study, study.get_trials(deepcopy=False)[trial.number])
+            if isinstance(stop, UserError):
+                raise UserError(f"Trial {trial.number} cannot be trained: {stop}") from stop
+            raise KeyboardInterrupt from stop  # Optuna ends a trial with that, not with SystemExit
+        except (optuna.TrialPruned, TrialFailedError):
+            raise
+        except Exception as error:
+            trial.set_user_attr("failure", f"{type(error).__name__}: {error}"[:300])
+            raise
+
+    def tell(study: Study, trial: FrozenTrial) -> None:
+        if counts(trial):
+            sender.send(f"trial {trial.number}: {progress(study, trial, search)}")
+
+    study_id, noted = storage.get_study_id_from_name(search.name), set[int]()
+    while True:
+        trials = study.get_trials(deepcopy=False)
+        running = {trial.number for trial in trials if trial.state == TrialState.RUNNING}
+        lost = any(trial.state == TrialState.WAITING and origin(trial) != trial.number for trial in trials)
+        finished = sum(map(counts, trials))
+        if lost or finished + len(running) < search.trials:
+            study.optimize(attempt, n_trials=1, catch=TrialFailedError, callbacks=[tell], gc_after_trial=True)
+            continue
+        if not running:
+            return
+        time.sleep(1)
+        with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+            fail_stale_trials(study)
+        for number in running - noted:  # one that was killed before its first heartbeat would never be taken for lost
+            storage.record_heartbeat(storage.get_trial_id_from_study_id_trial_number(study_id, number))
+        noted |= running
+
+
+def progress(study: Study, trial: FrozenTrial, search: Search) -> str:
+    """How a trial ended, how far the search is, and about how long the rest will take."""
+    finished = [one for one in study.get_trials(deepcopy=False) if counts(one)]
+    text = f"failed: {trial.user_attrs.get('failure')}" if trial.value is None else f"{100 * trial.value:.2f} %"
+    if trial.state == TrialState.PRUNED:
+        text = f"pruned after epoch {len(trial.intermediate_values)} at {text}"
+    text += f". {len(finished)} of {search.trials} trials"
+    if best := best_of(finished):
+        text += f"; best {100 * (best.value or 0):.2f} % (trial {best.number})"
+    seconds = statistics.mean(one.duration.total_seconds() for one in finished if one.duration)
+    left = max(0, search.trials - len(finished)) * seconds / search.jobs
+    return f"{text}; about {timedelta(seconds=round(left))} left"

@@ -1,0 +1,105 @@
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.training_health.tab.health_log_writer import HealthLogWriter
+from training_health.errors import UserError
+from training_health.tab import one_file
+from training_health.tab.self_contained_page import inline_script, page
+
+HOSTILE = "</script><script>alert(1)"
+
+
+@pytest.fixture
+def logdir(tmp_path) -> Path:
+    with HealthLogWriter(tmp_path / "logs" / "a") as log:
+        log.text("run", {"variant": HOSTILE, "max_epochs": 2})
+        log.activity(0, "fc1", 0, [0.0, 0.5])
+    with HealthLogWriter(tmp_path / "logs" / "foreign") as log:
+        log.scalar("val/accuracy", 1, 0.5)
+    return tmp_path / "logs"
+
+
+@pytest.fixture
+def written(logdir, tmp_path) -> str:
+    one_file.write_report(logdir, tmp_path / "report.html")
+    return (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def data_in(page: str) -> dict:
+    (text,) = re.findall(r'<script type="application/json" id="training-health-data">(.*?)</script>', page, re.DOTALL)
+    return json.loads(text)
+
+
+def test_the_data_inside_is_what_the_tab_would_show(written):
+    data = data_in(written)
+    assert [row["run"] for row in data["overview"]["runs"]] == ["a", "foreign"]
+    assert data["run"]["a"]["total"]["dead"] == [1]
+    assert data["units"]["a"]["fc1"]["activity"] == [[0.0], [0.5]]
+    assert list(data["run"]) == ["a"]
+
+
+def test_text_from_a_log_can_not_end_the_script_it_is_in(written):
+    assert data_in(written)["overview"]["runs"][0]["variant"] == HOSTILE
+    assert HOSTILE not in written
+    assert written.count("</script>") == 4  # import map, data, plotly, the call
+
+
+def test_the_page_may_fetch_nothing(written):
+    assert "default-src 'none'" in written
+    assert not re.search(r'<(?:script|img|link|iframe)[^>]+(?:src|href)="(?!data:)', written)
+
+
+def test_the_same_logs_make_the_same_file(logdir, tmp_path, written):
+    one_file.write_report(logdir, tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_text(encoding="utf-8") == written
+
+
+def test_an_old_report_is_replaced_for_all_to_read_and_nothing_left_beside_it(logdir, tmp_path):
+    output = tmp_path / "report.html"
+    output.write_text("old")
+    output.chmod(0o600)
+    one_file.write_report(logdir, output)
+    assert output.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert output.stat().st_mode & 0o777 == 0o644
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "report.html"]
+
+
+def test_a_full_disk_leaves_the_old_report(logdir, tmp_path, monkeypatch):
+    output = tmp_path / "report.html"
+    output.write_text("old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"report\.html can't be written: No space left on device"):
+        one_file.write_report(logdir, output)
+    assert output.read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "report.html"]
+
+
+@pytest.mark.parametrize(
+    ("logs", "output", "words"),
+    [
+        ("nowhere", "report.html", r"no folder .*nowhere"),
+        ("logs/empty", "report.html", r"no TensorBoard event files below .*empty"),
+        ("logs/foreign", "report.html", r"None of the 1 runs .* DeadReLUMonitor"),
+        ("logs", "logs", r"logs can't be written: Is a directory"),
+    ],
+)
+def test_a_users_mistake_is_named(logdir, tmp_path, logs, output, words):
+    (logdir / "empty").mkdir()
+    with pytest.raises(UserError, match=words):
+        one_file.write_report(tmp_path / logs, tmp_path / output)
+
+
+def test_a_title_cannot_be_markup():
+    assert "<title>a &lt;b&gt; &amp; c</title>" in page("a <b> & c", "", "")
+
+
+def test_a_script_cannot_end_its_element():
+    assert inline_script("'</SCRIPT>' + '</p>'") == r"'<\/SCRIPT>' + '</p>'"
