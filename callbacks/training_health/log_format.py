@@ -9,10 +9,10 @@ own epoch-end scalars. TensorBoard hands out the metadata of a tag's first recor
 
 The text record ``run`` describes the run. Three of its keys let an experiment speak in the findings:
 
-* ``advice``: {lever: what it is called here}, put behind the general advice. Levers: ``learning_rate``, ``clipping``,
-  ``initialization``, ``activation``, ``normalization``, ``dropout``, ``regularization``, ``epochs``,
-  ``precision``.
-* ``limits``: {name: fraction}, in place of a rule's own limit; see `training_health.health.finding.Limit`.
+* ``advice``: {lever: what it is called here}, put behind the general advice. Levers: ``learning_rate``,
+  ``initialization``, ``activation``, ``normalization``, ``dropout``, ``regularization``.
+* ``limits``: {name: fraction}, in place of a rule's own limit: ``many_dead_network``, ``many_dead_site``,
+  ``mass_death``, ``many_rare``, ``inaccurate``.
 * ``metrics``: {"val_accuracy" or "val_loss": the scalar's tag}. A gap record's metadata may have the same key.
 
 A log may come from another machine, another year or a hostile hand, so a reader trusts nothing in it: what cannot be

@@ -24,14 +24,11 @@ RUN = "run"  # key in the checkpoint: what run it is of
 FOR_THE_TAB: dict[str, dict[str, Any]] = {  # what its findings say of this experiment; see training_health.log_format
     "advice": {
         "learning_rate": "`--model.learning_rate`",
-        "clipping": "`--trainer.gradient_clip_val`",
         "initialization": "`--model.initialization he`",
         "activation": "`--model.activation leaky_relu`",
         "normalization": "`--model.normalization batch`",
         "dropout": "`--model.conv_dropout`, `--model.hidden_dropout`",
         "regularization": "`--model.weight_decay`, `--variant modern`",
-        "epochs": "`--trainer.max_epochs`",
-        "precision": "`--trainer.precision`",
     },
     "limits": {"many_dead_network": 0.30},  # healthy runs of its variants stay below 0.20
     "metrics": {"val_accuracy": "val/accuracy", "val_loss": "val/loss"},

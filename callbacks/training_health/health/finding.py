@@ -8,7 +8,6 @@ than ``ENOUGH`` examples says so, and is an alarm only where it is beyond what s
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from string import Formatter
 from typing import Literal
 
 from training_health.health.health_run import HealthRun
@@ -46,34 +45,24 @@ Rule = Callable[[HealthRun], Iterable[Finding]]
 ENOUGH = 300  # examples from which on a unit that never fired fires, with 95 % confidence, on less than 1 % of all
 CONVENTION = "a convention of these rules"
 
-# In advice, {a lever} is where the run's own record may say what it is called there.
+# {a lever} in advice is where the run's own record may say what it is called there.
+LEVERS = ("learning_rate", "initialization", "activation", "normalization", "dropout", "regularization")
 LOWER_RATE = "A learning rate 3 to 10 times lower{learning_rate}"
-CLIPPING = "Gradient clipping (`Trainer(gradient_clip_val=1.0)`){clipping}"
+CLIPPING = "Gradient clipping (`Trainer(gradient_clip_val=1.0)`)"
+
+Limit = tuple[str, float, str]  # the name of a run's own, the general fraction, its source
 
 
-@dataclass(frozen=True)
-class Limit:
-    """A fraction from which on a rule speaks.
-
-    Attributes:
-        name: Under which a run's own record may hold another, as ``limits: {name: fraction}``.
-        value: The general one.
-        source: Where the general one comes from.
-    """
-
-    name: str
-    value: float
-    source: str
-
-    def of(self, run: HealthRun) -> tuple[float, str]:
-        """The limit for this run, and its source."""
-        own = run.supplied("limits", self.name)
-        if isinstance(own, float) and 0 < own <= 1:
-            return own, "a limit of the run's own record"
-        return self.value, self.source
+def limit_of(run: HealthRun, limit: Limit) -> tuple[float, str]:
+    """The fraction from which on a rule speaks in this run, and where that comes from."""
+    name, general, source = limit
+    own = run.supplied("limits", name)
+    return (own, "the run's own record") if isinstance(own, float) and 0 < own <= 1 else (general, source)
 
 
 def fill_levers(advice: str, run: HealthRun) -> str:
     """The advice with the names that the run's own record has for its levers."""
-    options = {lever: run.supplied("advice", lever) for _, lever, *_ in Formatter().parse(advice) if lever}
-    return advice.format(**{k: f" (here: {v[:200]})" if v and isinstance(v, str) else "" for k, v in options.items()})
+    for lever in LEVERS:
+        own = run.supplied("advice", lever)
+        advice = advice.replace(f"{{{lever}}}", f" (here: {own[:200]})" if own and isinstance(own, str) else "")
+    return advice

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from training_health.log_format import (
     NewerFormatError,
     Series,
     UnreadableError,
+    drop_superseded,
     parse_content,
     read_series,
     read_text,
@@ -200,29 +203,20 @@ def _of_the_last_run(data: Mapping[str, Sequence[Datum]]) -> dict[str, Sequence[
     """The records without those of an earlier run in the same folder, in tags that the later run did not write again.
 
     Within a run the epochs never fall. Where they do, a later run began or one was resumed, and what was written before
-    of that epoch or later ones no longer holds. That needs the records' times: with a clock that was set back, which a
-    tag's own order shows, all are kept.
+    of that epoch or later ones no longer holds. That needs the records' times: where a tag's own order shows that the
+    clock was set back, all are kept.
     """
-    times = {tag: [getattr(datum, "wall_time", 0.0) for datum in records] for tag, records in data.items()}
+    times = {tag: [datum.wall_time for datum in records] for tag, records in data.items()}
     if any(time != sorted(time) for time in times.values()):
         return dict(data)
-    heads = {tag: [_epoch_of(datum) for datum in records] for tag, records in data.items()}
-    written = sorted((times[tag][i], head, tag, i) for tag in data for i, head in enumerate(heads[tag]) if head >= 0)
-    floor, kept = math.inf, set()
-    for position in range(len(written) - 1, -1, -1):
-        _, epoch, tag, i = written[position]
-        if epoch < floor:
-            kept.add((tag, i))
-        if position and epoch < written[position - 1][1]:
-            floor = min(floor, epoch)
-    last = written[-1][0] if written else -math.inf
-
-    def holds(tag: str, i: int) -> bool:
-        if heads[tag][i] >= 0:
-            return (tag, i) in kept
-        return not tag.endswith("/result") or times[tag][i] >= last  # a result is the last thing that a run writes
-
-    return {tag: [datum for i, datum in enumerate(records) if holds(tag, i)] for tag, records in data.items()}
+    written = [(times[tag][i], _epoch_of(datum), tag, i) for tag in data for i, datum in enumerate(data[tag])]
+    by_epoch = groupby(sorted(record for record in written if record[1] >= 0), itemgetter(1))
+    current = drop_superseded([(epoch, list(records)) for epoch, records in by_epoch], itemgetter(0))
+    last = max((time for _, records in current for time, *_ in records), default=-math.inf)
+    kept = {record[2:] for _, records in current for record in records}
+    # of the texts only a result, the last thing that a run writes, can be an earlier run's: others are written again
+    kept |= {(tag, i) for time, epoch, tag, i in written if epoch < 0 and (time >= last or not tag.endswith("/result"))}
+    return {tag: [datum for i, datum in enumerate(data[tag]) if (tag, i) in kept] for tag in data}
 
 
 def _epoch_of(datum: Datum) -> int:

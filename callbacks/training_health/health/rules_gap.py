@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from training_health.health.finding import CONVENTION, ENOUGH, LOWER_RATE, Finding, Limit, Rule, Severity
+from training_health.health.finding import CONVENTION, ENOUGH, LOWER_RATE, Finding, Rule, Severity, limit_of
 from training_health.health.health_run import Gap, HealthRun
 
 OVERFIT_GAP = 0.10
@@ -16,7 +16,7 @@ RISE_EPOCHS = 2
 MILD_GAP = 0.03
 FLAT_LOSS = 0.05
 FLAT_EPOCHS = 3
-INACCURATE = Limit("inaccurate", 0.50, CONVENTION)
+INACCURATE = ("inaccurate", 0.50, CONVENTION)
 LOSS_RATIO = 2.0  # validation loss over training loss
 
 KERAS_FAQ = 'Keras FAQ, "Why is my training loss much higher than my testing loss?"'
@@ -52,7 +52,7 @@ def not_learning(run: HealthRun) -> Iterator[Finding]:
     if not _is_flat(run):
         return
     loss, accuracy = (run.gap.columns[name] for name in ("val_loss", "val_accuracy"))
-    limit, source = INACCURATE.of(run)
+    limit, source = limit_of(run, INACCURATE)
     known = loss[np.isfinite(loss)]
     start, best, n = known[0], known.min(), run.gap.n_val or 0
     words = f"In {len(known)} epochs {run.metric('val_loss', 'validation loss')} has fallen by "
@@ -179,13 +179,13 @@ def still_improving(run: HealthRun) -> Iterator[Finding]:
         evidence=f"Validation loss is lowest at the last epoch ({loss[-1]:.4f}{fall}).",
         threshold="Said when the lowest validation loss is the last one, after at least 3 epochs.",
         source=PRECHELT,
-        advice=("More epochs (`Trainer(max_epochs=...)`){epochs}.",),
+        advice=("More epochs (`Trainer(max_epochs=...)`).",),
     )
 
 
 def _is_flat(run: HealthRun) -> bool:
     """Whether neither side's loss has fallen, nor an accuracy is good, nor training is better than validation."""
-    gap, columns, limit = run.gap, run.gap.columns, INACCURATE.of(run)[0]
+    gap, columns, limit = run.gap, run.gap.columns, limit_of(run, INACCURATE)[0]
     losses = [columns[name][np.isfinite(columns[name])] for name in ("val_loss", "train_eval_loss")]
     if len(losses[0]) < FLAT_EPOCHS:
         return False

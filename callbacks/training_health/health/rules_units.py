@@ -10,16 +10,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from training_health.health.finding import CLIPPING, CONVENTION, ENOUGH, LOWER_RATE, Finding, Limit, Rule
+from training_health.health.finding import CLIPPING, CONVENTION, ENOUGH, LOWER_RATE, Finding, Rule, limit_of
 from training_health.health.health_run import HealthRun, Site
 from training_health.health.unit_life import dead_since
 
 CS231N = 'Stanford CS231n notes, "Neural networks 1": up to 40% of a network dies when the learning rate is too high'
 SMDEBUG = "Amazon SageMaker Debugger, DeadRelu (threshold_layer = 50%)"
-MANY_DEAD_NETWORK = Limit("many_dead_network", 0.40, CS231N)
-MANY_DEAD_SITE = Limit("many_dead_site", 0.50, SMDEBUG)
-MASS_DEATH = Limit("mass_death", 0.20, CONVENTION)
-MANY_RARE = Limit("many_rare", 0.30, CONVENTION)
+MANY_DEAD_NETWORK = ("many_dead_network", 0.40, CS231N)
+MANY_DEAD_SITE = ("many_dead_site", 0.50, SMDEBUG)
+MASS_DEATH = ("mass_death", 0.20, CONVENTION)
+MANY_RARE = ("many_rare", 0.30, CONVENTION)
 SOME_DEAD = 0.30
 MASS_DEATH_MIN_UNITS = 5  # below that, a fifth of a layer is one or two units
 RARE = 0.01
@@ -79,7 +79,7 @@ def whole_layer_dead(run: HealthRun) -> Iterator[Finding]:
 
 def many_dead_units(run: HealthRun) -> Iterator[Finding]:
     """A large part of the network, or half of a layer, is dead at the last epoch."""
-    (of_network, source), (of_site, site_source) = MANY_DEAD_NETWORK.of(run), MANY_DEAD_SITE.of(run)
+    (of_network, source), (of_site, site_source) = limit_of(run, MANY_DEAD_NETWORK), limit_of(run, MANY_DEAD_SITE)
     run = _before_broken(run)
     network = run.counts
     dying = [site for site in run.sites if site.dead_now]
@@ -123,7 +123,7 @@ def many_dead_units(run: HealthRun) -> Iterator[Finding]:
 
 def mass_death(run: HealthRun) -> Iterator[Finding]:
     """A fifth of a layer dies within one epoch, net of revivals: the mark of one step that was far too large."""
-    limit, source = MASS_DEATH.of(run)
+    limit, source = limit_of(run, MASS_DEATH)
     for site in _before_broken(run).sites:
         counts = site.counts
         if site.units * limit < MASS_DEATH_MIN_UNITS or len(counts.epochs) < 2:
@@ -151,7 +151,7 @@ def mass_death(run: HealthRun) -> Iterator[Finding]:
 
 def many_rare_units(run: HealthRun) -> Iterator[Finding]:
     """Many units fire on less than 1% of inputs: alive, but close to useless."""
-    limit, source = MANY_RARE.of(run)
+    limit, source = limit_of(run, MANY_RARE)
     network = run.counts
     if not network.known or network.rare[-1] < limit * network.known:
         return

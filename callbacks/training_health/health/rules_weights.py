@@ -16,7 +16,7 @@ TOO_SMALL = 1e-5
 
 TORCHMORTEM = "torchmortem 0.1.1: median of the second half of training outside 1e-5 to 1e-1"
 CS231N = 'the reference 1e-3: Stanford CS231n notes, "Neural networks 3"'
-BF16 = '`Trainer(precision="bf16-mixed")`{precision}'
+BF16 = '`Trainer(precision="bf16-mixed")`'
 
 _finding = partial(Finding, section="weights")
 

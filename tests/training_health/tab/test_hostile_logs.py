@@ -26,26 +26,8 @@ KINDS = {
 }
 INFO = ["advice", "limits", "metrics", "variant", "seed", "max_epochs", "learning_rate", "test_accuracy", "status"]
 nasty = st.sampled_from(
-    [
-        None,
-        True,
-        -1,
-        0,
-        2,
-        10**18,
-        10**400,
-        1.5,
-        float("nan"),
-        float("inf"),
-        "",
-        "\ud800",
-        "<b>",
-        [],
-        ["w"],
-        {},
-        {"learning_rate": 1},
-    ]
-)
+    [None, True, -1, 0, 2, 10**18, 10**400, 1.5, float("nan"), float("inf"), "", "\ud800", "<b>{0.a}", [], ["w"], {}]
+) | st.just({"learning_rate": 1})
 
 
 @st.composite
