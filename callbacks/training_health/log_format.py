@@ -7,13 +7,9 @@ is a scalar string that holds JSON. The tag's summary metadata is JSON with ``ve
 read the values without the code that wrote them. A tag carries one record per step, and its step is that of Lightning's
 own epoch-end scalars. TensorBoard hands out the metadata of a tag's first record only.
 
-The text record ``run`` describes the run. Three of its keys let an experiment speak in the findings:
-
-* ``advice``: {lever: what it is called here}, put behind the general advice. Levers: ``learning_rate``,
-  ``initialization``, ``activation``, ``normalization``, ``dropout``, ``regularization``.
-* ``limits``: {name: fraction}, in place of a rule's own limit: ``many_dead_network``, ``many_dead_site``,
-  ``mass_death``, ``many_rare``, ``inaccurate``.
-* ``metrics``: {"val_accuracy" or "val_loss": the scalar's tag}. A gap record's metadata may have the same key.
+The text record ``run`` describes the run. It may hold ``advice``, {lever: what it is called here}, which is put behind
+the findings' general advice, and ``limits``, {name: fraction}, in place of the rules' own: see `health.finding`. A gap
+record's metadata may hold ``metrics``: what "val_accuracy" and "val_loss" are called in the run's own logs.
 
 A log may come from another machine, another year or a hostile hand, so a reader trusts nothing in it: what cannot be
 read becomes a problem in words, never an exception.

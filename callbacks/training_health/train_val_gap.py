@@ -193,7 +193,10 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
             )
             return
         pl.log_scalars(trainer, pl_module, self._gap.scalars())
-        write_records(trainer, [self._gap.record()])
+        tag, kind, vector, content = self._gap.record()
+        names = {"val_accuracy": self.accuracy_key, "val_loss": self.loss_key}
+        logged = {column: key for column, key in names.items() if key in trainer.callback_metrics}
+        write_records(trainer, [(tag, kind, vector, content | {"metrics": logged})])
 
     def _running(self, trainer: pl.Trainer, key: str) -> float:
         """The epoch's mean of a training metric; ``on_step=True`` makes Lightning call it ``<key>_epoch``.

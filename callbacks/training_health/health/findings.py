@@ -6,13 +6,20 @@ from training_health.health import rules_gap, rules_units, rules_weights
 from training_health.health.finding import ALARMS, SEVERITIES, Finding, Rule, fill_levers
 from training_health.health.health_run import HealthRun
 
+NOT_NUMBERS = {"nonfinite_weights", "loss_not_finite"}
+DEATHS = {"whole_layer_dead", "many_dead_units", "dead_from_the_start", "mass_death"}
 RULES: tuple[Rule, ...] = (*rules_weights.RULES, *rules_units.RULES, *rules_gap.RULES)
 
 
 def find_all(run: HealthRun) -> list[Finding]:
-    """Applies every rule, worst finding first; rules of one severity stay in their order."""
+    """Applies every rule, worst finding first; rules of one severity stay in their order.
+
+    Where weights or losses are not numbers, no unit is called dead: early monitors counted an output of NaN as zero.
+    """
     found = [finding for rule in RULES for finding in rule(run)]
-    found = [replace(f, advice=tuple(fill_levers(advice, run) for advice in f.advice)) for f in found]
+    if any(finding.rule in NOT_NUMBERS for finding in found):
+        found = [finding for finding in found if finding.rule not in DEATHS]
+    found = [replace(finding, advice=tuple(fill_levers(text, run) for text in finding.advice)) for finding in found]
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
 
 

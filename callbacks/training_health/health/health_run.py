@@ -82,7 +82,7 @@ class Gap(Columns):
     """Both sides' accuracy and loss, and how many examples they were measured on; all ``GAP_COLUMNS`` are there.
 
     Attributes:
-        metrics: What a column is called in the run's own logs, where the record says so.
+        metrics: What "val_accuracy" and "val_loss" are called in the run's own logs, where the record says so.
     """
 
     columns: dict[str, np.ndarray] = field(default_factory=lambda: dict.fromkeys(GAP_COLUMNS, np.empty(0)))
@@ -100,14 +100,9 @@ class Gap(Columns):
         recorded = self.columns.get(f"{metric}_gap_margin")
         return 2 * self.columns[f"{metric}_gap_se"] if recorded is None else recorded
 
-    def broken_row(self, column: str) -> int | None:
-        """First row of a loss that was a number, or is infinite, and is not finite at the last epoch; else None."""
-        loss = self.columns[column]
-        bad = ~np.isfinite(loss)
-        # NaN also means "not measured", so a run that never had a number is left alone
-        if not len(loss) or not bad[-1] or (bad.all() and not np.isinf(loss).any()):
-            return None
-        return int(np.argmax(bad))
+    def metric(self, column: str, words: str) -> str:
+        """The name of a metric in the run's own logs, as code; ``words`` where the record doesn't have it."""
+        return f"`{self.metrics[column][:200]}`" if self.metrics.get(column) else words
 
 
 @dataclass
@@ -147,24 +142,10 @@ class HealthRun:
         n = np.min([site.n[kept] for site, kept in zip(self.sites, rows, strict=True)], axis=0)
         return count_units(epochs, n, np.hstack(activity), rare_below)
 
-    @property
-    def broken_since(self) -> int | None:
-        """First epoch at which a weight or a loss was not a number; None if all are."""
-        rows = [self.gap.broken_row(column) for column in ("val_loss", "train_eval_loss")]
-        epochs = [int(self.gap.epochs[row]) for row in rows if row is not None]
-        for column in self.nonfinite.columns.values():
-            epochs += self.nonfinite.epochs[column > 0][:1].tolist()
-        return min(epochs, default=None)
-
     def supplied(self, part: str, key: str) -> object:
-        """What the run's own record says of ``key`` under "advice", "limits" or "metrics"; None if nothing."""
+        """What the run's own record says of ``key`` under "advice" or "limits"; None if nothing."""
         mapping = self.info.get(part)
         return mapping.get(key) if isinstance(mapping, dict) else None
-
-    def metric(self, column: str, words: str) -> str:
-        """The name of a metric in the run's own logs, as code; ``words`` where no record has it."""
-        name = self.gap.metrics.get(column) or self.supplied("metrics", column)
-        return f"`{name[:200]}`" if isinstance(name, str) and name else words
 
     @property
     def last_epoch(self) -> int | None:

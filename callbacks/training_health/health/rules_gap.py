@@ -31,15 +31,17 @@ _finding = partial(Finding, section="gap")
 def loss_not_finite(run: HealthRun) -> Iterator[Finding]:
     """A loss that was a number no longer is one."""
     for column, words in (("val_loss", "validation loss"), ("train_eval_loss", "training loss")):
-        row = run.gap.broken_row(column)
-        if row is None:
+        loss = run.gap.columns[column]
+        bad = ~np.isfinite(loss)
+        # NaN also means "not measured", so a run that never had a number is left alone
+        if not len(loss) or not bad[-1] or (bad.all() and not np.isinf(loss).any()):
             continue
+        first = int(run.gap.epochs[np.argmax(bad)])
         yield _finding(
             rule="loss_not_finite",
             severity="critical",
             title="Loss is NaN or infinite",
-            evidence=f"The {words} is not a number at the last epoch; the first such epoch is "
-            f"{run.gap.epochs[row] + 1}.",
+            evidence=f"The {words} is not a number at the last epoch; the first such epoch is {first + 1}.",
             threshold="Critical when a loss that was finite is not at the last epoch.",
             source="no threshold: nothing can be learnt from a loss that is not a number",
             advice=(f"{LOWER_RATE}, from the last good checkpoint.",),
@@ -55,7 +57,7 @@ def not_learning(run: HealthRun) -> Iterator[Finding]:
     limit, source = limit_of(run, INACCURATE)
     known = loss[np.isfinite(loss)]
     start, best, n = known[0], known.min(), run.gap.n_val or 0
-    words = f"In {len(known)} epochs {run.metric('val_loss', 'validation loss')} has fallen by "
+    words = f"In {len(known)} epochs {run.gap.metric('val_loss', 'validation loss')} has fallen by "
     words += f"{max(0.0, 1 - best / start):.1%} (from {start:.3f} to at best {best:.3f})"
     if not np.isfinite(accuracy).any():
         severity: Severity = "notice"
@@ -64,7 +66,7 @@ def not_learning(run: HealthRun) -> Iterator[Finding]:
         best_accuracy = float(np.nanmax(accuracy))
         noise = 2 * np.sqrt(best_accuracy * (1 - best_accuracy) / n) if n and 0 <= best_accuracy <= 1 else 1.0
         severity = "critical" if n >= ENOUGH or best_accuracy + noise < limit else "notice"
-        words += f" and {run.metric('val_accuracy', 'validation accuracy')} never passed {best_accuracy:.1%}"
+        words += f" and {run.gap.metric('val_accuracy', 'validation accuracy')} never passed {best_accuracy:.1%}"
     yield _finding(
         rule="not_learning",
         severity=severity,
@@ -97,10 +99,10 @@ def gap_verdict(run: HealthRun) -> Iterator[Finding]:
     rise, best = _loss_rise(run.gap)
     error = "unknown" if np.isnan(noise) else f"{100 * noise:.1f}" if metric == "accuracy" else f"{noise:.4g}"
     if metric == "accuracy":
-        band = f"Training minus validation {run.metric('val_accuracy', metric)} is {_points(gap)} ± {error} points"
+        band = f"Training minus validation {run.gap.metric('val_accuracy', metric)} is {_points(gap)} ± {error} points"
         large, some = gap >= (OVERFIT_GAP_WHEN_ACCURATE if train > ACCURATE else OVERFIT_GAP), gap >= MILD_GAP
     else:
-        band = f"Validation minus training {run.metric('val_loss', metric)} is {gap:+.4g} ± {error} "
+        band = f"Validation minus training {run.gap.metric('val_loss', metric)} is {gap:+.4g} ± {error} "
         band += f"({last['val_loss']:.4g} and {train:.4g})"
         large = some = 0 < LOSS_RATIO * train <= last["val_loss"]
     band += f" at epoch {run.gap.epochs[-1] + 1}, both in eval mode with the same weights (95%, {_n(run.gap)})"
@@ -142,7 +144,7 @@ def gap_verdict(run: HealthRun) -> Iterator[Finding]:
         source=f"{AUTOTRAINER}; {PRECHELT}; {LOSS_RATIO:.0f} times: {CONVENTION}",
         advice=(
             f"Use the checkpoint of epoch {best + 1}, or stop there (`EarlyStopping` on "
-            f"{run.metric('val_loss', 'validation loss')}).",
+            f"{run.gap.metric('val_loss', 'validation loss')}).",
             *REGULARIZE,
         ),
     )

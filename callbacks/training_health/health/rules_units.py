@@ -1,17 +1,12 @@
-"""Rules about dead units, and about units whose output is not a number.
-
-From the epoch on at which weights or losses are not numbers, no unit is called dead: earlier versions of the monitors
-counted an output of NaN as zero.
-"""
+"""Rules about dead units, and about units whose output is not a number."""
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
 from training_health.health.finding import CLIPPING, CONVENTION, ENOUGH, LOWER_RATE, Finding, Rule, limit_of
-from training_health.health.health_run import HealthRun, Site
+from training_health.health.health_run import HealthRun
 from training_health.health.unit_life import dead_since
 
 CS231N = 'Stanford CS231n notes, "Neural networks 1": up to 40% of a network dies when the learning rate is too high'
@@ -58,7 +53,7 @@ def not_a_number(run: HealthRun) -> Iterator[Finding]:
 
 def whole_layer_dead(run: HealthRun) -> Iterator[Finding]:
     """Every unit of a site is dead at the last epoch: no signal and no gradient pass."""
-    for site in _before_broken(run).sites:
+    for site in run.sites:
         if not len(site.epochs) or site.dead_now < site.units:
             continue
         n = int(site.n[-1])
@@ -80,7 +75,6 @@ def whole_layer_dead(run: HealthRun) -> Iterator[Finding]:
 def many_dead_units(run: HealthRun) -> Iterator[Finding]:
     """A large part of the network, or half of a layer, is dead at the last epoch."""
     (of_network, source), (of_site, site_source) = limit_of(run, MANY_DEAD_NETWORK), limit_of(run, MANY_DEAD_SITE)
-    run = _before_broken(run)
     network = run.counts
     dying = [site for site in run.sites if site.dead_now]
     partly = [site for site in dying if site.dead_now < site.units]
@@ -124,7 +118,7 @@ def many_dead_units(run: HealthRun) -> Iterator[Finding]:
 def mass_death(run: HealthRun) -> Iterator[Finding]:
     """A fifth of a layer dies within one epoch, net of revivals: the mark of one step that was far too large."""
     limit, source = limit_of(run, MASS_DEATH)
-    for site in _before_broken(run).sites:
+    for site in run.sites:
         counts = site.counts
         if site.units * limit < MASS_DEATH_MIN_UNITS or len(counts.epochs) < 2:
             continue
@@ -198,19 +192,6 @@ def two_runs_in_a_folder(run: HealthRun) -> Iterator[Finding]:
         )
 
 
-def _before_broken(run: HealthRun) -> HealthRun:
-    """The run up to the epoch before weights or losses were not numbers."""
-    since = run.broken_since
-    if since is None:
-        return run
-
-    def cut(site: Site) -> Site:
-        rows = site.epochs < since
-        return replace(site, activity=site.activity[rows], epochs=site.epochs[rows], n=site.n[rows])
-
-    return replace(run, sites=[cut(site) for site in run.sites])
-
-
 def _chance(n: int, units: int) -> float:
     """The fraction of units that n examples may show as dead, at 95 %, if each fires on ``RARE`` of all examples.
 
@@ -230,11 +211,12 @@ def _few(n: int) -> str:
     """What is not known from few examples."""
     if n >= ENOUGH:
         return ""
-    if not n:
-        return " On how many examples is unknown, and so is how often a unit that looks dead fires."
+    few, fires = "Number of examples unknown", "an unknown part"
+    if n:
+        few, fires = "Few examples", f"up to {min(1.0, 3 / n):.1%}"
     return (
-        f" Few examples: a unit that looks dead on {n} may fire on up to {min(1.0, 3 / n):.1%} of all (95%, 3/n), and "
-        f"how many of these would be dead on more is unknown. At least {ENOUGH} are needed to tell."
+        f" {few}: a unit that looks dead here may fire on {fires} of all (95%, 3/n), and how many of these would be "
+        f"dead on {ENOUGH} is unknown."
     )
 
 

@@ -135,7 +135,7 @@ def _sizes(n: np.ndarray) -> list[int | None]:
 
 def _gap(gap: Gap) -> dict[str, Any]:
     """The gap with half of its 95 % band."""
-    answer = _columns(gap) | {"n_train": gap.n_train, "n_val": gap.n_val, "metrics": gap.metrics}
+    answer = _columns(gap) | {"n_train": gap.n_train, "n_val": gap.n_val}
     answer["columns"] |= {f"{metric}_gap_margin": numbers(gap.margin(metric)) for metric in ("accuracy", "loss")}
     return answer
 

@@ -15,7 +15,7 @@ from training_health.tab.payloads import overview_row, run_payload, units_payloa
 PARAMETERS = ["a.weight", "a.bias", "b.weight"]
 KINDS = {
     "activity": {"site": "fc1", "index": 0, "units": 3, "positions": 1, "window": "validation", "rare_below": 0.01},
-    "gap": {"columns": list(GAP_COLUMNS), "n_train": 5, "n_val": 5},
+    "gap": {"columns": list(GAP_COLUMNS), "n_train": 5, "n_val": 5, "metrics": {"val_loss": "loss"}},
     "update_ratio": {"parameters": PARAMETERS},
     "nonfinite": {"parameters": PARAMETERS},
     "nonfinite_gradients": {"parameters": PARAMETERS},
@@ -24,10 +24,10 @@ KINDS = {
     "result": {},
     "of the future": {},
 }
-INFO = ["advice", "limits", "metrics", "variant", "seed", "max_epochs", "learning_rate", "test_accuracy", "status"]
+INFO = ["advice", "limits", "variant", "seed", "max_epochs", "learning_rate", "test_accuracy", "status"]
 nasty = st.sampled_from(
-    [None, True, -1, 0, 2, 10**18, 10**400, 1.5, float("nan"), float("inf"), "", "\ud800", "<b>{0.a}", [], ["w"], {}]
-) | st.just({"learning_rate": 1})
+    [None, True, -1, 0, 2, 10**18, 10**400, 1.5, float("nan"), float("inf"), "", "\ud800", "<b>", [], ["w"], {}]
+) | st.just({"learning_rate": 1, "val_loss": "{0.a}"})
 
 
 @st.composite
