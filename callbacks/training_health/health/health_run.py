@@ -27,7 +27,6 @@ from training_health.log_format import (
 ACCURACIES = ("running_accuracy", "train_eval_accuracy", "val_accuracy", "accuracy_gap", "accuracy_gap_se")
 LOSSES = ("running_loss", "train_eval_loss", "val_loss", "loss_gap", "loss_gap_se")
 GAP_COLUMNS = (*ACCURACIES, "mode_effect", *LOSSES)
-GAP_MARGINS = ("accuracy_gap_margin", "loss_gap_margin")  # where a log has them: half of the 95 % band
 MOST_UNITS = 10_000_000  # of one site: beyond any layer, and still an array that fits
 RARE_BELOW = 0.01  # activity under which a unit that fires counts as rare, where a log doesn't say
 
@@ -79,39 +78,32 @@ class Columns:
 
 @dataclass(frozen=True)
 class Gap(Columns):
-    """Both sides' accuracy and loss, and how many examples they were measured on; all ``GAP_COLUMNS`` are there.
-
-    Attributes:
-        metrics: What "val_accuracy" and "val_loss" are called in the run's own logs, where the record says so.
-    """
+    """Both sides' accuracy and loss, and how many examples they were measured on; all ``GAP_COLUMNS`` are there."""
 
     columns: dict[str, np.ndarray] = field(default_factory=lambda: dict.fromkeys(GAP_COLUMNS, np.empty(0)))
     n_train: int | None = None
     n_val: int | None = None
-    metrics: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, object] = field(default_factory=dict)  # what val_accuracy and val_loss are called, if known
+
+    def __post_init__(self) -> None:
+        """Add half of the 95 % bands, ``*_gap_margin``, where the log has none: two standard errors."""
+        for metric in ("accuracy", "loss"):
+            self.columns.setdefault(f"{metric}_gap_margin", 2 * self.columns[f"{metric}_gap_se"])
 
     @property
     def last(self) -> dict[str, float]:
         """The last record; NaN without one."""
         return {name: float(column[-1]) if len(column) else np.nan for name, column in self.columns.items()}
 
-    def margin(self, metric: str) -> np.ndarray:
-        """Half of the gap's 95 % band, (E,): as recorded, else two standard errors; NaN where unknown."""
-        recorded = self.columns.get(f"{metric}_gap_margin")
-        return 2 * self.columns[f"{metric}_gap_se"] if recorded is None else recorded
-
     def metric(self, column: str, words: str) -> str:
         """The name of a metric in the run's own logs, as code; ``words`` where the record doesn't have it."""
-        return f"`{self.metrics[column][:200]}`" if self.metrics.get(column) else words
+        name = self.metrics.get(column)
+        return f"`{name[:200]}`" if name and isinstance(name, str) else words
 
 
 @dataclass
 class HealthRun:
-    """Everything the tab knows about one run; parts that were not logged are empty.
-
-    Attributes:
-        replaced: What an earlier run in the same folder wrote and this one did not, in words.
-    """
+    """Everything the tab knows about one run; parts that were not logged are empty."""
 
     name: str
     sites: list[Site] = field(default_factory=list)
@@ -125,7 +117,7 @@ class HealthRun:
     result: dict[str, Any] = field(default_factory=dict)
     newer_format: str = ""
     problems: list[str] = field(default_factory=list)
-    replaced: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)  # what an earlier run in the same folder wrote, in words
 
     @cached_property
     def counts(self) -> Counts:
@@ -168,7 +160,7 @@ def read_run(name: str, contents: Mapping[str, bytes], data: Mapping[str, Sequen
             content = parse_content(contents[tag])
             if data.get(tag) and not current[tag]:
                 if content["kind"] == "activity":
-                    run.replaced.append(f"{content.get('site')} is not in the later run and left out")
+                    run.replaced.append(f"{content.get('site')} is not in the later one")
                 continue
             _read_tag(run, content, current.get(tag, ()))
         except NewerFormatError as error:
@@ -214,18 +206,18 @@ def _read_tag(run: HealthRun, content: dict[str, Any], data: Sequence[Datum]) ->
             series = read_series(data, units)
             now = series.values.shape[1]
             if now != units:  # the metadata is an earlier run's
-                run.replaced.append(f"{content.get('site')} has {now} units, and had {units} in an earlier run")
+                run.replaced.append(f"{content.get('site')} has {now} units, and {units} in its first record")
                 content = {key: value for key, value in content.items() if key in ("site", "index")}
             run.sites.append(_site(content, series))
         case "gap":
             gap = _columns(content, "columns", data)
             unknown = np.full(len(gap.epochs), np.nan)
             columns = {name: gap.columns.get(name, unknown) for name in GAP_COLUMNS}
-            columns |= {name: gap.columns[name] for name in GAP_MARGINS if name in gap.columns}
-            n_train, n_val = (_size(content.get(side)) for side in ("n_train", "n_val"))
-            names = content.get("metrics")
-            metrics = {key: str(name) for key, name in names.items()} if isinstance(names, dict) else {}
-            run.gap = Gap(gap.epochs, columns, n_train, n_val, metrics)
+            columns |= {name: column for name, column in gap.columns.items() if name.endswith("_gap_margin")}
+            sides = (content.get("n_train"), content.get("n_val"))
+            n_train, n_val = (n if type(n) is int and 0 < n < MOST_SAMPLES else None for n in sides)
+            metrics = content.get("metrics")
+            run.gap = Gap(gap.epochs, columns, n_train, n_val, metrics if isinstance(metrics, dict) else {})
         case "update_ratio" | "nonfinite" | "nonfinite_gradients" as kind:
             setattr(run, kind, _columns(content, "parameters", data))
         case "cannot_die":
@@ -262,21 +254,13 @@ def _whole(content: dict[str, Any], key: str, default: int | None = None, most: 
     return value
 
 
-def _size(value: object) -> int | None:
-    """A number of examples; None where unknown."""
-    return value if type(value) is int and 0 < value < MOST_SAMPLES else None
-
-
 def _columns(content: dict[str, Any], key: str, data: Sequence[Datum]) -> Columns:
     names = content.get(key)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UnreadableError(f"{key!r} in its metadata is not a list of names")
     series = read_series(data, len(names))
     if series.values.shape[1] != len(names):
-        raise UnreadableError(
-            f"it names {len(names)} columns and its last record has {series.values.shape[1]}: a later run in the same "
-            "folder? Give each run a folder of its own"
-        )
+        raise UnreadableError(f"it has {series.values.shape[1]} columns, and {len(names)} in its first record")
     return Columns(series.epochs, dict(zip(names, series.values.T, strict=True)))
 
 

@@ -71,7 +71,7 @@ def not_learning(run: HealthRun) -> Iterator[Finding]:
         rule="not_learning",
         severity=severity,
         title="Not learning" if severity == "critical" else "Loss has hardly moved",
-        evidence=f"{words} ({_n(run.gap)}).{_few(run.gap)}",
+        evidence=f"{words} ({_n(run.gap)}).",
         threshold=f"Critical when neither validation nor training loss has fallen by {FLAT_LOSS:.0%} over "
         f"{FLAT_EPOCHS} or more epochs and accuracy is below {limit:.0%}, with fewer than {ENOUGH} examples by 2 SE; "
         "else a notice.",
@@ -94,8 +94,8 @@ def gap_verdict(run: HealthRun) -> Iterator[Finding]:
     known = [metric for metric in ("accuracy", "loss") if np.isfinite(last[f"{metric}_gap"])]
     if not known:
         return
-    metric = next((m for m in known if np.isfinite(run.gap.margin(m)[-1])), known[0])
-    gap, noise, train = last[f"{metric}_gap"], float(run.gap.margin(metric)[-1]), last[f"train_eval_{metric}"]
+    metric = next((m for m in known if np.isfinite(last[f"{m}_gap_margin"])), known[0])
+    gap, noise, train = (last[name] for name in (f"{metric}_gap", f"{metric}_gap_margin", f"train_eval_{metric}"))
     rise, best = _loss_rise(run.gap)
     error = "unknown" if np.isnan(noise) else f"{100 * noise:.1f}" if metric == "accuracy" else f"{noise:.4g}"
     if metric == "accuracy":
@@ -106,8 +106,7 @@ def gap_verdict(run: HealthRun) -> Iterator[Finding]:
         band += f"({last['val_loss']:.4g} and {train:.4g})"
         large = some = 0 < LOSS_RATIO * train <= last["val_loss"]
     band += f" at epoch {run.gap.epochs[-1] + 1}, both in eval mode with the same weights (95%, {_n(run.gap)})"
-    real = gap > noise
-    climbing = real and run.gap.epochs[-1] - best >= RISE_EPOCHS
+    climbing = gap > noise and run.gap.epochs[-1] - best >= RISE_EPOCHS
     severe = climbing and large and rise >= LOSS_RISE
     if not severe and not (climbing and some and rise > 0):
         title, meaning = "Gap is real, and no alarm", "more than chance, without the marks of harmful overfitting"
@@ -125,7 +124,7 @@ def gap_verdict(run: HealthRun) -> Iterator[Finding]:
             rule="large_loss_gap" if notice else "gap_in_words",
             severity="notice" if notice else "info",
             title=title,
-            evidence=f"{band}, {meaning}.{_few(run.gap)}",
+            evidence=f"{band}, {meaning}.",
             threshold="A gap whose 95% band, 2 standard errors unless the log has its own, includes 0 is noise; a "
             f"notice where there is no accuracy and validation loss is {LOSS_RATIO:.0f} times training's.",
             source=f"{NOISE}; {LOSS_RATIO:.0f} times: {CONVENTION}",
@@ -136,7 +135,7 @@ def gap_verdict(run: HealthRun) -> Iterator[Finding]:
         rule="overfitting" if severe else "mild_overfitting",
         severity="warning" if severe else "notice",
         title="Overfitting" if severe else "Mild overfitting",
-        evidence=f"{band}, and validation loss is {rise:.0%} above its minimum of epoch {best + 1}.{_few(run.gap)}",
+        evidence=f"{band}, and validation loss is {rise:.0%} above its minimum of epoch {best + 1}.",
         threshold=f"Warning when the gap's 95% band is above 0 and the gap at least {100 * OVERFIT_GAP:.0f} points "
         f"({100 * OVERFIT_GAP_WHEN_ACCURATE:.0f} above {ACCURATE:.0%} training accuracy; without an accuracy, "
         f"validation loss at least {LOSS_RATIO:.0f} times training's), and validation loss is {LOSS_RISE:.0%} above "
@@ -196,7 +195,7 @@ def _is_flat(run: HealthRun) -> bool:
     accuracies = np.concatenate([columns[f"{side}_accuracy"] for side in ("val", "train_eval", "running")])
     if (accuracies >= limit).any():
         return False
-    return not any(gap.last[f"{metric}_gap"] > gap.margin(metric)[-1] for metric in ("accuracy", "loss"))
+    return not any(gap.last[f"{metric}_gap"] > gap.last[f"{metric}_gap_margin"] for metric in ("accuracy", "loss"))
 
 
 def _loss_rise(gap: Gap) -> tuple[float, int]:
@@ -208,13 +207,10 @@ def _loss_rise(gap: Gap) -> tuple[float, int]:
 
 
 def _n(gap: Gap) -> str:
-    known = gap.n_train is not None and gap.n_val is not None
-    return f"{gap.n_train:,} training and {gap.n_val:,} validation examples" if known else "n unknown"
-
-
-def _few(gap: Gap) -> str:
-    n = min(gap.n_train or ENOUGH, gap.n_val or ENOUGH)
-    return "" if n >= ENOUGH else f" Few examples: {n:,} on one side."
+    if gap.n_train is None or gap.n_val is None:
+        return "n unknown"
+    few = "only " if min(gap.n_train, gap.n_val) < ENOUGH else ""
+    return f"{few}{gap.n_train:,} training and {gap.n_val:,} validation examples"
 
 
 def _points(difference: float) -> str:

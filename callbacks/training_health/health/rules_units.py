@@ -18,37 +18,33 @@ MANY_RARE = ("many_rare", 0.30, CONVENTION)
 SOME_DEAD = 0.30
 MASS_DEATH_MIN_UNITS = 5  # below that, a fifth of a layer is one or two units
 RARE = 0.01
+HALF_SILENT = 6  # examples: silent on more, a layer is silent on more than half of all (95 %, 3/n)
 
 LOWER_LR = f"{LOWER_RATE}, or a warm-up over the first steps."
 HE_INIT = "He initialisation (`torch.nn.init.kaiming_normal_`) with zero biases{initialization}."
 LEAKY = "LeakyReLU, whose units can't die{activation}."
-FEW_RULE = (
-    f" From fewer than {ENOUGH} examples only beyond what chance can show of units that fire on 1% of them (95%)."
-)
+NORMALIZE = "Batch normalisation before the ReLU{normalization}."
+FEW_RULE = f" On fewer than {ENOUGH} examples only beyond what units that each fire on 1% can show by chance (95%)."
 
 
 def not_a_number(run: HealthRun) -> Iterator[Finding]:
     """Units whose output is NaN: neither dead nor alive."""
-    bad = [site for site in run.sites if len(site.epochs) and site.counts.nan[-1]]
-    if not bad:
-        return
-    where = ", ".join(f"{site.name} {site.counts.nan[-1]} of {site.units}" for site in bad)
-    first = min(int(site.epochs[np.argmax(site.counts.nan > 0)]) for site in bad)
-    yield Finding(
-        rule="units_not_a_number",
-        severity="critical",
-        title="Outputs are not numbers",
-        evidence=f"Units whose output is not a number (NaN): {where}, first at epoch {first + 1} "
-        f"({_n(bad[0].counts.n[-1])}). They are counted neither as dead nor as alive.",
-        threshold="Critical from the first such unit at the last epoch.",
-        source="no threshold: IEEE 754 NaN propagates through every sum and product",
-        advice=(
-            "`Trainer(detect_anomaly=True)` names the operation that made the first NaN.",
-            f"If weights are NaN too: back to the last checkpoint before that. {LOWER_RATE}; {CLIPPING}.",
-            "If all weights are finite: are the inputs?",
-        ),
-        site=bad[0].name,
-    )
+    if bad := [site for site in run.sites if len(site.epochs) and site.counts.nan[-1]]:
+        where = ", ".join(f"{site.name} {site.counts.nan[-1]} of {site.units}" for site in bad)
+        first = min(int(site.epochs[np.argmax(site.counts.nan > 0)]) for site in bad)
+        yield Finding(
+            rule="units_not_a_number",
+            severity="critical",
+            title="Outputs are not numbers",
+            evidence=f"Units whose output is NaN, neither dead nor alive: {where}, first at epoch {first + 1}.",
+            threshold="Critical from the first such unit at the last epoch.",
+            source="no threshold: IEEE 754 NaN propagates through every sum and product",
+            advice=(
+                f"Weights NaN too? Back to the last checkpoint before that. {LOWER_RATE}; {CLIPPING}.",
+                "All weights finite? Look for NaN in the inputs, or at `Trainer(detect_anomaly=True)`.",
+            ),
+            site=bad[0].name,
+        )
 
 
 def whole_layer_dead(run: HealthRun) -> Iterator[Finding]:
@@ -56,16 +52,15 @@ def whole_layer_dead(run: HealthRun) -> Iterator[Finding]:
     for site in run.sites:
         if not len(site.epochs) or site.dead_now < site.units:
             continue
-        n = int(site.n[-1])
         since = int(site.epochs[dead_since(site.activity).max()])
         yield Finding(
             rule="whole_layer_dead",
-            severity="critical" if _chance(n, site.units) < 1 else "notice",
+            severity="critical" if site.n[-1] >= ENOUGH else "warning" if site.n[-1] > HALF_SILENT else "notice",
             title=f"{site.name} is dead",
-            evidence=f"All {site.units} units of {site.name} output 0 on every example of the window ({_n(n)}), since "
-            f"epoch {since + 1}. What follows sees a constant, and no gradient passes back through this layer."
-            + _few(n),
-            threshold="Critical when every unit of a layer is dead at the last epoch." + FEW_RULE,
+            evidence=f"All {site.units} units of {site.name} output 0 on every example ({_n(site.n[-1])}), since epoch "
+            f"{since + 1}. On these what follows sees a constant, and no gradient passes back through this layer.",
+            threshold="Critical when every unit of a layer is dead at the last epoch; on fewer than "
+            f"{ENOUGH} examples a warning if it is then silent on more than half of all (95%, 3/n), else a notice.",
             source="Lu, Shin, Su, Karniadakis 2020, arXiv:1903.06733: a network with a dead layer is a constant",
             advice=(LOWER_LR, HE_INIT, LEAKY),
             site=site.name,
@@ -81,36 +76,31 @@ def many_dead_units(run: HealthRun) -> Iterator[Finding]:
     over = [site for site in partly if site.dead_now >= of_site * site.counts.known]
     if not len(network.epochs) or not partly:  # where whole layers are dead and no other unit, the rule above says so
         return
-    dead, known, n = int(network.dead[-1]), network.known, int(network.n[-1])
+    dead, known = int(network.dead[-1]), network.known
     if not known or (dead < min(SOME_DEAD, of_network) * known and not over):
         return
-    alarm = dead >= max(of_network, _chance(n, known)) * known
-    alarm |= any(site.dead_now >= _chance(int(site.n[-1]), site.counts.known) * site.counts.known for site in over)
+    alarm = dead >= max(of_network, _chance(network.n[-1], known)) * known
+    alarm |= any(site.dead_now >= _chance(site.n[-1], site.counts.known) * site.counts.known for site in over)
     since_start = sum(int((dead_since(site.activity) == 0).sum()) for site in dying)
     born_dead = since_start >= dead / 2
     where = ", ".join(f"{site.name} {site.dead_now} of {site.units}" for site in dying)
     evidence = (
-        f"{dead} of {known} units ({dead / known:.1%}) fired on no example of the window ({_n(n)}) at "
+        f"{dead} of {known} units ({dead / known:.1%}) fired on no example ({_n(network.n[-1])}) at "
         f"epoch {network.epochs[-1] + 1}: {where}. {since_start} of them were dead at the first record already and "
         "never came back."
     )
     if dead_first := sum(site.dead_now for site in run.sites if site.first_layer):
-        evidence += (
-            f" The {dead_first} in the first layer rarely come back, for their inputs, the data, stay the same; "
-        )
-        evidence += "deeper ones may."
+        evidence += f" The {dead_first} in the first layer rarely come back: their inputs, the data, stay the same."
     yield Finding(
         rule="dead_from_the_start" if born_dead else "many_dead_units",
         severity="warning" if alarm else "notice",
         title="Many units dead from the start" if born_dead else "Many dead units",
-        evidence=evidence + _few(n),
+        evidence=evidence,
         threshold=f"Warning when {of_network:.0%} of the network or {of_site:.0%} of a layer is dead, a notice from "
         f"{min(SOME_DEAD, of_network):.0%} of the network; 'from the start' when at least half of the dead never fired "
         "at any record." + FEW_RULE,
         source=f"network: {source}; layer: {site_source}; notice: {CONVENTION}",
-        advice=(HE_INIT, LOWER_LR, LEAKY)
-        if born_dead
-        else (LOWER_LR, LEAKY, "Batch normalisation before the ReLU{normalization}."),
+        advice=(HE_INIT, LOWER_LR, LEAKY) if born_dead else (LOWER_LR, LEAKY, NORMALIZE),
         site=over[0].name if over else "",
     )
 
@@ -126,15 +116,14 @@ def mass_death(run: HealthRun) -> Iterator[Finding]:
         row = int(np.argmax(net))
         if net[row] < limit * site.units:
             continue
-        n = int(counts.n[row])
-        minor = site.dead_now <= counts.dead[row] / 2 or net[row] < _chance(n, site.units) * site.units
+        minor = site.dead_now <= counts.dead[row] / 2 or net[row] < _chance(counts.n[row], site.units) * site.units
         yield Finding(
             rule="mass_death",
             severity="notice" if minor else "critical" if net[row] >= site.units / 2 else "warning",
             title=f"Sudden deaths in {site.name}",
             evidence=f"{counts.deaths[row]} of {site.units} units of {site.name} died between epochs "
-            f"{counts.epochs[row - 1] + 1} and {counts.epochs[row] + 1} ({counts.revivals[row]} came back; {_n(n)}); "
-            f"{site.dead_now} are dead now." + _few(n),
+            f"{counts.epochs[row - 1] + 1} and {counts.epochs[row] + 1} ({counts.revivals[row]} came back; "
+            f"{_n(counts.n[row])}); {site.dead_now} are dead now.",
             threshold=f"Warning when {limit:.0%} of a layer's units die, net of revivals, from one epoch to the next; "
             "critical from 50%; a notice if half of them have come back." + FEW_RULE,
             source=f"the limit: {source}; the idea: {CS231N}",
@@ -149,13 +138,12 @@ def many_rare_units(run: HealthRun) -> Iterator[Finding]:
     network = run.counts
     if not network.known or network.rare[-1] < limit * network.known:
         return
-    n = int(network.n[-1])
     yield Finding(
         rule="many_rare_units",
         severity="notice",
         title="Many rare units",
         evidence=f"{network.rare[-1]} of {network.known} units ({network.rare[-1] / network.known:.1%}) fire, but on "
-        f"less than 1% of the inputs ({_n(n)}, epoch {network.epochs[-1] + 1})." + _few(n),
+        f"less than 1% of the inputs ({_n(network.n[-1])}) at epoch {network.epochs[-1] + 1}.",
         threshold=f"Notice when {limit:.0%} of the network's units are rare: activity above 0 and below 1%.",
         source=f"the limit: {source}; 1%: Dohare et al. 2024, Loss of plasticity in deep continual learning, "
         "Nature 632",
@@ -184,40 +172,32 @@ def two_runs_in_a_folder(run: HealthRun) -> Iterator[Finding]:
             rule="two_runs_in_a_folder",
             severity="notice",
             title="Two runs in one folder",
-            evidence=f"This folder holds records of an earlier run too; shown is the later one. "
-            f"{'; '.join(run.replaced)}.",
-            threshold="Notice when epochs begin again and the later run has other sites or other numbers of units.",
+            evidence=f"The later of the runs in this folder is shown: {'; '.join(run.replaced)}.",
+            threshold="Notice when epochs begin again with other sites or other numbers of units.",
             source="no threshold: the log itself",
             advice=("A folder of its own for each run, such as Lightning's `version_0`, `version_1`.",),
         )
 
 
 def _chance(n: int, units: int) -> float:
-    """The fraction of units that n examples may show as dead, at 95 %, if each fires on ``RARE`` of all examples.
+    """The fraction of units that n examples may show as dead, at 95 %, if each fires on ``RARE`` of all, independently.
 
     0 for ``ENOUGH`` examples, where such a unit fires at least once; 1 where n is unknown.
     """
     if n >= ENOUGH or not units:
         return 0.0
-    silent = (1 - RARE) ** n
+    silent = (1 - RARE) ** float(n)
     return min(1.0, silent + 1.645 * math.sqrt(silent * (1 - silent) / units))
 
 
 def _n(n: int) -> str:
-    return f"n = {n:,}" if n else "n unknown"
-
-
-def _few(n: int) -> str:
-    """What is not known from few examples."""
+    """What a statement was measured on, and what that leaves open."""
     if n >= ENOUGH:
-        return ""
-    few, fires = "Number of examples unknown", "an unknown part"
-    if n:
-        few, fires = "Few examples", f"up to {min(1.0, 3 / n):.1%}"
-    return (
-        f" {few}: a unit that looks dead here may fire on {fires} of all (95%, 3/n), and how many of these would be "
-        f"dead on {ENOUGH} is unknown."
+        return f"n = {n:,}"
+    bound = (
+        f"n = {n}, few: a unit silent here fires on up to {min(1.0, 3 / n):.1%} of all (95%, 3/n)" if n else "n unknown"
     )
+    return f"{bound}; how many would be dead on {ENOUGH} or more is unknown"
 
 
 RULES: tuple[Rule, ...] = (

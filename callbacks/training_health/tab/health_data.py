@@ -19,12 +19,9 @@ MOST_RUNS = 300  # in one overview: the newest ones
 ROWS_KEPT = 1000
 RUNS_KEPT = 16
 NO_RECORDS = ""  # the revision of a run without monitors
-# the usual names of what the table shows of a run without monitors; with them, their records hold the values
+METRICS = {"acc": "accuracy", "accuracy": "accuracy", "loss": "loss"}  # by the usual names, for runs without monitors
 METRIC_OF_TAG = {
-    f"{side}{separator}{name}": f"{side}_{metric}"
-    for side in ("val", "test")
-    for separator in "_/"
-    for name, metric in {"acc": "accuracy", "accuracy": "accuracy", "loss": "loss"}.items()
+    f"{side}{sep}{name}": f"{side}_{METRICS[name]}" for side in ("val", "test") for sep in "_/" for name in METRICS
 }
 
 

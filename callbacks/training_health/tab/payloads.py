@@ -9,7 +9,7 @@ import numpy as np
 
 from training_health.health.finding import ALARMS, Finding
 from training_health.health.findings import verdict
-from training_health.health.health_run import Columns, Gap, HealthRun, Site
+from training_health.health.health_run import Columns, HealthRun, Site
 from training_health.health.unit_life import Counts, order_by_death, transitions
 
 MOST_CELLS = 1_000_000  # of a unit x epoch map in one answer, about 8 MB of JSON
@@ -40,9 +40,9 @@ def overview_row(run: HealthRun, found: list[Finding], revision: str, scalars: d
         "nan": int(counts.nan[-1]) if recorded else None,
         "dead_fraction": float(counts.dead[-1] / counts.known) if counts.known else None,
         "gap": _number(gap["accuracy_gap"]),
-        "gap_margin": _last(run.gap.margin("accuracy")),
+        "gap_margin": _number(gap["accuracy_gap_margin"]),
         "loss_gap": _number(gap["loss_gap"]),
-        "loss_gap_margin": _last(run.gap.margin("loss")),
+        "loss_gap_margin": _number(gap["loss_gap_margin"]),
         "val_accuracy": _number(gap["val_accuracy"], scalars.get("val_accuracy")),
         "val_loss": _number(gap["val_loss"], scalars.get("val_loss")),
         "test_accuracy": _number(run.result.get("test_accuracy"), scalars.get("test_accuracy")),
@@ -60,7 +60,7 @@ def run_payload(run: HealthRun) -> dict[str, Any]:
         "sites": [_site_header(site) | _counts(site.counts) for site in run.sites],
         "cannot_die": run.cannot_die,
         "unwatched": run.unwatched,
-        "gap": _gap(run.gap),
+        "gap": _columns(run.gap) | {"n_train": run.gap.n_train, "n_val": run.gap.n_val},
         "update_ratio": _columns(run.update_ratio),
         "nonfinite": _columns(run.nonfinite),
         "nonfinite_gradients": _columns(run.nonfinite_gradients),
@@ -133,23 +133,12 @@ def _sizes(n: np.ndarray) -> list[int | None]:
     return [int(size) or None for size in n]
 
 
-def _gap(gap: Gap) -> dict[str, Any]:
-    """The gap with half of its 95 % band."""
-    answer = _columns(gap) | {"n_train": gap.n_train, "n_val": gap.n_val}
-    answer["columns"] |= {f"{metric}_gap_margin": numbers(gap.margin(metric)) for metric in ("accuracy", "loss")}
-    return answer
-
-
 def _columns(part: Columns) -> dict[str, Any]:
     return {"epochs": part.epochs.tolist(), "columns": {name: numbers(column) for name, column in part.columns.items()}}
 
 
 def _text(value: object) -> str:
     return str(value)[:200] if isinstance(value, str | int | float) else ""
-
-
-def _last(column: np.ndarray) -> float | None:
-    return _number(float(column[-1])) if len(column) else None
 
 
 def _number(*values: object) -> float | None:

@@ -162,9 +162,9 @@ def test_of_two_runs_in_one_folder_the_later_one_is_shown_with_a_word(tmp_path, 
     assert (row["epochs"], row["dead"], row["units"], row["finished"]) == (2, 1, 12, False)
     assert [site["site"] for site in tab.json("/run", run="a")["sites"]] == ["fc1"]
     (word,) = [finding["evidence"] for finding in row["findings"] if finding["rule"] == "two_runs_in_a_folder"]
-    assert "fc1 has 12 units, and had 8" in word
-    assert "conv1 is not in the later run" in word
-    assert "update_ratio can't be shown: it names 1 columns and its last record has 2" in row["message"]
+    assert "fc1 has 12 units, and 8 in its first record" in word
+    assert "conv1 is not in the later one" in word
+    assert "update_ratio can't be shown: it has 2 columns, and 1" in row["message"]
 
 
 def test_a_resumed_run_after_the_clock_was_set_back_loses_nothing(tmp_path, open_tab):
