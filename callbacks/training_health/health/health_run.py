@@ -1,10 +1,9 @@
 """One run's monitors, read into typed parts: sites, gap, weight movement, what the run says about itself."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Any
 
@@ -179,24 +178,23 @@ def _of_the_last_run(data: Mapping[str, Sequence[Datum]]) -> dict[str, Sequence[
     of that epoch or later ones no longer holds. That needs the records' times: where a tag's own order shows that the
     clock was set back, all are kept.
     """
-    times = {tag: [datum.wall_time for datum in records] for tag, records in data.items()}
-    if any(time != sorted(time) for time in times.values()):
+    if any(later.wall_time < one.wall_time for records in data.values() for one, later in pairwise(records)):
         return dict(data)
-    written = [(times[tag][i], _epoch_of(datum), tag, i) for tag in data for i, datum in enumerate(data[tag])]
+    written = [(datum.wall_time, _epoch_of(tag, datum), tag, i) for tag in data for i, datum in enumerate(data[tag])]
     by_epoch = groupby(sorted(record for record in written if record[1] >= 0), itemgetter(1))
     current = drop_superseded([(epoch, list(records)) for epoch, records in by_epoch], itemgetter(0))
-    last = max((time for _, records in current for time, *_ in records), default=-math.inf)
     kept = {record[2:] for _, records in current for record in records}
-    # of the texts only a result, the last thing that a run writes, can be an earlier run's: others are written again
-    kept |= {(tag, i) for time, epoch, tag, i in written if epoch < 0 and (time >= last or not tag.endswith("/result"))}
-    return {tag: [datum for i, datum in enumerate(data[tag]) if (tag, i) in kept] for tag in data}
+    superseded = {record[2:] for record in written if record[1] >= 0} - kept
+    return {tag: [datum for i, datum in enumerate(data[tag]) if (tag, i) not in superseded] for tag in data}
 
 
-def _epoch_of(datum: Datum) -> int:
-    """A numeric record's epoch; -1 for text and for what is unreadable."""
+def _epoch_of(tag: str, datum: Datum) -> int:
+    """A record's epoch: the last possible one for a result, which ends a run; -1 for what holds whatever came later."""
     vector = datum.numpy
     numeric = vector.dtype.kind in "fiu" and vector.ndim == 1 and len(vector) > 0
-    return int(vector[0]) if numeric and 0 <= vector[0] < MOST_EPOCHS else -1
+    if numeric and 0 <= vector[0] < MOST_EPOCHS:
+        return int(vector[0])
+    return MOST_EPOCHS if tag.endswith("/result") else -1
 
 
 def _read_tag(run: HealthRun, content: dict[str, Any], data: Sequence[Datum]) -> None:

@@ -109,16 +109,15 @@ def gap_verdict(run: HealthRun) -> Iterator[Finding]:
     climbing = gap > noise and run.gap.epochs[-1] - best >= RISE_EPOCHS
     severe = climbing and large and rise >= LOSS_RISE
     if not severe and not (climbing and some and rise > 0):
-        title, meaning = "Gap is real, and no alarm", "more than chance, without the marks of harmful overfitting"
-        if np.isnan(noise):
-            title, meaning = "Gap without an error", "whose error is unknown: no verdict"
-        elif abs(gap) <= noise:
-            title, meaning = "Gap is within noise", "a band that includes 0, which is noise"
-        elif gap < 0:
-            title = "Validation is better than training"
-            meaning = "more than chance, so the validation examples are easier than the training sample"
-        elif metric == "loss" and large:
-            title, meaning = "Training fits far better than validation", "though validation loss does not climb"
+        far = metric == "loss" and large
+        verdicts = (  # the first that holds
+            (np.isnan(noise), "Gap without an error", "whose error is unknown: no verdict"),
+            (abs(gap) <= noise, "Gap is within noise", "a band that includes 0, which is noise"),
+            (gap < 0, "Validation is better than training", "more than chance: it is easier than the training sample"),
+            (far, "Training fits far better than validation", "and validation loss does not climb"),
+            (True, "Gap is real, and no alarm", "more than chance, without the marks of harmful overfitting"),
+        )
+        title, meaning = next(words for holds, *words in verdicts if holds)
         notice = title.startswith("Training")
         yield _finding(
             rule="large_loss_gap" if notice else "gap_in_words",
