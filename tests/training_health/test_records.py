@@ -42,6 +42,7 @@ def tensors(tmp_path_factory):
           for kind in ("update_ratio", "nonfinite", "nonfinite_gradients")],
         ("gap", {
             "kind": "gap", "columns": COLUMNS, "n_train": 13, "n_val": 13, "se_method": "binomial; per-example losses",
+            "metrics": {"val_accuracy": "val/accuracy", "val_loss": "val/loss"},
         }, 11, 13),
     ],
 )  # fmt: skip

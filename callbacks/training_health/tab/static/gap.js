@@ -1,7 +1,7 @@
 // Is the gap real: eval-mode training against validation, with the error bar, and the effect of the mode by itself.
 
 import { chartCard, epochAxis, lineOf, shown } from "./chart.js";
-import { h, isNumber, key, keyBox, keyLine, plotlyText, points, whole } from "./dom.js";
+import { NONE, h, isNumber, key, keyBox, keyLine, plotlyText, whole } from "./dom.js";
 import { faded, token } from "./theme.js";
 
 // `sign` turns running minus eval-mode into the effect that is drawn
@@ -31,9 +31,9 @@ function differenceChart(runs, metric, more, tracesOf) {
 
 function gapChart(runs, metric) {
   const { gap: title, scale, y, suffix } = METRICS[metric];
-  const last = runs.map(({ row, columns }) => `${row.run}: ${points(columns.accuracy_gap.at(-1))} points`);
+  const last = runs.map(({ row, columns }) => `${row.run}: ${times(scale, columns[`${metric}_gap`].at(-1))?.toFixed(2) ?? NONE}${suffix}`);
   const subtitle = `Both in eval mode with the same weights; band: ± 2 standard errors, 95% (${samples(runs)}). A band that includes 0 is noise`;
-  const label = `Gap over epochs with its band of two standard errors. Accuracy gap at the last epoch: ${last.join(", ")}.`;
+  const label = `Gap over epochs with its band of two standard errors. At the last epoch: ${last.join(", ")}.`;
   return differenceChart(runs, metric, { title, subtitle, file: `gap_${metric}`, label }, ({ row, epochs, columns, look }) => {
     const gap = columns[`${metric}_gap`].map((g) => times(scale, g));
     const noise = columns[`${metric}_gap_margin`].map((margin) => times(scale, margin));
