@@ -102,7 +102,7 @@ def test_the_table_shows_each_run_with_its_numbers(tab):
     steady = cells(frame, STEADY)
     assert steady[1:6] == [STEADY, "baseline", "synthetic", "3", "3 / 3"]
     assert steady[6:10] == ["0.0%", "+7.0 ± 1.6", "75.00%", "87.50%"]
-    assert steady[10].endswith("Healthy")
+    assert steady[10].endswith("No alarm")
     assert cells(frame, DYING)[5:7] == ["3 / 9 ◔", "33.3%"]
     assert "No monitors" in cells(frame, "foreign")[2]
     assert "62.50%" in cells(frame, "foreign")[2]

@@ -34,4 +34,4 @@ def verdict(run: HealthRun, found: list[Finding]) -> tuple[str, str]:
         more = len({finding.title for finding in alarms}) - 1
         return alarms[0].severity, alarms[0].title + (f", and {more} more" if more else "")
     notices = [finding for finding in found if finding.severity == "notice"]
-    return ("notice", notices[0].title) if notices else ("healthy", "Healthy")
+    return ("notice", notices[0].title) if notices else ("healthy", "No alarm")

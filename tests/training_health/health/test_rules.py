@@ -320,5 +320,5 @@ def test_the_worst_finding_comes_first():
 
 def test_verdicts_without_an_alarm():
     healthy = HEALTHY["baseline"]()
-    assert verdict(healthy, find_all(healthy)) == ("healthy", "Healthy")
+    assert verdict(healthy, find_all(healthy)) == ("healthy", "No alarm")
     assert verdict(HealthRun("a"), []) == ("unknown", "No epoch yet")
