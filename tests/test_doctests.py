@@ -22,7 +22,8 @@ WITH_EXAMPLES = sorted(
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
 @FEW_EXAMPLES
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_examples_of_a_module(name):
+def test_the_examples_of_a_module(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some fits write
     result = doctest.testmod(import_module(name))
 
     assert result.attempted > 0

@@ -31,8 +31,11 @@ WANDB_BUCKETS = 512  # the most that a W&B histogram takes
 class Sink:
     """Drops all that it is given; each kind of sink takes what it can show."""
 
-    def scalars(self, step: int, values: Mapping[str, float | Tensor]) -> None:
-        """Take values by tag; loggers get them from Lightning."""
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Take the monitors' values by tag; loggers get them from Lightning."""
+
+    def metrics(self, step: int, values: Mapping[str, Tensor]) -> None:
+        """Take all that is known of the epoch, of earlier ones too."""
 
     def histograms(self, step: int, rows: Mapping[str, TensorStatistics]) -> None:
         """Take histograms by tag."""
@@ -128,26 +131,37 @@ class EventFile(_EventSink):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path: Path | None = None
-        self._steps: dict[str, int] = {}  # of the last scalar of each tag
-        self._seen: dict[str, Any] = {}  # the last value of each tag
+        self._monitors: set[str] = set()  # tags
+        self._metrics: dict[str, tuple[int, Tensor]] = {}  # last step and value by tag
 
     @override
-    def scalars(self, step: int, values: Mapping[str, float | Tensor]) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self._monitors |= set(values)
+        self._write(step, [self._summary(tag, simple_value=value) for tag, value in values.items()])
 
+    @override
+    def metrics(self, step: int, values: Mapping[str, Tensor]) -> None:
         # Lightning keeps values of earlier epochs as the objects that they were then.
-        new = [tag for tag in values if self._steps.get(tag) != step and values[tag] is not self._seen.get(tag)]
-        self._write(step, [Summary(value=[Summary.Value(tag=tag, simple_value=float(values[tag]))]) for tag in new])
-        self._steps |= dict.fromkeys(new, step)
-        self._seen |= values
+        new = {}
+        for tag, value in values.items():
+            last_step, last = self._metrics.get(tag, (-1, None))
+            if tag not in self._monitors and last_step != step and last is not value:
+                new[tag], self._metrics[tag] = value, (step, value)
+        self._write(step, [self._summary(tag, simple_value=float(value)) for tag, value in new.items()])
 
     @override
     def histograms(self, step: int, rows: Mapping[str, TensorStatistics]) -> None:
-        from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
+        from tensorboard.compat.proto.histogram_pb2 import HistogramProto
 
         names = ("min", "max", "num", "sum", "sum_squares", "bucket_limit", "bucket")
         protos = {tag: HistogramProto(**dict(zip(names, row, strict=False))) for tag, row in rows.items()}
-        self._write(step, [Summary(value=[Summary.Value(tag=tag, histo=proto)]) for tag, proto in protos.items()])
+        self._write(step, [self._summary(tag, histo=proto) for tag, proto in protos.items()])
+
+    @staticmethod
+    def _summary(tag: str, **value: Any) -> Any:  # noqa: ANN401
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        return Summary(value=[Summary.Value(tag=tag, **value)])
 
     @override
     def _write(self, step: int, summaries: list[Any]) -> None:
@@ -198,7 +212,7 @@ def write_metrics(trainer: pl.Trainer) -> None:
     """Write the epoch's metrics, the module's own too, where no logger of TensorBoard does. All ranks must call."""
     if _wants_event_file(trainer) and not any(_is(logger, "TensorBoardLogger") for logger in trainer.loggers):
         metrics = dict(trainer.callback_metrics)  # on all ranks: it may average over them
-        _to_each(trainer, lambda sink: sink.scalars(pl.epoch_end_step(trainer), metrics))
+        _to_each(trainer, lambda sink: sink.metrics(pl.epoch_end_step(trainer), metrics))
 
 
 def write_histograms(trainer: pl.Trainer, rows: Mapping[str, TensorStatistics]) -> None:
