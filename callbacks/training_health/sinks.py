@@ -204,8 +204,13 @@ def log_scalars(trainer: pl.Trainer, pl_module: pl.LightningModule, values: Mapp
     """Log values that are the same on every rank; unknown ones (NaN) are left out. All ranks must call."""
     known = {key: float(value) for key, value in values.items() if not math.isnan(value)}
     pl.log_scalars(trainer, pl_module, known)
+    write_scalars(trainer, known)
+
+
+def write_scalars(trainer: pl.Trainer, values: Mapping[str, float]) -> None:
+    """Write a fit's values, none of them NaN, where Lightning does not: to the event file of our own."""
     if trainer.state.fn == "fit":
-        _to_each(trainer, lambda sink: sink.scalars(pl.epoch_end_step(trainer), known))
+        _to_each(trainer, lambda sink: sink.scalars(pl.epoch_end_step(trainer), values))
 
 
 def write_metrics(trainer: pl.Trainer) -> None:
