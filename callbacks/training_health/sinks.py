@@ -6,6 +6,7 @@ Only the global-zero rank writes, and what an epoch has measured can be read whe
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
@@ -105,12 +106,11 @@ class WandbSink(Sink):
         import wandb
 
         table = wandb.Table(columns=["site", "units", "dead", "rare", "not a number", "dead units"])
-        for _, kind, (_, *activity), content in records:
-            if kind == "activity":
-                dead = [str(unit) for unit, fired in enumerate(activity) if fired == 0]
-                rare = sum(0 < fired < content["rare_below"] for fired in activity)
-                nan = sum(math.isnan(fired) for fired in activity)
-                table.add_data(content["site"], len(activity), len(dead), rare, nan, ", ".join(dead))
+        for _, _, (_, *activity), content in (record for record in records if record[1] == "activity"):
+            dead = [str(unit) for unit, fired in enumerate(activity) if fired == 0]
+            rare = sum(0 < fired < content["rare_below"] for fired in activity)
+            nan = sum(math.isnan(fired) for fired in activity)
+            table.add_data(content["site"], len(activity), len(dead), rare, nan, ", ".join(dead))
         if table.data:
             self._log({"dead_units": table}, step)
 
@@ -248,23 +248,15 @@ def tensorboard_writers(trainer: pl.Trainer) -> Iterator[Any]:
 
 def warn_without_tensorboard(trainer: pl.Trainer) -> None:
     """Say once that a fit leaves no records, because TensorBoard's package is missing, and what to install."""
-    if _wants_event_file(trainer) and not _can_write_events():
-        _warn_once(
-            trainer,
-            "TensorBoard",
-            "The monitors' histograms and records need TensorBoard's package: `pip install 'training-health[tab]'`. "
-            "This run keeps their scalars; `event_file=False` says that this is meant.",
-        )
+    if _wants_event_file(trainer) and not find_spec("tensorboard"):
+        message = "The monitors' histograms and records need TensorBoard: `pip install 'training-health[tab]'`. "
+        hint = "This run keeps their scalars; `event_file=False` says that this is meant."
+        _warn_once(trainer, "TensorBoard", message + hint)
 
 
 def _to_each(trainer: pl.Trainer, write: Callable[[Sink], None]) -> None:
     """Let every sink write; one that cannot is named in a warning, and the run goes on."""
-    try:
-        sinks = sinks_of(trainer)
-    except Exception as error:  # a logger of another make, a folder that cannot be made
-        _warn_once(trainer, "sinks", f"The monitors' records have nowhere to go: {error}")
-        return
-    for sink in sinks:
+    for sink in sinks_of(trainer):
         try:
             write(sink)
         except Exception as error:
@@ -285,16 +277,16 @@ def _wants_event_file(trainer: pl.Trainer) -> bool:
     return bool(allowed) and all(allowed) and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
 
-def _can_write_events() -> bool:
-    return find_spec("tensorboard") is not None
-
-
 def _event_file(trainer: pl.Trainer) -> list[EventFile]:
     """Open the trainer's event file, which serves all its fits, and say where it is."""
-    if not _wants_event_file(trainer) or not _can_write_events():
+    if not _wants_event_file(trainer) or not find_spec("tensorboard"):
         return []
     if trainer not in _FILES:
-        folder = _run_folder(trainer)
+        try:
+            folder = _run_folder(trainer)
+        except Exception as error:  # no folder can be made, or the logger knows none
+            _warn_once(trainer, "folder", f"The monitors' records have nowhere to go: {error}")
+            return []
         _FILES[trainer] = EventFile(folder)
         pl.rank_zero_info(f"The monitors write to {folder}. To see it: tensorboard --logdir {folder.parent}")
     return [_FILES[trainer]]
@@ -303,30 +295,24 @@ def _event_file(trainer: pl.Trainer) -> list[EventFile]:
 def _run_folder(trainer: pl.Trainer) -> Path:
     """Choose the folder of the first logger's run, where Lightning's checkpoints go too.
 
-    Without a logger each run gets the next ``version_N``; one that resumes from a checkpoint gets the last one.
+    Without a logger each run gets the next ``version_N``; one that resumes from a checkpoint gets the last one. The
+    working directory stands in for a remote folder.
     """
-    root = _local(trainer.default_root_dir)
-    if trainer.loggers:
-        logger = trainer.loggers[0]
+    root = str(trainer.default_root_dir)
+    for logger in trainer.loggers[:1]:
         version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
-        folder = getattr(logger, "log_dir", None) or Path(logger.save_dir or root, str(logger.name), version)
-        return _local(folder) / PLUGIN_NAME
-    runs = root / PLUGIN_NAME
-    numbers = [int(path.name[8:]) for path in runs.glob("version_*") if path.name[8:].isdecimal()]
-    if numbers and trainer.ckpt_path:
-        return runs / f"version_{max(numbers)}"
-    for number in itertools.count(max(numbers, default=-1) + 1):
-        try:
+        folder = getattr(logger, "log_dir", None) or os.path.join(logger.save_dir or root, str(logger.name), version)
+        if "://" not in str(folder):
+            return Path(folder, PLUGIN_NAME)
+    runs = (Path.cwd() if "://" in root else Path(root)) / PLUGIN_NAME
+    number = max((int(path.name[8:]) for path in runs.glob("version_*") if path.name[8:].isdecimal()), default=-1)
+    if number >= 0 and trainer.ckpt_path:
+        return runs / f"version_{number}"
+    while True:
+        number += 1
+        with contextlib.suppress(FileExistsError):  # of a run that has just begun
             (runs / f"version_{number}").mkdir(parents=True)
-            break
-        except FileExistsError:  # of a run that has just begun
-            continue
-    return runs / f"version_{number}"
-
-
-def _local(folder: str | os.PathLike[str]) -> Path:
-    """Give a folder of this machine: the working directory instead of a remote one."""
-    return Path.cwd() if "://" in str(folder) else Path(folder)
+            return runs / f"version_{number}"
 
 
 def _is(logger: object, name: str) -> bool:

@@ -36,11 +36,15 @@ def test_a_wrong_argument_is_an_error_of_this_package():
     assert issubclass(MisconfigurationException, pl.utilities.exceptions.MisconfigurationException)
 
 
+PACKAGES = [
+    ("lightning.pytorch", "pytorch_lightning"),
+    ("lightning.pytorch", "none"),
+    ("pytorch_lightning", "lightning"),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("package", "hidden"),
-    [("lightning.pytorch", "pytorch_lightning"), ("lightning.pytorch", "none"), ("pytorch_lightning", "lightning")],
-)
+@pytest.mark.parametrize(("package", "hidden"), PACKAGES)
 def test_scalars_histograms_and_records_are_the_same_under(package, hidden):
     files = [
         f"tests/training_health/test_{name}.py"
@@ -53,6 +57,25 @@ def test_scalars_histograms_and_records_are_the_same_under(package, hidden):
     )
 
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_each_package_alone_or_beside_the_other_writes_the_same_bits(tmp_path):
+    def digest(package, hidden):
+        folder = str(tmp_path / package / hidden)
+        done = python(
+            f"import hashlib; sys.modules[{hidden!r}] = None; from tests.training_health.test_sinks import *; "
+            f"seeded_fit(Path({folder!r}), 'tensorboard'); "
+            f"found = [(tag, step, value.SerializeToString()) for tag, step, value in events(Path({folder!r}))]; "
+            "print(len(found), hashlib.sha256(repr(found).encode()).hexdigest())",
+            LIGHTNING=package,
+        )
+        return done.stdout.split()
+
+    found = [digest(*pair) for pair in PACKAGES]
+
+    assert int(found[0][0]) > 100
+    assert found[1:] == found[:1] * (len(PACKAGES) - 1)
 
 
 def test_without_lightning_one_line_says_what_to_install():
