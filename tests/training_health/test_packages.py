@@ -64,12 +64,14 @@ def test_each_package_alone_or_beside_the_other_writes_the_same_bits(tmp_path):
     def digest(package, hidden):
         folder = str(tmp_path / package / hidden)
         done = python(
-            f"import hashlib; sys.modules[{hidden!r}] = None; from tests.training_health.test_sinks import *; "
-            f"seeded_fit(Path({folder!r}), 'tensorboard'); "
-            f"found = [(tag, step, value.SerializeToString()) for tag, step, value in events(Path({folder!r}))]; "
+            f"import hashlib, pathlib; sys.modules[{hidden!r}] = None; from tests.training_health.test_sinks import *; "
+            f"folder = pathlib.Path({folder!r}); "
+            "seeded_fit(folder, 'tensorboard'); "
+            "found = [(tag, step, value.SerializeToString()) for tag, step, value in events(folder)]; "
             "print(len(found), hashlib.sha256(repr(found).encode()).hexdigest())",
             LIGHTNING=package,
         )
+        assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout.split()
 
     found = [digest(*pair) for pair in PACKAGES]
