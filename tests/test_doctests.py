@@ -38,7 +38,8 @@ def test_every_public_name_has_an_example(name):
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
 @FEW_EXAMPLES
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_examples_of_a_module(name):
+def test_the_examples_of_a_module(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some fits write
     result = doctest.testmod(import_module(name))
 
     assert result.attempted > 0

@@ -12,7 +12,7 @@ from training_health.batches import BatchSize
 from training_health.relu.sites import ReLUSites
 from training_health.relu.unit_counts import UnitCounter, combined
 from training_health.relu.window import DeadReLUReport, sentence, shorten
-from training_health.sinks import warn_without_tensorboard, write_records
+from training_health.sinks import log_scalars, warn_without_tensorboard, write_metrics, write_records
 from training_health.training_sample.evaluation import SampleObserver, TrainingSampleEvaluation
 from training_health.training_sample.isolation import LoggedValues
 
@@ -41,7 +41,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     ``dead_relu/revivals``     units dead in the window before and not now; from the second on       units
     =========================  ====================================================================  ==================
 
-    All are logged after every window. TensorBoard also gets each site's activity per unit as a tensor summary.
+    All are logged after every window. The records hold each site's activity per unit; W&B gets a table of dead units.
 
     With n examples the 95 % upper bound on a dead unit's true activity is about 3/n (rule of three; Hanley and
     Lippman-Hand, JAMA 1983). Can a dead unit come back? In the *first* layer its inputs never change, and as its
@@ -63,6 +63,8 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         unit_dims: Overrides which dimension of a site's output holds its units, as ``{pattern: dimension}`` over
             qualified names. By default: the second, but for three and more dimensions the last where the latest
             operation with weights was a matrix product, as in a transformer's (N, T, F).
+        event_file: Without a `TensorBoardLogger`, write the records to an event file in the run's folder. False on any
+            monitor turns it off for the run.
 
     Raises:
         pl.MisconfigurationException: For a window or threshold that does not exist.
@@ -87,6 +89,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         window: Literal["validation", "train"] = "validation",
         rare_below: float = 0.01,
         unit_dims: Mapping[str, int] | None = None,
+        event_file: bool = True,
     ) -> None:
         if window not in ("validation", "train"):
             raise pl.MisconfigurationException(
@@ -95,6 +98,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         if not 0 < rare_below <= 1:
             raise pl.MisconfigurationException(f"`rare_below` is a fraction above 0 and up to 1, not {rare_below!r}.")
         self.window, self.rare_below, self.unit_dims = window, rare_below, dict(unit_dims or {})
+        self.event_file = event_file
         self._evaluation = TrainingSampleEvaluation()
         self._start_again()
 
@@ -185,6 +189,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        write_metrics(trainer)
         if self._pending:  # the pass ran in a hook that cannot log
             self._pending = False
             self._publish(trainer, pl_module)
@@ -237,7 +242,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         assert report is not None
         self._warn(report, pl_module)
         if report.sites:
-            pl.log_scalars(trainer, pl_module, report.scalars())
+            log_scalars(trainer, pl_module, report.scalars())
         if trainer.state.fn == "fit":  # a validation on its own belongs to no epoch
             write_records(trainer, report.records())
             if not self._listed:

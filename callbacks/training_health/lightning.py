@@ -42,11 +42,11 @@ def _installed_packages() -> list[str]:
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
     from pytorch_lightning.loggers.logger import DummyLogger
-    from pytorch_lightning.utilities import rank_zero_warn
+    from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.utilities.seed import isolate_rng
 else:
-    from lightning_utilities.core.rank_zero import rank_zero_warn  # both packages' own
+    from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn  # both packages' own
 
     def _of_each(module: str, name: str) -> list[Any]:
         return [getattr(import_module(f"{package}.{module}"), name) for package in _PACKAGES]
@@ -62,7 +62,7 @@ else:
         """A wrong argument; caught as the exception of either package."""
 
 
-__all__ = ["Callback", "DummyLogger", "MisconfigurationException", "isolate_rng", "rank_zero_warn"]
+__all__ = ["Callback", "DummyLogger", "MisconfigurationException", "isolate_rng", "rank_zero_info", "rank_zero_warn"]
 
 T = TypeVar("T")
 
@@ -165,11 +165,10 @@ def validation_step(trainer: Trainer, pl_module: LightningModule, batch: Any, ba
 
 
 def log_scalars(trainer: Trainer, pl_module: LightningModule, values: Mapping[str, float]) -> None:
-    """Log values that are the same on every rank; unknown ones (NaN) are left out. All ranks must call."""
-    known = {key: float(value) for key, value in values.items() if not math.isnan(value)}
+    """Log values that are the same on every rank, all of them numbers. All ranks must call."""
     # Equal values keep all their bits under a maximum, not under a mean; without sync Lightning warns on many ranks.
     pl_module.log_dict(
-        known, on_step=False, on_epoch=True, reduce_fx=torch.max, sync_dist=trainer.world_size > 1, batch_size=1
+        values, on_step=False, on_epoch=True, reduce_fx=torch.max, sync_dist=trainer.world_size > 1, batch_size=1
     )
 
 

@@ -11,7 +11,7 @@ from training_health import lightning as pl
 from training_health.batches import BatchSize
 from training_health.gap.results import StepResults, logged_mean, validated_mean
 from training_health.gap.statistics import NAN, Evaluation, Gap, sentence, total
-from training_health.sinks import warn_without_tensorboard, write_records
+from training_health.sinks import log_scalars, warn_without_tensorboard, write_metrics, write_records
 from training_health.training_sample.evaluation import SampleObserver, SampleRequest, TrainingSampleEvaluation
 from training_health.training_sample.isolation import LoggedValues
 
@@ -42,7 +42,7 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
     With n examples on each side and accuracy p, the standard error of the accuracy gap is
     :math:`\sqrt{p_t(1-p_t)/n_t + p_v(1-p_v)/n_v}` (two independent binomial proportions); that of the loss gap is
     :math:`\sqrt{s_t^2/n_t + s_v^2/n_v}` with the sample variances :math:`s^2` of the examples' losses.
-    TensorBoard also gets all values as one tensor summary.
+    The record holds all values.
 
     **Results.** If ``validation_step`` returns a mapping with ``losses`` (N,) and ``correct`` (N,), all values are
     exact sums over examples, on any number of processes. Otherwise the monitor reads what the step logs under
@@ -66,6 +66,8 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         loss_key: What ``validation_step`` logs its loss under.
         train_accuracy_key: The running accuracy's key, or the part before Lightning's ``_epoch``.
         train_loss_key: The same for the running loss.
+        event_file: Without a `TensorBoardLogger`, write the records to an event file in the run's folder. False on any
+            monitor turns it off for the run.
 
     Raises:
         pl.MisconfigurationException: If ``examples`` is not positive, or there are two of these in one trainer.
@@ -95,12 +97,14 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         loss_key: str = "val/loss",
         train_accuracy_key: str = "train/accuracy",
         train_loss_key: str = "train/loss",
+        event_file: bool = True,
     ) -> None:
         if examples is not None and examples < 1:
             raise pl.MisconfigurationException(f"`TrainValGapMonitor(examples={examples!r})`: at least 1, or None.")
         self.examples, self.seed = examples, seed
         self.accuracy_key, self.loss_key = accuracy_key, loss_key
         self.train_accuracy_key, self.train_loss_key = train_accuracy_key, train_loss_key
+        self.event_file = event_file
         self._evaluation = TrainingSampleEvaluation()
         self._start_again()
 
@@ -176,6 +180,7 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        write_metrics(trainer)
         # Here, not after validation: only now is the running accuracy known, and may a callback log.
         if self._pending is None:
             return
@@ -192,7 +197,7 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
                 f"Logged are: {', '.join(sorted(trainer.callback_metrics)) or 'no metrics'}.",
             )
             return
-        pl.log_scalars(trainer, pl_module, self._gap.scalars())
+        log_scalars(trainer, pl_module, self._gap.scalars())
         tag, kind, vector, content = self._gap.record()
         names = {"val_accuracy": self.accuracy_key, "val_loss": self.loss_key}
         logged = {column: key for column, key in names.items() if key in trainer.callback_metrics}

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from training_health import lightning as pl
-from training_health.sinks import tensorboard_writers, warn_without_tensorboard, write_records
+from training_health.sinks import log_scalars, warn_without_tensorboard, write_histograms, write_metrics, write_records
 from training_health.tensor_statistics import TensorStatistics, exact_dtype, packed_statistics, unpack
 
 
@@ -28,16 +28,16 @@ class WeightHistogramMonitor(pl.Callback):
                                            optimiser step; about 1e-3 is healthy
     ``nonfinite/<parameter>``              NaN and infinite elements of the weights                    elements
     ``nonfinite_gradients/<parameter>``    the same of the gradient, only where there are any          elements
-    ``weights/<parameter>``                histogram of the finite weights (TensorBoard)
+    ``weights/<parameter>``                histogram of the finite weights
     ``gradients/<parameter>``              histogram of the gradient in the epoch's last optimiser
                                            step, as the optimiser is about to use it: averaged over
-                                           ranks, unscaled, not yet clipped (TensorBoard)
+                                           ranks, unscaled, not yet clipped
     =====================================  ==========================================================  =============
 
     The update ratio and its healthy value follow the CS231n notes, "Neural Networks Part 3", ratio of weights to
     updates. It is 0 for a parameter that requires a gradient and was not moved, because it gets none or is in no
-    optimiser; it is left out for one frozen on purpose and where the norm is 0. Ratios and counts go to TensorBoard as
-    tensor summaries too, one vector over all parameters each.
+    optimiser; it is left out for one frozen on purpose and where the norm is 0. The records hold ratios and counts, one
+    vector over all parameters each. Histograms go where the records do, and to W&B.
 
     Cost: nothing in training steps but a comparison; in the epoch's last one a copy of the weights and the gradients'
     buckets, computed on the device and not waited for; at the end of the epoch the weights' buckets and one transfer.
@@ -47,6 +47,8 @@ class WeightHistogramMonitor(pl.Callback):
         parameters: Which parameters, as a shell pattern or several over their qualified names.
         every_n_epochs: Measure every so many epochs.
         bins: Buckets per histogram.
+        event_file: Without a `TensorBoardLogger`, write the records to an event file in the run's folder. False on any
+            monitor turns it off for the run.
 
     Raises:
         pl.MisconfigurationException: For numbers below 1, patterns that match nothing, or two of these in one trainer.
@@ -63,13 +65,19 @@ class WeightHistogramMonitor(pl.Callback):
         ['nonfinite/layer.bias', 'nonfinite/layer.weight', 'update_ratio/layer.bias']
     """
 
-    def __init__(self, parameters: str | Sequence[str] = "*", every_n_epochs: int = 1, bins: int = 64) -> None:
+    def __init__(
+        self,
+        parameters: str | Sequence[str] = "*",
+        every_n_epochs: int = 1,
+        bins: int = 64,
+        event_file: bool = True,
+    ) -> None:
         if every_n_epochs < 1 or bins < 1:
             raise pl.MisconfigurationException(
                 f"`every_n_epochs` and `bins` must be at least 1, not {every_n_epochs!r} and {bins!r}."
             )
         self.parameters = [parameters] if isinstance(parameters, str) else list(parameters)
-        self.every_n_epochs, self.bins = every_n_epochs, bins
+        self.every_n_epochs, self.bins, self.event_file = every_n_epochs, bins, event_file
         self._start_again()
 
     def _start_again(self) -> None:
@@ -116,6 +124,7 @@ class WeightHistogramMonitor(pl.Callback):
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        write_metrics(trainer)
         if not self._measures(trainer) or not self._names:
             return
         if not self._gradients:
@@ -162,13 +171,10 @@ class WeightHistogramMonitor(pl.Callback):
         scalars = {f"update_ratio/{name}": ratio for name, ratio in ratios.items()}
         scalars |= {f"nonfinite/{name}": count for name, count in bad_weights.items()}
         scalars |= {f"nonfinite_gradients/{name}": count for name, count in bad_gradients.items() if count}
-        pl.log_scalars(trainer, pl_module, scalars)
+        log_scalars(trainer, pl_module, scalars)
         histograms = {f"weights/{name}": row for name, row in weights.items()}
         histograms |= {f"gradients/{name}": row for name, row in gradients.items()}
-        for writer in tensorboard_writers(trainer):
-            for tag, row in histograms.items():
-                if row.finite:
-                    writer.add_histogram_raw(tag, *row[:7], global_step=pl.epoch_end_step(trainer))
+        write_histograms(trainer, histograms)
         vectors: dict[str, Mapping[str, float]] = {
             "update_ratio": ratios, "nonfinite": bad_weights, "nonfinite_gradients": bad_gradients
         }  # fmt: skip

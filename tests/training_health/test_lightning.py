@@ -8,7 +8,6 @@ import torch
 from tests.training_health.toys import FEW_EXAMPLES, Toy, events, fit, loader, make_trainer, pl
 from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
 from training_health.lightning import epoch_end_step, is_epochs_last_batch, is_epochs_last_validation, to_device
-from training_health.sinks import write_text
 from training_health.torch_private import is_watched
 
 pytestmark = FEW_EXAMPLES
@@ -114,9 +113,6 @@ def test_without_these_names_the_public_ones_stand_in(tmp_path):
         assert epoch_end_step(renamed) == 4
     with pytest.warns(UserWarning, match="_on_before_batch_transfer"):
         assert to_device(trainer, module, torch.ones(2)).tolist() == [0.5, 0.5]
-    bare = type("TensorBoardLogger", (), {"experiment": SimpleNamespace()})()
-    with pytest.warns(UserWarning, match="takes no records"):
-        write_text(SimpleNamespace(is_global_zero=True, loggers=[bare]), "run", {})
 
 
 def test_where_torch_cannot_be_asked_every_call_counts_as_watched(monkeypatch):

@@ -1,4 +1,4 @@
-"""Projects that are not ours: either of Lightning's packages, the example, the report of its logs, no fmnist_pl."""
+"""Projects that are not ours: either of Lightning's packages, the README's examples, their report, no fmnist_pl."""
 
 import os
 import re
@@ -36,14 +36,19 @@ def test_a_wrong_argument_is_an_error_of_this_package():
     assert issubclass(MisconfigurationException, pl.utilities.exceptions.MisconfigurationException)
 
 
+PACKAGES = [
+    ("lightning.pytorch", "pytorch_lightning"),
+    ("lightning.pytorch", "none"),
+    ("pytorch_lightning", "lightning"),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("package", "hidden"),
-    [("lightning.pytorch", "pytorch_lightning"), ("lightning.pytorch", "none"), ("pytorch_lightning", "lightning")],
-)
+@pytest.mark.parametrize(("package", "hidden"), PACKAGES)
 def test_scalars_histograms_and_records_are_the_same_under(package, hidden):
     files = [
-        f"tests/training_health/test_{name}.py" for name in ("contract", "records", "weight_histograms", "packages")
+        f"tests/training_health/test_{name}.py"
+        for name in ("contract", "records", "sinks", "weight_histograms", "packages")
     ]
     options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", "all or record or drawn or line or error"]
 
@@ -52,6 +57,27 @@ def test_scalars_histograms_and_records_are_the_same_under(package, hidden):
     )
 
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_each_package_alone_or_beside_the_other_writes_the_same_bits(tmp_path):
+    def digest(package, hidden):
+        folder = str(tmp_path / package / hidden)
+        done = python(
+            f"import hashlib, pathlib; sys.modules[{hidden!r}] = None; from tests.training_health.test_sinks import *; "
+            f"folder = pathlib.Path({folder!r}); "
+            "seeded_fit(folder, 'tensorboard'); "
+            "found = [(tag, step, value.SerializeToString()) for tag, step, value in events(folder)]; "
+            "print(len(found), hashlib.sha256(repr(found).encode()).hexdigest())",
+            LIGHTNING=package,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout.split()
+
+    found = [digest(*pair) for pair in PACKAGES]
+
+    assert int(found[0][0]) > 100
+    assert found[1:] == found[:1] * (len(PACKAGES) - 1)
 
 
 def test_without_lightning_one_line_says_what_to_install():
@@ -91,6 +117,30 @@ def test_every_relu_call_and_the_gap_of_both_modules_are_told(example):
     assert re.search(r"of 16 units, on 32 validation examples\): relu \d+/16\.", functional)
     assert all("n = 32 each" in line for line in (resnet_gap, functional_gap))
     assert ("Mode effect" in resnet_gap, "Mode effect" in functional_gap) == (True, False)  # one logs no accuracy
+
+
+README = EXAMPLE.parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", BLOCKS, ids=["use", "wandb", "compile", "inspect"])
+def test_a_block_of_the_readme_runs_and_leaves_records(block, tmp_path):
+    if "WandbLogger" in block:
+        pytest.importorskip("wandb")
+    if "import inspect" in block and not hasattr(training_health, "inspect"):
+        pytest.skip("`inspect` is not there yet")
+    start = (
+        f"import functools, os; os.chdir({str(tmp_path)!r}); from tests.training_health.toys import *\n"
+        "torch.compile = functools.partial(torch.compile, backend='aot_eager')  # in seconds, without a C++ compiler\n"
+        "datamodule = pl.LightningDataModule.from_datasets(image_set(23), image_set(13, 1), batch_size=5)\n"
+        "model = Toy()\n"
+    )
+
+    done = python(start + block, LIGHTNING="lightning.pytorch", WANDB_MODE="offline")
+
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert any(tag.startswith("training_health/") for tag, _, _ in events(tmp_path))
 
 
 @pytest.mark.slow

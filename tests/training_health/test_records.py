@@ -6,7 +6,7 @@ import pytest
 from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
 from tensorboard.context import RequestContext
 
-from tests.training_health.toys import FEW_EXAMPLES, Toy, fit, pl
+from tests.training_health.toys import FEW_EXAMPLES, Toy, fit
 from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
 from training_health.gap.statistics import Evaluation, Gap
 
@@ -64,14 +64,3 @@ def test_nothing_else_is_written(tensors):
     rest = {"activity/2", "activity/6", "cannot_die", "update_ratio", "nonfinite", "nonfinite_gradients", "gap"}
 
     assert {tag.removeprefix("training_health/") for tag in tensors} == rest
-
-
-@pytest.mark.parametrize("logger", ["CSVLogger", "no logger"])
-def test_a_run_that_leaves_no_records_says_so_once(logger, tmp_path):
-    monitors = [DeadReLUMonitor(), WeightHistogramMonitor(), TrainValGapMonitor()]
-    loggers = [pl.loggers.CSVLogger(tmp_path)] if logger == "CSVLogger" else False
-
-    with pytest.warns(UserWarning, match=f"need a `TensorBoardLogger`.*has {logger}") as caught:
-        fit(Toy(), monitors, tmp_path, logger=loggers)
-
-    assert len([w for w in caught if "TensorBoardLogger" in str(w.message)]) == 1
