@@ -1,6 +1,6 @@
 """Count, per unit, how often a ReLU's output is above zero, exact to the last example."""
 
-from math import gcd, prod
+from math import gcd, isfinite, prod
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +35,7 @@ class ActivityCounter:
         self.units, self._flags = units, flags
         with torch.inference_mode(False):  # normal tensors outlive inference mode
             self._total = torch.zeros(units, dtype=torch.int64, device=device)
+            self._finite = torch.ones(units, dtype=torch.bool, device=device)
         self._lanes: _ByteLanes | None = None
 
     def add(self, output: Tensor, unit_dim: int) -> None:
@@ -42,9 +43,10 @@ class ActivityCounter:
 
         Args:
             output: What a ReLU returned, shape ``(N, ...)``, any floating dtype. NaN is not above zero, so it does
-                not count.
+                not count; its unit is none of the `finite` ones from then on.
             unit_dim: The dimension that holds the units: 1 for ``(N, C, H, W)`` and ``(N, F)``.
         """
+        self._check_finite(output, unit_dim)
         layout = _dense_layout(output, unit_dim)
         if layout is None:
             self._total += _count_plainly(output, unit_dim)
@@ -60,6 +62,17 @@ class ActivityCounter:
         """The sums so far: int64, shape ``(units,)``."""
         self._empty_lanes()
         return self._total
+
+    def finite(self) -> Tensor:
+        """Which units have given finite numbers only: bool, shape ``(units,)``."""
+        return self._finite
+
+    def _check_finite(self, output: Tensor, unit_dim: int) -> None:
+        half = output.dtype in (torch.float16, torch.bfloat16)
+        if output.device.type == "cpu" and isfinite(float(output.sum(dtype=torch.float32 if half else None))):
+            return  # the usual case, in one quick pass
+        others = [d for d in range(output.dim()) if d != unit_dim]
+        self._finite &= output.amax(dim=others).isfinite()  # NaN is the maximum of anything with a NaN
 
     def _empty_lanes(self) -> None:
         if self._lanes is not None:
