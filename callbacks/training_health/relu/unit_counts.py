@@ -80,9 +80,9 @@ class SiteCounts:
 
 @dataclass
 class WindowCounts:
-    """All sites' sums over a window on one rank, in forward order; ``examples`` is None where a batch hid its size."""
+    """All sites' sums over a window on one rank, in forward order; ``examples`` is NaN where a batch hid its size."""
 
-    examples: int | None = 0
+    examples: float = 0
     sites: dict[str, SiteCounts] = field(default_factory=dict)
 
 
@@ -90,8 +90,7 @@ def combined(parts: Iterable[WindowCounts]) -> WindowCounts:
     """Add up the ranks' windows; a site counts with the ranks that reached it."""
     total = WindowCounts()
     for part in parts:
-        unknown = total.examples is None or part.examples is None
-        total.examples = None if unknown else (total.examples or 0) + (part.examples or 0)
+        total.examples += part.examples
         for name, counts in part.sites.items():
             total.sites[name] = total.sites[name] + counts if name in total.sites else counts
     return total
@@ -112,17 +111,14 @@ class UnitCounter:
 
     def clear(self) -> None:
         """Start a new window."""
-        self._examples: int | None = 0
-        self._batch: BatchSize | None = None  # None: without a size
+        self._examples: float = 0
+        self._batch = BatchSize(0, 0)
         self._sites: dict[str, tuple[SiteCounts, ActivityCounter]] = {}  # without and with the sums per unit
 
-    def begin_batch(self, size: BatchSize | None) -> None:
-        """Announce a batch."""
-        self._batch = None if size is None or size.examples is None else size
-        if self._batch is None or self._examples is None:
-            self._examples = None
-        else:
-            self._examples += self._batch.counted
+    def begin_batch(self, size: BatchSize) -> None:
+        """Announce a batch, NaN for a size that is unknown."""
+        self._batch = size
+        self._examples += size.counted
 
     def add(self, call: ReLUCall) -> None:
         """Add one call's output.
@@ -136,10 +132,10 @@ class UnitCounter:
             dim = named % output.dim()
         elif not call.derived:
             self.assumed[call.site] = dim
-        if self._batch is not None and self._batch.counted < self._batch.examples:
+        if self._batch.counted < self._batch.examples:
             if len(output) != self._batch.examples:
                 raise ValueError("the first dimension does not hold the examples: a repeated one cannot be left out")
-            output = output[: self._batch.counted]
+            output = output[: int(self._batch.counted)]
         if output.numel() == 0:
             return
         units = output.shape[dim]

@@ -29,7 +29,7 @@ class DeadReLUReport:
     """All sites' counts over one window, and which units were dead in the window before."""
 
     window: str  # "validation", "train" or "given"
-    examples: int | None  # None where a batch hid its size
+    examples: float  # NaN where a batch hid its size
     rare_below: float
     sites: Mapping[str, SiteCounts]  # by short name, in forward order
     previously_dead: Mapping[str, list[int]]
@@ -109,7 +109,7 @@ class DeadReLUReport:
         values: dict[str, float] = {
             "dead_relu/total": _fraction(self.dead, self.units - self.not_a_number),
             "rare_relu/total": _fraction(self.rare, self.units - self.not_a_number),
-            "dead_relu/n": math.nan if self.examples is None else self.examples,
+            "dead_relu/n": self.examples,
         }
         if self.changes is not None:
             values["dead_relu/deaths"], values["dead_relu/revivals"] = self.changes
@@ -121,7 +121,6 @@ class DeadReLUReport:
 
     def records(self) -> Iterator[Record]:
         """One ``activity`` record per site: ``[n, activity of each unit]``; NaN where unknown or not a number."""
-        n = math.nan if self.examples is None else self.examples
         for index, (name, site) in enumerate(self.sites.items()):
             content = {
                 "site": name,
@@ -133,7 +132,7 @@ class DeadReLUReport:
                 "first_layer": site.first_layer,
                 "rare_below": self.rare_below,
             }
-            yield f"activity/{name}", "activity", [n, *site.activity], content
+            yield f"activity/{name}", "activity", [self.examples, *site.activity], content
 
     def coverage_records(self) -> Iterator[Record]:
         """One ``cannot_die`` record: the activations that cannot die, and what is not watched."""
@@ -141,14 +140,14 @@ class DeadReLUReport:
             "sites": [{"site": site, "activation": kind} for site, kind in self.never_zero.items()],
             "unwatched": [{"name": name, "reason": reason} for name, reason in self.unwatched.items()],
         }
-        yield "cannot_die", "cannot_die", [math.nan if self.examples is None else self.examples], content
+        yield "cannot_die", "cannot_die", [self.examples], content
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         deaths, revivals = self.changes or (None, None)
         return {
             "window": self.window,
-            "n": self.examples,
+            "n": None if math.isnan(self.examples) else self.examples,
             "units": self.units,
             "dead": self.dead,
             "dead_fraction": self.dead / known if (known := self.units - self.not_a_number) else None,
@@ -173,6 +172,11 @@ class DeadReLUReport:
         }
 
 
+def _on(report: DeadReLUReport) -> str:
+    count = "an unknown number of" if math.isnan(report.examples) else f"{report.examples:,}"
+    return f"on {count} {_WINDOWS.get(report.window, 'examples')}"
+
+
 def _fraction(part: int, whole: int) -> float:
     return part / whole if whole else math.nan
 
@@ -181,9 +185,7 @@ def sentence(report: DeadReLUReport | None) -> str:
     """Say what percentage of the network is dead."""
     if report is None:
         return "Dead units were not counted: no validation pass has run to its end."
-    count = "an unknown number of" if report.examples is None else f"{report.examples:,}"
-    window = f"on {count} {_WINDOWS.get(report.window, 'examples')}"
-    known = report.units - report.not_a_number
+    window, known = _on(report), report.units - report.not_a_number
     if not report.sites:
         text = f"No ReLU was seen ({window})."
     elif not known:
@@ -198,6 +200,23 @@ def sentence(report: DeadReLUReport | None) -> str:
         if named:
             text += f" {label}: " + ", ".join(f"{name} ({what})" for name, what in named.items()) + "."
     return text
+
+
+def table(report: DeadReLUReport) -> str:
+    """Lay the counts out in a line per site, under the sentence."""
+    lines: list[tuple[str, ...]] = [("site", "units", "dead", "rare", "not a number", "dead units")]
+    for name, site in report.sites.items():
+        numbers = (site.units, len(site.dead), len(site.rare(report.rare_below)), len(site.not_a_number))
+        first = [str(unit) for unit in site.dead[:8]] + (["..."] if len(site.dead) > 8 else [])
+        lines.append((name, *map(str, numbers), ", ".join(first)))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = [
+        "  ".join(
+            cell.rjust(w) if 0 < i < 5 else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+    return "\n".join([sentence(report), *(row.rstrip() for row in rows if report.sites)])
 
 
 def shorten(names: Sequence[str]) -> list[str]:
