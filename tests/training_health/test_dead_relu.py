@@ -290,6 +290,15 @@ def test_a_unit_count_that_varies_is_not_counted_and_only_that(tmp_path):
     assert list(monitor.summary()["unwatched"]) == ["net.relu6"]
 
 
+def test_a_unit_count_that_differs_between_processes_is_not_counted():
+    windows = [WindowCounts(5, {"a": SiteCounts("relu", 1, True, 5, [1] * units)}) for units in (2, 3)]
+
+    report = DeadReLUReport.of([WindowPart(counts, {}, {}) for counts in windows], {}, "validation", 0.01, {})
+
+    assert (report.examples, report.sites) == (10, {})
+    assert "differs between processes" in report.unwatched["a"]
+
+
 def test_a_dimension_that_is_not_known_is_named_until_the_user_names_it(tmp_path):
     with pytest.warns(UserWarning, match=r"units of net\.0 \(dimension 1\).*`unit_dims="):
         monitor, _ = validate(nn.Sequential(nn.ReLU()), torch.randn(20, 3, 7), tmp_path)

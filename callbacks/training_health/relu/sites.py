@@ -69,6 +69,8 @@ class ReLUSites(TorchFunctionMode):
     ('1', torch.Size([2, 5]), 1)
     """
 
+    _repeating: ReLUSites | None = None
+
     def __init__(self, report: Callable[[ReLUCall], None], eager: bool = True) -> None:
         super().__init__()
         self.never_zero: dict[str, str] = {}  # site: activation
@@ -215,10 +217,13 @@ class ReLUSites(TorchFunctionMode):
                 # A nested tensor holds its examples in full length each; they count as calls of the same site.
                 for example in src.unbind() if src.is_nested else [src]:
                     self._calls = calls.copy()
+                    ReLUSites._repeating = self
                     with self._depth(0):
-                        forward(example[None] if src.is_nested else example, *args, **kwargs)
+                        type(layer).forward(layer, example[None] if src.is_nested else example, *args, **kwargs)
             except Exception as error:
                 self.unwatched[frame.name or "relu"] = f"its fused evaluation could not be repeated: {error}"
+            finally:
+                ReLUSites._repeating = None
             return output
         finally:
             self._leave(frame)
@@ -233,6 +238,8 @@ class ReLUSites(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - what the wrapped function returns
         output = func(*args, **(kwargs or {}))
+        if ReLUSites._repeating not in (None, self):
+            return output  # the layer runs once more for another watcher
         try:
             self._see(func, args, kwargs or {}, output)
         except Exception:  # a part of torch that nobody thought of must not end the run
@@ -285,7 +292,9 @@ class ReLUSites(TorchFunctionMode):
 
 
 def _is_stock(module: nn.Module, kind: type[nn.Module]) -> bool:
-    return isinstance(module, kind) and type(module).forward is kind.forward and "forward" not in vars(module)
+    """Whether ``module`` runs torch's own forward, apart from another watcher's wrapper."""
+    replaced = "forward" in vars(module) and not hasattr(module.forward, "inner")
+    return isinstance(module, kind) and type(module).forward is kind.forward and not replaced
 
 
 def why_opaque(module: nn.Module, eager: bool) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
@@ -84,6 +84,10 @@ class WindowCounts:
 
     examples: float = 0
     sites: dict[str, SiteCounts] = field(default_factory=dict)
+
+    def without(self, names: Container[str]) -> WindowCounts:
+        """Leave sites out."""
+        return replace(self, sites={name: counts for name, counts in self.sites.items() if name not in names})
 
 
 def combined(parts: Iterable[WindowCounts]) -> WindowCounts:

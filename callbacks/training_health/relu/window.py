@@ -55,10 +55,14 @@ class DeadReLUReport:
             previously_dead: As the attribute.
         """
         parts = list(parts)
-        counts = combined(part.counts for part in parts)
         never_zero = {site: kind for part in parts for site, kind in part.never_zero.items()}
         unwatched = {name: reason for part in parts for name, reason in part.unwatched.items()}
-        counted = {site: sums for site, sums in counts.sites.items() if site not in unwatched}
+        sizes: dict[str, int] = {}
+        for site, sums in ((site, sums) for part in parts for site, sums in part.counts.sites.items()):
+            if sizes.setdefault(site, sums.units) != sums.units:
+                unwatched.setdefault(site, "its number of units differs between processes")
+        counts = combined(part.counts.without(unwatched) for part in parts)
+        counted = counts.sites
         if not names:
             names.update(zip(counted, shorten(list(counted)), strict=True))
         for site in counted:  # one that comes later keeps its qualified name, so that no other name has to change
