@@ -63,7 +63,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     each such layer with a ReLU runs a second time for its counts.
 
     Cost: nothing in training steps; in the validation pass two comparisons and an addition over each site's outputs,
-    about half a millisecond per million of them on a CPU core, and some ten microseconds per call of a torch function;
+    under a millisecond per million of them on a CPU core, and some twenty microseconds per call of a torch function;
     one transfer per epoch.
 
     Args:
