@@ -86,6 +86,7 @@ def test_importing_the_package_imports_neither_torch_nor_lightning():
     assert ended.stdout == "set()\n"
 
 
+@pytest.mark.slow
 def test_a_checkpoints_dead_units_are_counted_on_the_validation_images(tmp_path, capsys):
     import torch
 
