@@ -117,7 +117,7 @@ class Origins:
     def _mask(name: str, args: tuple[Any, ...], origins: list[Origin]) -> Any:  # noqa: ANN401
         if name in _CASTS:
             return origins[0].mask
-        if name in _ABOVE | _BELOW and len(origins) == 1 and args[1] == 0:
+        if name in _ABOVE | _BELOW and len(origins) == 1 and len(args) == 2 and args[1] == 0:
             return weakref.ref(args[0]), name in _ABOVE
         return None
 
