@@ -14,6 +14,7 @@ COMMANDS = {
     "validate": "evaluate a checkpoint on the validation images",
     "test": "evaluate a checkpoint on the test images",
     "predict": "write a checkpoint's predictions for the test images",
+    "inspect": "count a checkpoint's dead units on the validation images",
     "compare": "train variants over seeds; tables with intervals",
     "search": "search for the best configuration with Optuna",
     "report": "write the Training Health page as one HTML file",
@@ -31,6 +32,8 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(optional(command, rest))
     elif command == "report":
         report(rest)
+    elif command == "inspect":
+        inspect(rest)
     elif command in COMMANDS:
         if (variant := option(rest, "variant")) is not None:
             overlay_path(variant)  # a mistyped one is refused here, before seconds of imports
@@ -71,3 +74,34 @@ def report(args: list[str]) -> None:
     options = parser.parse_args(args)
     write_report(options.logdir, options.output)
     print(f"Written: {options.output}")
+
+
+def inspect(args: list[str]) -> None:
+    """Count the dead units of a run's best checkpoint, or of any checkpoint, on the validation images."""
+    parser = argparse.ArgumentParser(prog="fmnist inspect", description=inspect.__doc__, allow_abbrev=False)
+    parser.add_argument("run", type=Path, metavar="RUN|CHECKPOINT", help="a run's folder, or a checkpoint")
+    parser.add_argument("--root", help="folder of the data; default: DATA_DIR, else data")
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="also write the counts there, for the tab")
+    options = parser.parse_args(args)
+
+    from fmnist_pl.checkpoints.checkpoint_file import BEST, load_checked
+    from fmnist_pl.classifier import FashionClassifier
+    from fmnist_pl.data import FashionMNISTDataModule
+    from fmnist_pl.runs.record import RUN
+    from training_health import inspect as count
+
+    file = options.run / "checkpoints" / BEST if options.run.is_dir() else options.run
+    checkpoint = load_checked(file)
+    try:
+        model = FashionClassifier(**checkpoint.get("hyper_parameters", {}))
+        model.load_state_dict(checkpoint["state_dict"])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{file} does not hold a network of this package: {str(error).splitlines()[0]}") from error
+    data = FashionMNISTDataModule(root=options.root, dataset=checkpoint.get(RUN, {}).get("dataset", "fashion_mnist"))
+    data.prepare_data()
+    data.setup("validate")
+    found = count(model, data.val_dataloader())
+    print(found)
+    if options.write is not None:
+        found.write(options.write)
+        print(f"Written: {options.write}")

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from training_health.dead_relu import DeadReLUMonitor
+    from training_health.inspection import inspect
     from training_health.train_val_gap import TrainValGapMonitor
     from training_health.weight_histograms import WeightHistogramMonitor
 
-__all__ = ["DeadReLUMonitor", "TrainValGapMonitor", "WeightHistogramMonitor"]
+__all__ = ["DeadReLUMonitor", "TrainValGapMonitor", "WeightHistogramMonitor", "inspect"]
 
 _HOME = {
     "DeadReLUMonitor": "training_health.dead_relu",
     "TrainValGapMonitor": "training_health.train_val_gap",
     "WeightHistogramMonitor": "training_health.weight_histograms",
+    "inspect": "training_health.inspection",
 }
 
 

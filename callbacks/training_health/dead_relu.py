@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -10,11 +11,13 @@ from typing_extensions import override
 from training_health import lightning as pl
 from training_health.batches import BatchSize
 from training_health.relu.sites import ReLUSites
-from training_health.relu.unit_counts import UnitCounter, combined
-from training_health.relu.window import DeadReLUReport, sentence, shorten
-from training_health.sinks import log_scalars, warn_without_tensorboard, write_metrics, write_records
+from training_health.relu.unit_counts import UnitCounter
+from training_health.relu.window import DeadReLUReport, WindowPart, sentence
+from training_health.sinks import log_scalars, warn_without_tensorboard, write_metrics, write_records, write_scalars
 from training_health.training_sample.evaluation import SampleObserver, TrainingSampleEvaluation
 from training_health.training_sample.isolation import LoggedValues
+
+_MANY_SITES = 64
 
 
 class DeadReLUMonitor(pl.Callback, SampleObserver):
@@ -22,11 +25,12 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
 
     It answers: how much of the network outputs nothing, which units are it, and do they come back?
 
-    A *site* is one call of a ReLU in the forward pass: ``nn.ReLU``, ``nn.ReLU6``, ``F.relu``, ``torch.relu``,
-    ``Tensor.relu``, in-place or not; a module called twice is two sites. A *unit* is a channel of a convolution's
-    output (N, C, H, W), a feature of a dense layer's (N, F). A unit's *activity* is the fraction of (example, position)
-    pairs with :math:`h > 0`. The *window* is the set of examples that is counted: by default the validation pass that
-    ends the epoch, in eval mode with fixed weights.
+    A *site* is one call of a ReLU in the forward pass: ``nn.ReLU``, ``F.relu``, ``torch.relu``, in-place or not, and
+    what is one by its numbers, such as ``clamp(min=0)``, ``maximum(x, 0)``, ``where(x > 0, x, 0)`` or a leaky ReLU of
+    slope 0; a module called twice is two sites. A *unit* is a channel of a convolution's output (N, C, H, W), a feature
+    of a dense layer's (N, F), followed to where later views and transpositions put it. A unit's *activity* is the
+    fraction of (example, position) pairs with :math:`h > 0`. The *window* is the set of examples that is counted: by
+    default the validation pass that ends the epoch, in eval mode with fixed weights.
 
     =========================  ====================================================================  ==================
     key                        meaning                                                               range
@@ -42,6 +46,8 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     =========================  ====================================================================  ==================
 
     All are logged after every window. The records hold each site's activity per unit; W&B gets a table of dead units.
+    A unit that gave NaN or infinity is neither dead nor alive: its activity is NaN, and the fractions are of the other
+    units. With more than 64 sites, what belongs to one site goes to the loggers alone, not to ``callback_metrics``.
 
     With n examples the 95 % upper bound on a dead unit's true activity is about 3/n (rule of three; Hanley and
     Lippman-Hand, JAMA 1983). Can a dead unit come back? In the *first* layer its inputs never change, and as its
@@ -50,21 +56,28 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
 
     A site is named after the module it was called for, ``<module>.relu`` for a functional call in a module's forward,
     with ``:2`` for the second call in a pass; what all names have in common is dropped. LeakyReLU, GELU and their like
-    are listed as "cannot die"; compiled, scripted and fused parts, which hide their calls, are named in one warning.
+    are listed as "cannot die"; what cannot be counted (scripted parts, a transform of ``torch.func``, a number of units
+    that changes) is named in one warning and never ends the run.
 
-    Cost: nothing in training steps; in the validation pass one comparison and one addition over each site's outputs,
-    about half a millisecond per million of them on a CPU core, and a few microseconds per call of a torch function; one
-    transfer per epoch.
+    The fused evaluation of `nn.TransformerEncoder` stays on, so that validation gives the same values to the last bit:
+    each such layer with a ReLU runs a second time for its counts.
+
+    Cost: nothing in training steps; in the validation pass two comparisons and an addition over each site's outputs,
+    under a millisecond per million of them on a CPU core, and some twenty microseconds per call of a torch function;
+    one transfer per epoch.
 
     Args:
         window: "validation" counts in the validation pass that runs anyway. "train" counts in the eval-mode pass over a
             fixed sample of training examples that `TrainValGapMonitor` makes, or makes that pass itself without it.
         rare_below: Activity below which a unit that is not dead is rare.
         unit_dims: Overrides which dimension of a site's output holds its units, as ``{pattern: dimension}`` over
-            qualified names. By default: the second, but for three and more dimensions the last where the latest
-            operation with weights was a matrix product, as in a transformer's (N, T, F).
+            qualified names. By default it is where the features of the last layer with weights are, followed through
+            all views; a warning names the sites where they are lost.
         event_file: Without a `TensorBoardLogger`, write the records to an event file in the run's folder. False on any
             monitor turns it off for the run.
+        eager: Whether what was compiled by ``torch.compile`` runs eagerly in the window, so that its ReLUs are seen.
+            Training stays compiled; the window's values may differ in the last digits. Needs torch 2.6; without it,
+            or if off, compiled parts are named instead.
 
     Raises:
         pl.MisconfigurationException: For a window or threshold that does not exist.
@@ -90,6 +103,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         rare_below: float = 0.01,
         unit_dims: Mapping[str, int] | None = None,
         event_file: bool = True,
+        eager: bool = True,
     ) -> None:
         if window not in ("validation", "train"):
             raise pl.MisconfigurationException(
@@ -97,14 +111,14 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
             )
         if not 0 < rare_below <= 1:
             raise pl.MisconfigurationException(f"`rare_below` is a fraction above 0 and up to 1, not {rare_below!r}.")
-        self.window, self.rare_below, self.unit_dims = window, rare_below, dict(unit_dims or {})
+        self.window, self.rare_below, self.unit_dims, self.eager = window, rare_below, dict(unit_dims or {}), eager
         self.event_file = event_file
         self._evaluation = TrainingSampleEvaluation()
         self._start_again()
 
     def _start_again(self) -> None:
         self._counter = UnitCounter(self.unit_dims)
-        self._sites = ReLUSites(self._counter.add)
+        self._sites = ReLUSites(self._counter.add, self.eager)
         self._watching = False  # a window is open
         self._names: dict[str, str] = {}  # qualified: short; fixed after the first complete window
         self._dead: dict[str, list[int]] = {}  # short name: dead units of the last window
@@ -219,22 +233,9 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         """Remove the hooks and make the report, from every rank's counts."""
         self._watching = False
         self._sites.detach()
-        parts = pl.every_rank(trainer, (self._counter.take(), self._sites.never_zero, self._sites.unwatched))
-        window = combined(part for part, _, _ in parts)
-        never_zero = {site: kind for _, kinds, _ in parts for site, kind in kinds.items()}
-        if not self._names:
-            self._names = dict(zip(window.sites, shorten(list(window.sites)), strict=True))
-        # A site that comes later keeps its qualified name, so that no other name has to change.
-        self._names = {site: site for site in window.sites} | self._names
-        self._report = DeadReLUReport(
-            window=self.window,
-            examples=window.examples,
-            rare_below=self.rare_below,
-            sites={self._names[site]: counts for site, counts in window.sites.items()},
-            previously_dead=self._dead,
-            never_zero=dict(zip(shorten(list(never_zero)), never_zero.values(), strict=True)),
-            unwatched={name: reason for _, _, reasons in parts for name, reason in reasons.items()},
-        )
+        part = WindowPart(self._counter.take(), self._sites.never_zero, self._sites.unwatched)
+        parts = pl.every_rank(trainer, part)
+        self._report = DeadReLUReport.of(parts, self._names, self.window, self.rare_below, self._dead)
         self._dead = {site: counts.dead for site, counts in self._report.sites.items()}
 
     def _publish(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -242,22 +243,44 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         assert report is not None
         self._warn(report, pl_module)
         if report.sites:
-            log_scalars(trainer, pl_module, report.scalars())
+            self._log(trainer, pl_module, report)
         if trainer.state.fn == "fit":  # a validation on its own belongs to no epoch
             write_records(trainer, report.records())
             if not self._listed:
                 self._listed = True
                 write_records(trainer, report.coverage_records())
 
+    @staticmethod
+    def _log(trainer: pl.Trainer, pl_module: pl.LightningModule, report: DeadReLUReport) -> None:
+        values = report.scalars()
+        if len(report.sites) > _MANY_SITES:  # Lightning takes milliseconds for each value
+            totals = {"total", "n", "deaths", "revivals"}
+            of_sites = {key: values.pop(key) for key in list(values) if key.partition("/")[2] not in totals}
+            known = {key: value for key, value in of_sites.items() if not math.isnan(value)}
+            for logger in trainer.loggers:
+                logger.log_metrics({**known, "epoch": trainer.current_epoch}, step=pl.epoch_end_step(trainer))
+            write_scalars(trainer, known)
+        log_scalars(trainer, pl_module, values)
+
     def _warn(self, report: DeadReLUReport, pl_module: pl.LightningModule) -> None:
         if self._sites.opaque:
             parts = ", ".join(f"{name} ({reason})" for name, reason in self._sites.opaque.items())
             pl.warn_once(self._said, "opaque", f"`DeadReLUMonitor` cannot see into: {parts}. It misses their ReLUs.")
-        if not report.sites and not report.never_zero:
+        others = {name: reason for name, reason in report.unwatched.items() if name not in self._sites.opaque}
+        if others:
+            parts = "; ".join(f"{name}: {reason}" for name, reason in others.items())
+            pl.warn_once(self._said, "uncounted", f"`DeadReLUMonitor` does not count {parts}.")
+        if self._counter.assumed:
+            parts = ", ".join(f"{site} (dimension {dim})" for site, dim in self._counter.assumed.items())
+            message = (
+                f"`DeadReLUMonitor` cannot tell which dimension holds the units of {parts}, and took the one named."
+            )
+            pl.warn_once(self._said, "assumed", f"{message} Name it: `unit_dims={{pattern: dimension}}`.")
+        if not report.sites and not report.never_zero and not report.unwatched:
             pl.warn_once(self._said, "none", "`DeadReLUMonitor` saw no ReLU in the validation step: nothing to count.")
-        if "nan" not in self._said and any(len(counts.dead) == counts.units for counts in report.sites.values()):
+        if report.not_a_number and "nan" not in self._said:
             broken = [name for name, p in pl_module.named_parameters() if not bool(p.isfinite().all())]
-            if broken:
-                message = f"{len(broken)} parameters, {broken[0]} first, hold NaN or infinity."
-                hint = "A NaN output is not above zero, so the units behind them are counted as dead."
-                pl.warn_once(self._said, "nan", f"{message} {hint}")
+            sites = ", ".join(name for name, counts in report.sites.items() if counts.not_a_number)
+            message = f"{report.not_a_number} units gave NaN or infinity, at {sites}: neither dead nor alive."
+            cause = f" {len(broken)} parameters, {broken[0]} first, hold NaN or infinity." if broken else ""
+            pl.warn_once(self._said, "nan", message + cause)

@@ -1,7 +1,7 @@
-"""What is used of torch's private parts: how a compiled module is recognised and its call wrapped, who watches calls.
+"""What is used of torch's private parts: how compiled, scripted and transformed code is recognised, who watches calls.
 
-Where a name below disappears, a compiled part counts as one without ReLU calls and every call as watched, and a warning
-says so.
+Where a name below disappears, compiled and scripted parts count as ones without ReLU calls and every call as watched,
+and a warning says so.
 """
 
 import functools
@@ -10,7 +10,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn, overrides
+import torch
+from torch import Tensor, nn, overrides
 
 
 @functools.cache  # once
@@ -20,7 +21,7 @@ def warn_renamed(name: str, consequence: str) -> None:
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Tell whether ``module`` is what ``torch.compile`` returned, or was compiled in place.
+    """Tell whether ``module`` is what ``torch.compile`` returned, was compiled in place, or holds a compiled function.
 
     ``_compiler_ctx`` is Lightning's mark on a LightningModule that was compiled before it reached the trainer.
     """
@@ -29,7 +30,64 @@ def is_compiled(module: nn.Module) -> bool:
     if (dynamo and not wrapper) or not hasattr(nn.Module, "_compiled_call_impl"):
         warn_renamed("torch._dynamo.OptimizedModule", "ReLU calls in compiled modules are neither counted nor named")
     marks = ("_compiled_call_impl", "_compiler_ctx")
-    return isinstance(module, wrapper) or any(getattr(module, mark, None) is not None for mark in marks)
+    return (
+        isinstance(module, wrapper)
+        or any(getattr(module, mark, None) is not None for mark in marks)
+        or any(hasattr(value, "_torchdynamo_orig_callable") for value in vars(module).values() if callable(value))
+    )
+
+
+def is_transformed(tensor: Tensor) -> bool:
+    """Tell whether a transform of ``torch.func`` (vmap, grad ...) stands behind the tensor."""
+    test = getattr(getattr(torch._C, "_functorch", None), "is_functorch_wrapped_tensor", None)
+    return test is not None and bool(test(tensor))
+
+
+class ForcedEager:
+    """Has what is compiled run as it was written, from the first `enter` to the last `leave` of all monitors."""
+
+    possible = hasattr(torch.compiler, "set_stance")  # torch 2.6
+    _depth = 0
+    _stance: Any = None
+
+    @classmethod
+    def enter(cls) -> None:
+        """Start, if anything in this process was compiled."""
+        cls._depth += 1
+        if cls._depth == 1 and "torch._dynamo" in sys.modules:
+            cls._stance = torch.compiler.set_stance("force_eager")
+
+    @classmethod
+    def leave(cls) -> None:
+        """Let compiled code run again."""
+        cls._depth -= 1
+        if cls._depth == 0 and cls._stance is not None:
+            cls._stance.__exit__(None, None, None)
+            cls._stance = None
+
+
+def wrap(owner: Any, name: str, around: Callable[..., Any]) -> Callable[[], None]:  # noqa: ANN401
+    """Have ``around(inner, *args, **kwargs)`` called in the place of ``owner.name``; several may wrap the same.
+
+    Returns what takes this wrapper off again, whichever came first.
+    """
+
+    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        return around(call.inner, *args, **kwargs)  # type: ignore[attr-defined]
+
+    call.inner, call.own = getattr(owner, name), name in vars(owner)  # type: ignore[attr-defined]
+
+    def undo() -> None:
+        outer = vars(owner)[name]
+        if outer is call:
+            setattr(owner, name, call.inner) if call.own else delattr(owner, name)
+            return
+        while outer.inner is not call:
+            outer = outer.inner
+        outer.inner, outer.own = call.inner, call.own
+
+    setattr(owner, name, call)
+    return undo
 
 
 def wrap_compiled_call(
@@ -39,19 +97,36 @@ def wrap_compiled_call(
 
     Returns what takes the wrapper off again; None where the module is not compiled in place.
     """
-    compiled = getattr(module, "_compiled_call_impl", None)
-    if compiled is None:
-        return None
 
-    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def around(inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         before()
         try:
-            return compiled(*args, **kwargs)
+            return inner(*args, **kwargs)
         finally:
             after()
 
-    module._compiled_call_impl = call
-    return lambda: setattr(module, "_compiled_call_impl", compiled)
+    compiled = getattr(module, "_compiled_call_impl", None)
+    return None if compiled is None else wrap(module, "_compiled_call_impl", around)
+
+
+def watch_scripted(called: Callable[[str], None]) -> list[Callable[[], None]]:
+    """Have the name of each TorchScript function or method given to ``called`` that may hide a ReLU; gives undos."""
+    kinds = [getattr(torch._C, name, None) for name in ("ScriptFunction", "ScriptMethod")]
+    if None in kinds:
+        warn_renamed("ScriptFunction or ScriptMethod", "ReLU calls in scripted functions are neither counted nor named")
+
+    suspects: dict[int, tuple[Any, bool]] = {}  # by id, with the function itself, which keeps the id its own
+
+    def around(inner: Callable[..., Any], function: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        if id(function) not in suspects:
+            graph = str(function.inlined_graph)
+            hides = any(name in graph for name in ("relu", "threshold", "hardtanh", "clamp"))
+            suspects[id(function)] = function, hides
+        if suspects[id(function)][1]:
+            called(function.name)
+        return inner(function, *args, **kwargs)
+
+    return [wrap(kind, "__call__", around) for kind in kinds if kind is not None]
 
 
 def is_watched(*modules: nn.Module) -> bool:

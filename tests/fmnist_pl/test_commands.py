@@ -84,3 +84,34 @@ def test_importing_the_package_imports_neither_torch_nor_lightning():
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
 
     assert ended.stdout == "set()\n"
+
+
+@pytest.mark.slow
+def test_a_checkpoints_dead_units_are_counted_on_the_validation_images(tmp_path, capsys):
+    import torch
+
+    from fmnist_pl.classifier import FashionClassifier
+    from training_health.tab.one_file import write_report
+
+    model = FashionClassifier()
+    with torch.no_grad():
+        model.net.fc1.linear.bias.fill_(-1000)
+    (tmp_path / "checkpoints").mkdir()
+    saved = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams), "run": {"dataset": "synthetic"}}
+    torch.save(saved, tmp_path / "checkpoints" / "best.ckpt")
+
+    commands.main(["inspect", str(tmp_path), "--root", str(tmp_path), "--write", str(tmp_path / "logs")])
+    write_report(tmp_path / "logs", tmp_path / "report.html")
+
+    printed = capsys.readouterr().out
+    assert "fc1 256/256" in printed
+    assert "examples)" in printed
+
+
+def test_a_file_that_holds_no_network_of_ours_is_refused(tmp_path):
+    import torch
+
+    torch.save({"state_dict": {"weight": torch.ones(1)}}, tmp_path / "other.ckpt")
+
+    with pytest.raises(UserError, match=r"other\.ckpt does not hold a network"):
+        commands.main(["inspect", str(tmp_path / "other.ckpt")])

@@ -7,13 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.training_health.toys import FEW_EXAMPLES, Toy, dense_network, fit, loader, make_trainer, pl, vectors
+from tests.training_health.toys import FEW_EXAMPLES, Toy, dense_network, events, fit, loader, make_trainer, pl, vectors
 from training_health import DeadReLUMonitor
 from training_health.lightning import MisconfigurationException
 from training_health.relu.unit_counts import SiteCounts, WindowCounts, combined
-from training_health.relu.window import shorten
+from training_health.relu.window import DeadReLUReport, WindowPart, sentence, shorten
+from training_health.torch_private import ForcedEager
 
 pytestmark = FEW_EXAMPLES
 
@@ -207,9 +209,9 @@ def test_a_network_that_cannot_die_is_listed_as_such_without_a_warning(tmp_path)
 
 @pytest.mark.parametrize("name", ["net.1", pytest.param("Toy", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:.*saw no ReLU")
-def test_what_is_compiled_is_named_in_one_warning_and_in_the_sentence(name, tmp_path):
+def test_what_is_compiled_is_named_in_one_warning_and_in_the_sentence_where_it_must_stay_so(name, tmp_path):
     torch._dynamo.reset()
-    module, monitor = Toy(dense_network()), DeadReLUMonitor()
+    module, monitor = Toy(dense_network()), DeadReLUMonitor(eager=False)
     if name == "Toy":
         module = torch.compile(module, backend="eager")
     else:
@@ -223,21 +225,138 @@ def test_what_is_compiled_is_named_in_one_warning_and_in_the_sentence(name, tmp_
     assert ("units" in monitor.sentence()) is (name != "Toy")
 
 
-def test_nan_weights_do_not_end_the_run_and_are_reported(tmp_path):
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute", "ignore:.*LeafSpec")
+@pytest.mark.skipif(not ForcedEager.possible, reason="needs torch 2.6")
+def test_a_compiled_module_is_counted_and_trained_as_compiled(tmp_path):
+    torch._dynamo.reset()
+    monitor = DeadReLUMonitor()
+    fit(torch.compile(Toy(dense_network()), backend="eager"), [monitor], tmp_path)
+
+    assert monitor.summary()["units"] == 8
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+
+
+class Still(Toy):
+    """Its weights stay what they are, NaN among them."""
+
+    def training_step(self, batch, batch_idx):
+        return sum((parameter * 0).sum() for parameter in self.parameters())
+
+
+def test_units_that_give_nan_are_neither_dead_nor_alive(tmp_path):
     net = dense_network()
     with torch.no_grad():
-        net[1].weight[0, 0] = math.nan
+        net[1].weight[0, 0], net[1].bias[1] = math.nan, -1000
+    monitor = DeadReLUMonitor()
 
-    with pytest.warns(UserWarning, match="NaN"):
-        trainer = fit(Toy(net), [DeadReLUMonitor()], tmp_path)
+    with pytest.warns(UserWarning, match=r"1 units gave NaN or infinity, at net: .*net\.1\.weight"):
+        trainer = fit(Still(net), [monitor], tmp_path, logger="tensorboard")
 
-    assert trainer.callback_metrics["dead_relu/total"].item() == 1.0
+    assert trainer.callback_metrics["dead_relu/total"].item() == pytest.approx(1 / 7)
+    assert (monitor.summary()["dead"], monitor.summary()["not_a_number"]) == (1, 1)
+    assert "(1 of 7 units" in monitor.sentence()
+    _, (_, n, first, second, *_) = vectors(tmp_path, "activity/net")[-1]
+    assert (n, math.isnan(first), second) == (13, True, 0)
+
+
+def test_a_network_of_nan_has_no_fraction_of_dead_units(tmp_path):
+    net = nn.Sequential(dense(math.nan, math.nan), nn.ReLU())
+
+    with pytest.warns(UserWarning, match="2 units gave NaN"):
+        monitor, logged = validate(net, torch.rand(5, 1), tmp_path)
+
+    assert logged == {"dead_relu/n": 5}
+    assert "unknown: all 2 gave NaN" in monitor.sentence()
+
+
+class Varying(nn.Module):
+    """A site whose number of units is that of the batch's examples, beside one that is steady."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = dense(1, -9)
+
+    def forward(self, x):
+        x = torch.relu(self.layer(x))
+        return F.relu6(x @ x.T)
+
+
+def test_a_unit_count_that_varies_is_not_counted_and_only_that(tmp_path):
+    with pytest.warns(UserWarning, match="does not count net.relu6: .* number of units changes"):
+        monitor, _ = validate(Varying(), torch.rand(120, 1), tmp_path)
+
+    assert {name: (site["units"], site["dead"]) for name, site in monitor.summary()["sites"].items()} == {"net": (2, 1)}
+    assert list(monitor.summary()["unwatched"]) == ["net.relu6"]
+
+
+def test_a_unit_count_that_differs_between_processes_is_not_counted():
+    windows = [WindowCounts(5, {"a": SiteCounts("relu", 1, True, 5, [1] * units)}) for units in (2, 3)]
+
+    report = DeadReLUReport.of([WindowPart(counts, {}, {}) for counts in windows], {}, "validation", 0.01, {})
+
+    assert (report.examples, report.sites) == (10, {})
+    assert "differs between processes" in report.unwatched["a"]
+
+
+def test_a_dimension_that_is_not_known_is_named_until_the_user_names_it(tmp_path):
+    with pytest.warns(UserWarning, match=r"units of net\.0 \(dimension 1\).*`unit_dims="):
+        monitor, _ = validate(nn.Sequential(nn.ReLU()), torch.randn(20, 3, 7), tmp_path)
+
+    assert monitor.summary()["units"] == 3
+
+
+def test_an_unknown_number_of_examples_is_said_to_be_unknown():
+    report = DeadReLUReport.of(
+        [WindowPart(WindowCounts(n, {"a": SiteCounts("relu", 1, True, 9, [0, 3])}), {}, {}) for n in (9, math.nan)],
+        {}, "validation", 0.01, {},
+    )  # fmt: skip
+
+    assert "on an unknown number of validation examples" in sentence(report)
+    assert report.as_dict()["n"] is None
+    assert all(math.isnan(vector[0]) for _, _, vector, _ in report.records())
+
+
+def test_many_sites_are_logged_without_weighing_on_lightning(tmp_path):
+    net = nn.Sequential(nn.Flatten(), *[nn.Sequential(nn.Linear(36, 36), nn.ReLU()) for _ in range(65)])
+
+    trainer = fit(Toy(net), [DeadReLUMonitor()], tmp_path, logger="tensorboard")
+
+    tags = [(tag, step) for tag, step, _ in events(tmp_path) if tag.startswith("dead_relu/net.")]
+    assert sorted({step for _, step in tags}) == [4, 9]
+    assert len(tags) == 2 * 65
+    assert {key for key in trainer.callback_metrics if "relu/" in key} >= {"dead_relu/total", "dead_relu/n"}
+
+
+class Sequence(Toy):
+    """A transformer's encoder over six rows of six pixels."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Sequential(nn.TransformerEncoderLayer(6, 2, 8, batch_first=True), nn.Flatten()))
+        self.values = []
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step((batch[0][:, 0], batch[1]), batch_idx)
+
+    def validation_step(self, batch, batch_idx):
+        self.values.append(self.net(batch[0][:, 0]))
+
+
+def test_a_transformers_validation_is_the_same_to_the_last_bit(tmp_path):
+    values = []
+    for monitors in ([], [DeadReLUMonitor()]):
+        pl.seed_everything(0)
+        module = Sequence()
+        fit(module, monitors, tmp_path)
+        values.append(torch.cat(module.values))
+
+    assert torch.equal(*values)
 
 
 def test_several_validations_in_an_epoch_leave_one_record_per_epoch(tmp_path):
     fit(Toy(), [DeadReLUMonitor()], tmp_path, logger="tensorboard", val_check_interval=2)  # at 2 and 4 of 5
 
-    assert [step for step, _ in vectors(tmp_path, "activity/2")] == [3, 8]
+    assert [step for step, _ in vectors(tmp_path, "activity/net.2")] == [3, 8]
 
 
 def test_the_training_window_is_counted_on_training_examples(tmp_path):
@@ -253,17 +372,31 @@ def test_a_wrong_argument_is_an_error_that_names_it(options, message):
         DeadReLUMonitor(**options)
 
 
-segment = st.sampled_from(["net", "relu", "relu:2", "0", "total", "n", "fc"])
+segment = st.sampled_from(["net", "relu", "relu:2", "0", "0:2", "1", "total", "n", "fc"])
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.lists(segment, min_size=1, max_size=4).map(".".join), unique=True, max_size=6))
-def test_short_names_are_distinct_and_no_reserved_key(names):
+def test_short_names_are_distinct_and_no_reserved_key_nor_a_mere_number(names):
     short = shorten(names)
 
     assert len(set(short)) == len(names)
+    assert not any(name.replace(":", "").isdigit() for name in short)
     assert not {"total", "deaths", "revivals", "n", ""} & set(short)
 
 
 def test_a_site_called_as_a_total_is_renamed():
     assert shorten(["net.total.relu", "net.fc.relu"]) == ["relu.total", "fc"]
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["net.1", "net.3"], ["net.1", "net.3"]),
+        ([f"model.decoder.layers.{i}.activation_fn" for i in (0, 1)], ["layers.0", "layers.1"]),
+        (["1", "3"], ["relu.1", "relu.3"]),
+        (["net.conv1.relu", "net.fc1.relu"], ["conv1", "fc1"]),
+    ],
+)
+def test_a_name_says_which_layer_it_is(names, short):
+    assert shorten(names) == short

@@ -84,7 +84,7 @@ def test_records_have_the_step_of_lightnings_own_scalars(tmp_path):
     steps: dict[str, set[int]] = {}
     for tag, step, _ in events(tmp_path):
         steps.setdefault(tag, set()).add(step)
-    for tag in ("gap", "activity/2", "update_ratio"):
+    for tag in ("gap", "activity/net.2", "update_ratio"):
         assert steps[f"training_health/{tag}"] == steps["val/loss"] == {4, 9}
 
 

@@ -34,8 +34,8 @@ def tensors(tmp_path_factory):
 @pytest.mark.parametrize(
     ("tag", "content", "values", "n"),
     [
-        ("activity/2", {
-            "kind": "activity", "site": "2", "index": 0, "units": 4, "positions": 16, "window": "validation",
+        ("activity/net.2", {
+            "kind": "activity", "site": "net.2", "index": 0, "units": 4, "positions": 16, "window": "validation",
             "activation": "relu", "first_layer": True, "rare_below": 0.01,
         }, 4, 13),
         *[(kind, {"kind": kind, "parameters": PARAMETERS}, 8, 1)
@@ -61,6 +61,6 @@ def test_what_cannot_die_is_written_once(tensors):
 
 
 def test_nothing_else_is_written(tensors):
-    rest = {"activity/2", "activity/6", "cannot_die", "update_ratio", "nonfinite", "nonfinite_gradients", "gap"}
+    rest = {"activity/net.2", "activity/net.6", "cannot_die", "update_ratio", "nonfinite", "nonfinite_gradients", "gap"}
 
     assert {tag.removeprefix("training_health/") for tag in tensors} == rest

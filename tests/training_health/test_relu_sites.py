@@ -9,11 +9,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics import Metric
 
 from training_health.relu.sites import ReLUSites
+from training_health.torch_private import ForcedEager
 
 
-def watch(net: nn.Module, x: torch.Tensor, passes: int = 1) -> tuple[list, ReLUSites]:
+def watch(net: nn.Module, x: torch.Tensor, passes: int = 1, eager: bool = True) -> tuple[list, ReLUSites]:
     calls = []
-    sites = ReLUSites(calls.append)
+    sites = ReLUSites(calls.append, eager)
     sites.attach(net)
     with torch.no_grad():
         for _ in range(passes):
@@ -40,6 +41,19 @@ class Calls(nn.Module):
         return self.function(x)
 
 
+class Weighted(Calls):
+    """Applies a layer before."""
+
+    def __init__(self, layer: nn.Module, function) -> None:
+        super().__init__(function)
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.layer(x)
+        result = self.function(x)
+        return x if result is None else result
+
+
 @pytest.mark.parametrize(
     ("function", "activation"),
     [
@@ -47,11 +61,24 @@ class Calls(nn.Module):
         (lambda x: x.relu(), "relu"), (lambda x: x.relu_(), "relu"), (lambda x: torch.ops.aten.relu(x), "relu"),
         (lambda x: F.threshold(x, 0, 0), "relu"), (nn.ReLU(), "relu"), (nn.ReLU(inplace=True), "relu"),
         (F.relu6, "relu6"), (lambda x: F.hardtanh(x, 0.0, 6.0), "relu6"), (nn.ReLU6(), "relu6"),
-        (lambda x: F.hardtanh(x, min_val=0.0, max_val=1.0), "hardtanh"),
+        (lambda x: F.hardtanh(x, min_val=0.0, max_val=1.0), "hardtanh"), (nn.Hardtanh(0, 1), "hardtanh"),
+        # by their numbers
+        (lambda x: F.threshold(x, threshold=0.0, value=0.0), "relu"), (lambda x: torch.threshold(x, 0, 0), "relu"),
+        (nn.LeakyReLU(0.0), "relu"), (nn.RReLU(0.0, 0.0), "relu"), (nn.ELU(0.0), "relu"),
+        (lambda x: x.clamp(min=0), "relu"), (lambda x: torch.clamp(x, 0), "relu"), (lambda x: x.clamp_min(0), "relu"),
+        (lambda x: x.clamp(0, 6), "relu6"), (lambda x: x.clamp(0, 1), "hardtanh"),
+        (lambda x: x.clamp(min=torch.zeros(())), "relu"), (lambda x: torch.maximum(x, torch.zeros_like(x)), "relu"),
+        (lambda x: torch.max(torch.zeros(()), x), "relu"), (lambda x: torch.where(x > 0, x, 0.0), "relu"),
+        (lambda x: torch.where(x <= 0, torch.zeros(()), x), "relu"), (lambda x: x.where(x > 0, 0), "relu"),
+        (lambda x: x * (x > 0), "relu"), (lambda x: (x > 0).float() * x, "relu"),
+        (lambda x: x.masked_fill(x < 0, 0), "relu"), (lambda x: x.__setitem__(x < 0, 0), "relu"),
     ],
 )  # fmt: skip
 def test_every_form_of_relu_is_one_site(function, activation):
-    calls, _ = watch(Calls(function), torch.tensor([[-1.0, 2.0], [-3.0, 0.5]]))
+    layer = nn.Linear(2, 2, bias=False)
+    nn.init.eye_(layer.weight)
+
+    calls, _ = watch(Weighted(layer, function), torch.tensor([[-1.0, 2.0], [-3.0, 0.5]]))
 
     assert [call.activation for call in calls] == [activation]
     assert (calls[0].output > 0).tolist() == [[False, True], [False, True]]
@@ -61,25 +88,27 @@ def test_every_form_of_relu_is_one_site(function, activation):
     ("function", "never_zero", "unwatched"),
     [
         *[(function, [], 0) for function in (
-            F.hardtanh, torch.tanh, torch.sigmoid, lambda x: F.threshold(x, 1, 0), lambda x: x.clamp(0, 1),
-            lambda x: x.clamp(min=torch.zeros(3)),
+            F.hardtanh, torch.tanh, torch.sigmoid, lambda x: x.clamp(-1, 1), lambda x: x.clamp(min=torch.ones(3)),
+            lambda x: torch.maximum(x, -x), lambda x: torch.where(x > 1, x, 0.0), lambda x: x * (x + 1 > 0),
         )],
         (nn.LeakyReLU(), ["leaky_relu"], 0), (nn.GELU(), ["gelu"], 0), (nn.SiLU(), ["silu"], 0),
         (nn.ELU(), ["elu"], 0), (nn.SELU(), ["selu"], 0), (nn.CELU(), ["celu"], 0), (nn.Mish(), ["mish"], 0),
         (nn.PReLU(), ["prelu"], 0), (nn.Softplus(), ["softplus"], 0), (nn.RReLU(), ["rrelu"], 0),
         (Calls(F.gelu), ["gelu"], 0),
         *[(Calls(function), [], 1) for function in (  # a zero that is not counted is named
-            lambda x: x.clamp(min=0), lambda x: torch.clamp_min(x, 0), F.hardswish, lambda x: torch.clamp(x, 0),
+            F.hardswish, F.hardsigmoid, F.softshrink, F.hardshrink, lambda x: F.threshold(x, 1, 0), nn.PReLU(init=0),
             lambda x: torch.relu(x.flatten()),  # one dimension, no unit to tell apart
         )],
     ],
 )  # fmt: skip
 def test_what_is_no_relu_is_not_counted_and_listed_where_it_matters(function, never_zero, unwatched):
-    net = nn.Sequential(function if isinstance(function, nn.Module) else Calls(function))
-
-    calls, sites = watch(net, torch.randn(2, 3))
+    calls, sites = watch(Weighted(nn.Linear(3, 3), function), torch.randn(2, 3))
 
     assert (calls, list(sites.never_zero.values()), len(sites.unwatched)) == ([], never_zero, unwatched)
+
+
+def test_a_clamp_that_prepares_data_or_belongs_to_a_loss_is_no_relu():
+    assert watch(nn.Sequential(Calls(lambda x: x.clamp(min=0)), nn.Linear(3, 3)), torch.randn(2, 3))[0] == []
 
 
 class Names(nn.Module):
@@ -158,28 +187,109 @@ def test_a_pass_that_raises_leaves_nothing_and_names_the_next_pass_rightly():
     assert_clean(net)
 
 
+class First(nn.Module):
+    """The first output of a module that has several."""
+
+    def __init__(self, module: nn.Module, copies: int = 1) -> None:
+        super().__init__()
+        self.module, self.copies = module, copies
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.module(*[x] * self.copies)[0]
+
+
+def attention() -> nn.Module:
+    return First(nn.MultiheadAttention(8, 2, batch_first=True), copies=3)
+
+
 @pytest.mark.parametrize(
-    ("layer", "shape", "unit_dim"),
+    ("layers", "shape", "unit_dim"),
     [
-        (nn.Linear(5, 7), (2, 5), 1),
-        (nn.Conv1d(5, 7, 1), (2, 5, 9), 1),
-        (nn.Conv2d(5, 7, 1), (2, 5, 9, 9), 1),
-        (nn.Conv3d(5, 7, 1), (2, 5, 4, 4, 4), 1),
-        (nn.Linear(5, 7), (2, 9, 5), 2),  # (N, T, F)
-        (nn.Linear(5, 7), (2, 9, 9, 5), 3),  # channels last by permutation
-        (nn.Sequential(nn.Conv1d(5, 7, 1), nn.BatchNorm1d(7)), (2, 5, 9), 1),
+        ([nn.Linear(5, 8)], (2, 5), 1),
+        ([nn.Conv1d(5, 8, 1)], (2, 5, 9), 1),
+        ([nn.Conv2d(5, 8, 1)], (2, 5, 9, 9), 1),
+        ([nn.Conv3d(5, 8, 1)], (2, 5, 4, 4, 4), 1),
+        ([nn.Linear(5, 8)], (2, 9, 5), 2),  # (N, T, F)
+        ([nn.Linear(5, 8)], (2, 9, 9, 5), 3),  # channels last by permutation
+        ([nn.Conv1d(5, 8, 1), nn.BatchNorm1d(8)], (2, 5, 9), 1),
+        ([nn.Linear(5, 8), lambda x: x.transpose(1, 2), nn.BatchNorm1d(8)], (2, 9, 5), 1),
+        ([lambda x: x.flatten(0, 1), nn.Conv2d(5, 8, 1), lambda x: x.unflatten(0, (2, 3))], (2, 3, 5, 9, 9), 2),
+        ([nn.Linear(5, 8), lambda x: x.permute(0, 3, 1, 2)], (2, 4, 4, 5), 1),
+        ([nn.Linear(5, 8), lambda x: x.permute(0, 3, 1, 2).contiguous().reshape(2, 8, 16)], (2, 4, 4, 5), 1),
+        ([lambda x: x.mT, nn.Conv1d(5, 8, 1), lambda x: x.mT], (2, 9, 5), 2),
+        ([lambda x: x.mT, nn.Conv1d(5, 4, 1), lambda x: x.mT, First(nn.LSTM(4, 8, batch_first=True))], (2, 9, 5), 2),
+        ([nn.Conv2d(5, 8, 3, 3), lambda x: x.flatten(2).transpose(1, 2), nn.LayerNorm(8)], (2, 5, 9, 9), 2),
+        ([nn.Conv2d(5, 16, 1), lambda x: x.chunk(2, dim=1)[1], nn.AvgPool2d(3)], (2, 5, 9, 9), 1),
+        ([nn.Conv1d(5, 4, 1), lambda x: torch.cat([x, -x], dim=1)], (2, 5, 9), 1),
+        ([nn.Linear(5, 8), attention(), lambda x: x[:, 1:]], (2, 9, 5), 2),
     ],
 )
-def test_units_are_where_the_last_layer_with_weights_put_its_features(layer, shape, unit_dim):
-    (call,), _ = watch(nn.Sequential(layer, nn.ReLU()), torch.randn(shape))
+def test_units_are_where_the_features_of_the_last_layer_with_weights_went(layers, shape, unit_dim):
+    layers = [layer if isinstance(layer, nn.Module) else Calls(layer) for layer in layers]
 
-    assert (call.unit_dim, call.output.shape[call.unit_dim]) == (unit_dim, 7)
+    (call,), _ = watch(nn.Sequential(*layers, nn.ReLU()).eval(), torch.randn(shape))
+
+    assert (call.unit_dim, call.derived, call.output.shape[call.unit_dim]) == (unit_dim, True, 8)
 
 
-def test_only_what_the_examples_reach_through_one_layer_is_a_first_layer():
-    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.ReLU(), nn.Conv2d(2, 2, 1), nn.ReLU())
+class Product(nn.Module):
+    """A product with a weight of its own, written in different ways."""
 
-    assert [call.first_layer for call in watch(net, torch.randn(2, 1, 3, 3))[0]] == [True, False]
+    def __init__(self, product) -> None:
+        super().__init__()
+        self.weight, self.product = nn.Parameter(torch.randn(8, 5)), product
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.product(x, self.weight))
+
+
+@pytest.mark.parametrize(
+    ("product", "unit_dim"),
+    [
+        (lambda x, w: x @ w.T, 2), (lambda x, w: w @ x.mT, 1), (lambda x, w: torch.einsum("ntf,of->not", x, w), 1),
+        (lambda x, w: torch.einsum("ntf,of->nto", x, w), 2),
+    ],
+)  # fmt: skip
+def test_units_are_where_the_weights_of_a_product_are(product, unit_dim):
+    (call,), _ = watch(Product(product), torch.randn(2, 9, 5))
+
+    assert (call.unit_dim, call.derived, call.first_layer) == (unit_dim, True, True)
+
+
+@pytest.mark.parametrize("lose", [lambda x: F.pixel_shuffle(x, 2), lambda x: x.reshape(2, 4, 2, 9, 9)])
+def test_a_unit_dimension_that_is_lost_is_said_to_be_a_guess(lose):
+    (call,), _ = watch(nn.Sequential(nn.Conv2d(5, 8, 1), Calls(lose), nn.ReLU()), torch.randn(2, 5, 9, 9))
+
+    assert not call.derived
+
+
+class Residual(nn.Module):
+    """Adds a shortcut, which runs first, to two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shortcut, self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = self.shortcut(x)
+        return F.relu(shortcut + self.second(F.relu(self.first(x))))
+
+
+@pytest.mark.parametrize(
+    ("layers", "x", "first"),
+    [
+        ([nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.ReLU(), nn.Conv2d(2, 2, 1), nn.ReLU()],
+         torch.randn(2, 1, 3, 3), [True, False]),
+        ([nn.Embedding(9, 8), nn.Linear(8, 8), nn.ReLU()], torch.ones(2, 5, dtype=torch.long), [False]),
+        ([nn.BatchNorm1d(8), nn.Linear(8, 8), nn.ReLU()], torch.randn(2, 8), [False]),
+        ([attention(), nn.ReLU()], torch.randn(2, 5, 8), [False]),
+        ([First(nn.GRU(8, 8)), nn.Linear(8, 8), nn.ReLU()], torch.randn(2, 5, 8), [False]),
+        ([nn.Linear(8, 8), nn.LayerNorm(8), nn.ReLU()], torch.randn(2, 8), [False]),  # which mixes the units
+        ([Residual()], torch.randn(2, 3), [True, False]),
+    ],
+)  # fmt: skip
+def test_a_first_layer_is_one_whose_inputs_depend_on_no_weights(layers, x, first):
+    assert [call.first_layer for call in watch(nn.Sequential(*layers).eval(), x)[0]] == first
 
 
 def part() -> nn.Module:
@@ -192,35 +302,164 @@ def compiled_in_place() -> nn.Module:
     return module
 
 
-@pytest.mark.parametrize("make", [lambda: torch.compile(part(), backend="eager"), compiled_in_place])
-def test_a_compiled_part_is_named_runs_unwatched_and_is_not_compiled_again(make):
+def with_compiled_forward() -> nn.Module:
+    module = part()
+    module.forward = torch.compile(module.forward, backend="eager", fullgraph=True)
+    return module
+
+
+class HoldsFunction(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = part()
+        self.run = torch.compile(self.apply_part, backend="eager")
+
+    def apply_part(self, x: torch.Tensor) -> torch.Tensor:
+        return self.part(x)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.run(x)
+
+
+FORMS = {
+    "module": (lambda: torch.compile(part(), backend="eager"), "0.1"),
+    "in place": (compiled_in_place, "0.1"),
+    "forward": (with_compiled_forward, "0.1"),
+    "bound method": (HoldsFunction, "0.part.1"),
+    "function": (lambda: Weighted(nn.Linear(3, 3), torch.compile(lambda x: F.relu(x), backend="eager")), "0.relu"),
+}
+
+
+NEWER = pytest.param(True, marks=pytest.mark.skipif(not ForcedEager.possible, reason="needs torch 2.6"))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("eager", [NEWER, False])
+def test_a_compiled_part_is_counted_eagerly_or_named_and_never_compiled_again(form, eager):
     torch._dynamo.reset()
+    make, name = FORMS[form]
     net, x = nn.Sequential(make(), part()), torch.randn(2, 3)
     compilations = torch._dynamo.utils.counters["stats"]
     with torch.no_grad():
         expected = net(x)
         before = compilations["unique_graphs"]
-        calls, sites = watch(net, x, passes=2)
+        calls, sites = watch(net, x, passes=2, eager=eager)
         assert torch.equal(net(x), expected)
 
-    assert [call.site for call in calls] == ["1.1", "1.1"]
-    assert sites.opaque == {"0": "compiled with torch.compile"}
+    assert [call.site for call in calls] == ([name, "1.1"] if eager else ["1.1"]) * 2
+    assert sites.opaque == ({} if eager else {"0": "compiled with torch.compile"})
     assert compilations["unique_graphs"] == before
     assert_clean(net)
 
 
+def scripted(x: torch.Tensor) -> torch.Tensor:
+    return torch.relu(x)
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit")  # TorchScript is deprecated, not gone
 @pytest.mark.parametrize(
-    ("make", "reason"),
+    ("make", "name", "reason"),
     [
-        (lambda: torch.jit.trace(part(), torch.randn(2, 3)), "a TorchScript module"),
-        (lambda: nn.RNN(3, 4, nonlinearity="relu", batch_first=True), "a fused RNN with ReLU"),
+        (lambda: torch.jit.trace(part(), torch.randn(2, 3)), "0", "a TorchScript module"),
+        (lambda: Calls(torch.jit.script(scripted)), "0.scripted", "a TorchScript function"),
+        (lambda: nn.RNN(3, 4, nonlinearity="relu", batch_first=True), "0", "a fused RNN with ReLU"),
     ],
 )
-def test_a_part_that_hides_its_calls_is_named(make, reason):
+def test_a_part_that_hides_its_calls_is_named(make, name, reason):
     calls, sites = watch(nn.Sequential(make()), torch.randn(2, 5, 3))
 
-    assert (calls, sites.opaque) == ([], {"0": reason})
+    assert (calls, sites.opaque) == ([], {name: reason})
+
+
+def test_two_watchers_see_the_same_and_leave_a_model_as_it_was_whichever_stops_first():
+    net, x, seen = (
+        nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)).eval(),
+        torch.randn(2, 5, 8),
+        [],
+    )
+    first, second = (ReLUSites(lambda call: seen.append(call.site)) for _ in range(2))
+    with torch.no_grad():
+        expected = net(x)
+        for sites in (first, second):
+            sites.attach(net)
+            sites.begin_pass()
+        output = net(x)
+    first.detach()
+    second.detach()
+
+    assert seen == ["0.relu", "0.relu"]
+    assert torch.equal(output, expected)
+    assert "forward" not in vars(net[0])
+    assert "forward" not in vars(net[0].self_attn)
+    assert_clean(net)
+
+
+def test_what_runs_in_a_transform_of_torch_func_is_named():
+    ensemble = Calls(torch.func.vmap(lambda weight, x: F.relu(x @ weight), in_dims=(0, None)))
+    net = Calls(lambda x: ensemble.function(torch.randn(4, 3, 5), x))
+
+    calls, sites = watch(net, torch.randn(2, 3))
+
+    assert calls == []
+    assert "torch.func" in sites.unwatched["relu"]
+
+
+def test_a_call_whose_counting_fails_is_named_and_the_pass_goes_to_its_end():
+    def fail(call):
+        raise ZeroDivisionError("planted")
+
+    net, x = part(), torch.randn(2, 3)
+    sites = ReLUSites(fail)
+    sites.attach(net)
+    sites.begin_pass()
+    output = net(x)
+    sites.detach()
+
+    assert torch.equal(output, net(x))
+    assert sites.unwatched == {"1": "its output could not be counted: planted"}
+
+
+def encoder(activation="relu") -> nn.Module:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, activation=activation)
+    return nn.TransformerEncoder(layer, 2).eval()
+
+
+class Padded(nn.Module):
+    """Masks the last two of five positions of the second example, as padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = encoder()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mask = torch.zeros(2, 5, dtype=torch.bool)
+        mask[1, 3:] = True
+        return self.encoder(x, src_key_padding_mask=mask)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize(("make", "positions"), [(encoder, 20), (Padded, 16), (lambda: encoder(nn.ReLU()), 20)])
+def test_the_fused_evaluation_of_a_transformer_stays_on_and_its_relus_are_counted(make, positions):
+    net, x, outputs = make(), torch.randn(2, 5, 8), []
+    note = Calls(lambda y: outputs.append(y) or y)
+    with torch.no_grad():
+        expected = net(x)
+    calls, sites = watch(nn.Sequential(net, note), x)
+
+    assert torch.equal(outputs[0], expected)
+    assert {call.site.removeprefix("0.").removeprefix("encoder.") for call in calls} == {
+        "layers.0.relu",
+        "layers.1.relu",
+    }
+    assert all(call.unit_dim == 2 and call.derived and not call.first_layer for call in calls)
+    assert (sum(call.output.numel() for call in calls), sites.unwatched) == (positions * 16, {})
+
+
+def test_a_transformer_with_gelu_is_listed_as_one_that_cannot_die():
+    calls, sites = watch(encoder("gelu"), torch.randn(2, 5, 8))
+
+    assert (calls, sites.never_zero) == ([], {"layers.0.gelu": "gelu", "layers.1.gelu": "gelu"})
 
 
 class Reference(TorchDispatchMode):

@@ -72,3 +72,12 @@ def test_above_zero_is_above_zero_and_nothing_else():
     counter.add(output, 1)
 
     assert counter.counts().tolist() == [0, 1, 1, 0, 1]
+    assert counter.finite().tolist() == [False, False, True, True, True]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_sum_beyond_the_largest_number_is_no_infinite_output(dtype):
+    counter = ActivityCounter(2, torch.device("cpu"), FlagBuffer())
+    counter.add(torch.full((8, 2), torch.finfo(dtype).max, dtype=dtype), 1)
+
+    assert counter.finite().tolist() == [True, True]

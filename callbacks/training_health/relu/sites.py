@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torchmetrics import Metric
 
-from training_health.relu.activation_calls import ACTIVATION_MODULES, Role, calls_no_activation, role_of
-from training_health.torch_private import is_compiled, wrap_compiled_call
+from training_health.relu.activation_calls import ACTIVATION_MODULES, calls_no_activation, role_of
+from training_health.relu.origins import FIRST, LATER, Origin, Origins
+from training_health.torch_private import (
+    ForcedEager,
+    is_compiled,
+    is_transformed,
+    watch_scripted,
+    wrap,
+    wrap_compiled_call,
+)
 
 
 class ReLUCall(NamedTuple):
@@ -23,7 +32,8 @@ class ReLUCall(NamedTuple):
     activation: str
     output: Tensor
     unit_dim: int
-    first_layer: bool  # at most one operation with weights ran before it: its inputs do not change during training
+    derived: bool  # `unit_dim` was followed from the weights; else it is a guess
+    first_layer: bool  # its inputs do not change during training: data through at most one layer
 
 
 class _Frame(NamedTuple):
@@ -39,11 +49,16 @@ class ReLUSites(TorchFunctionMode):
 
     The mode sees every function of torch that is called while it is on torch's stack; outside a pass it is not there
     and costs nothing. Hooks on the modules, between ``attach`` and ``detach``, tell it on whose behalf a function is
-    called. While a part runs whose inside cannot be seen, the mode leaves the stack, so that the part neither fails nor
-    is compiled again because of it.
+    called. What is compiled runs eagerly in a pass. While a part runs whose inside cannot be seen, the mode leaves the
+    stack, so that the part neither fails nor is compiled again because of it.
+
+    torch's attention and `nn.TransformerEncoderLayer` have a fused way for evaluation, which a mode on the stack would
+    switch off. They take it with the mode off, so that the model's values stay the same to the last bit; the layer's
+    ReLU is then seen in a second run of the layer, whose output is thrown away.
 
     Args:
         report: Called with every `ReLUCall`; runs with the mode off.
+        eager: Whether what was compiled by ``torch.compile`` runs eagerly in a pass, to be seen (torch 2.6).
 
     >>> seen = []
     >>> sites, net = ReLUSites(seen.append), nn.Sequential(nn.Linear(3, 5), nn.ReLU())
@@ -54,32 +69,48 @@ class ReLUSites(TorchFunctionMode):
     ('1', torch.Size([2, 5]), 1)
     """
 
-    def __init__(self, report: Callable[[ReLUCall], None]) -> None:
+    _repeating: ReLUSites | None = None
+
+    def __init__(self, report: Callable[[ReLUCall], None], eager: bool = True) -> None:
         super().__init__()
         self.never_zero: dict[str, str] = {}  # site: activation
         self.unwatched: dict[str, str] = {}  # name: reason
         self.opaque: dict[str, str] = {}  # the part of `unwatched` that hides calls altogether
-        self._report = report
+        self._report, self._eager = report, eager and ForcedEager.possible
         self._undo: list[Callable[[], None]] = []
         self._passing = False  # between `begin_pass` and `end_pass`
         self._opaque_depth = 0  # opaque parts whose forward is running
         self._on_stack = False  # the mode is on torch's stack: a pass is running, and no opaque part in it
         self._frames: list[_Frame] = []
         self._calls: Counter[str] = Counter()  # of this pass, by name
-        self._weighted = 0  # operations with weights in this pass
-        self._feature_dim = 1  # of the latest one's output
+        self._origins = Origins()
+        self._guess = 1  # the dimension of the latest features, for what they cannot be followed to
 
     def attach(self, root: nn.Module) -> None:
         """Learn the modules' names; call `detach` whatever happens after."""
         self.detach()
-        for name, module, reason in walk_visible(root):
+        inside: set[nn.Module] = set()  # a fused layer's parts, which may have no hook
+        for name, module, reason in walk_visible(root, self._eager):
             if reason is not None:
-                self.opaque[name or type(root).__name__] = self.unwatched[name or type(root).__name__] = reason
+                self._hide(name or type(root).__name__, reason)
                 if name:  # a root that is compiled as a whole: nothing is hooked, and no pass watched
                     self._around(module, partial(self._count_opaque, 1), partial(self._count_opaque, -1))
-            elif name == "" or not calls_no_activation(module):
-                frame = _Frame(name, isinstance(module, ACTIVATION_MODULES), isinstance(module, Metric))
+            elif _is_stock(module, nn.MultiheadAttention):
+                self._undo.append(wrap(module, "forward", self._run_hidden))
+            elif isinstance(module, nn.TransformerEncoderLayer) and _is_stock(module, nn.TransformerEncoderLayer):
+                inside.update(module.modules())
+                self._undo.append(wrap(module, "forward", partial(self._run_twice, module, _Frame(name))))
+            elif module not in inside and (name == "" or not calls_no_activation(module)):
+                metric = getattr(sys.modules.get("torchmetrics"), "Metric", ())
+                frame = _Frame(name, isinstance(module, ACTIVATION_MODULES), isinstance(module, metric))
                 self._around(module, partial(self._frames.append, frame), partial(self._leave, frame))
+                stock = _is_stock(module, nn.TransformerEncoder)
+                if stock and all(
+                    _is_stock(layer, nn.TransformerEncoderLayer) for layer in module.get_submodule("layers").children()
+                ):
+                    self._undo.append(wrap(module, "forward", self._run_hidden))
+        if self._undo:
+            self._undo += watch_scripted(self._see_scripted)
 
     def detach(self) -> None:
         """Remove every hook and leave torch's mode stack; safe to call at any time and twice."""
@@ -89,14 +120,20 @@ class ReLUSites(TorchFunctionMode):
 
     def begin_pass(self) -> None:
         """Start to watch one forward pass."""
+        self.end_pass()
         self._frames.clear()
         self._calls.clear()
-        self._weighted, self._feature_dim, self._opaque_depth = 0, 1, 0
+        self._origins.clear()
+        self._opaque_depth, self._guess = 0, 1
         self._passing = bool(self._undo)
+        if self._passing and self._eager:
+            ForcedEager.enter()
         self._enter_or_leave()
 
     def end_pass(self) -> None:
         """Stop to watch."""
+        if self._passing and self._eager:
+            ForcedEager.leave()
         self._passing = False
         self._enter_or_leave()
 
@@ -111,7 +148,7 @@ class ReLUSites(TorchFunctionMode):
 
     def _around(self, module: nn.Module, before: Callable[[], None], after: Callable[[], None]) -> None:
         """Have ``before`` and ``after`` called around every forward of ``module``, also around one that raises."""
-        undo = wrap_compiled_call(module, before, after)
+        undo = None if self._eager else wrap_compiled_call(module, before, after)
         if undo is not None:
             self._undo.append(undo)
             return
@@ -125,6 +162,7 @@ class ReLUSites(TorchFunctionMode):
 
     def _count_opaque(self, change: int) -> None:
         self._opaque_depth += change
+        self._origins.lose()
         self._enter_or_leave()
 
     def _name(self, function: str) -> str | None:
@@ -136,6 +174,60 @@ class ReLUSites(TorchFunctionMode):
         self._calls[name] += 1
         return name if self._calls[name] == 1 else f"{name}:{self._calls[name]}"
 
+    # ---- parts with a fused way, which a mode on the stack would switch off
+
+    @contextmanager
+    def _depth(self, depth: int) -> Iterator[None]:
+        before, self._opaque_depth = self._opaque_depth, depth
+        self._enter_or_leave()
+        try:
+            yield
+        finally:
+            self._opaque_depth = before
+            self._enter_or_leave()
+
+    def _run_hidden(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        with self._depth(self._opaque_depth + 1):
+            output = forward(*args, **kwargs)
+        self._origins.note(output, Origin(LATER, -1))
+        return output
+
+    def _run_twice(
+        self,
+        layer: nn.TransformerEncoderLayer,
+        frame: _Frame,
+        forward: Callable[..., Any],
+        src: Tensor,
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        hooked = any(part._forward_hooks or part._forward_pre_hooks for part in layer.modules())
+        known = layer.activation_relu_or_gelu and layer.self_attn.batch_first and not layer.training
+        self._frames.append(frame)
+        try:
+            if not self._passing or hooked or not known or torch.is_grad_enabled():
+                with self._depth(0):
+                    return forward(src, *args, **kwargs)  # has no fused way now
+            output = self._run_hidden(forward, src, *args, **kwargs)
+            if layer.activation_relu_or_gelu == 2:
+                self.never_zero[f"{frame.name}.gelu".lstrip(".")] = "gelu"
+                return output
+            calls = self._calls.copy()
+            try:
+                # A nested tensor holds its examples in full length each; they count as calls of the same site.
+                for example in src.unbind() if src.is_nested else [src]:
+                    self._calls = calls.copy()
+                    ReLUSites._repeating = self
+                    with self._depth(0):
+                        type(layer).forward(layer, example[None] if src.is_nested else example, *args, **kwargs)
+            except Exception as error:
+                self.unwatched[frame.name or "relu"] = f"its fused evaluation could not be repeated: {error}"
+            finally:
+                ReLUSites._repeating = None
+            return output
+        finally:
+            self._leave(frame)
+
     # ---- what the call is
 
     def __torch_function__(
@@ -146,37 +238,68 @@ class ReLUSites(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - what the wrapped function returns
         output = func(*args, **(kwargs or {}))
-        if (role := role_of(func, args, kwargs or {})) is not None:
-            self._see(role, func.__name__, output)
+        if ReLUSites._repeating not in (None, self):
+            return output  # the layer runs once more for another watcher
+        try:
+            self._see(func, args, kwargs or {}, output)
+        except Exception:  # a part of torch that nobody thought of must not end the run
+            self._origins.lose()
         return output
 
-    def _see(self, role: Role, function: str, output: object) -> None:
+    def _see(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:  # noqa: ANN401
+        name = func.__name__.strip("_")
+        role = role_of(func, args, kwargs) or self._origins.rectifier(name, args, kwargs)
+        origin = self._origins.follow(name, role, args, kwargs, output)
+        if role is None:
+            return
         if role.kind == "weights":
-            self._weighted += 1
-            self._feature_dim = role.feature_dim
-        elif role.kind == "uncounted":  # outside of modules it may be anything: a clamp in a loss or a metric
-            if self._frames and (site := self._name(function)) is not None:
+            self._guess = 1 if origin.feature_dim in (None, 1) else -1
+            return
+        if role.by_numbers:
+            output = args[0] if name == "setitem" else output
+            if not self._frames or origin.level < FIRST:
+                return
+        if role.kind == "uncounted":  # outside of modules it may be anything
+            if self._frames and (site := self._name(name)) is not None:
                 self.unwatched[site] = role.name
         elif (site := self._name("relu" if role.name == "hardtanh" else role.name)) is not None:
             if role.kind == "never zero":
                 self.never_zero[site] = role.name
             elif isinstance(output, Tensor) and output.is_floating_point():
-                self._see_relu(site, role.name, output)
+                self._see_relu(site, role.name, output, origin)
 
-    def _see_relu(self, site: str, activation: str, output: Tensor) -> None:
-        if output.dim() < 2:
-            self.unwatched[site] = "its output has one dimension, which leaves no unit to tell apart"
-            return
-        dim = 1 if output.dim() == 2 else self._feature_dim % output.dim()
+    def _see_relu(self, site: str, activation: str, output: Tensor, origin: Origin) -> None:
         try:
-            self._report(ReLUCall(site, activation, output, dim, first_layer=self._weighted <= 1))
-        except (RuntimeError, ValueError) as error:  # an exotic tensor must not end the run
+            if is_transformed(output):
+                raise ValueError("it runs inside a transform of torch.func, such as vmap")
+            if output.dim() < 2:
+                raise ValueError("its output has one dimension, which leaves no unit to tell apart")
+            derived = origin.feature_dim is not None or output.dim() == 2  # (N, F): each column is a unit
+            dim = origin.feature_dim if derived else self._guess
+            dim = 1 if dim is None else dim % output.dim()
+            self._report(ReLUCall(site, activation, output, dim, derived, first_layer=origin.level <= FIRST))
+        except Exception as error:  # an exotic tensor must not end the run
             self.unwatched[site] = f"its output could not be counted: {error}"
 
+    def _see_scripted(self, function: str) -> None:
+        if self._on_stack:  # not while a part runs that is named as a whole
+            name = ".".join([*[frame.name for frame in self._frames[-1:] if frame.name], function])
+            self._hide(name, "a TorchScript function")
+            self._origins.lose()
 
-def why_opaque(module: nn.Module) -> str | None:
+    def _hide(self, name: str, reason: str) -> None:
+        self.opaque[name] = self.unwatched[name] = reason
+
+
+def _is_stock(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether ``module`` runs torch's own forward, apart from another watcher's wrapper."""
+    replaced = "forward" in vars(module) and not hasattr(module.forward, "inner")
+    return isinstance(module, kind) and type(module).forward is kind.forward and not replaced
+
+
+def why_opaque(module: nn.Module, eager: bool) -> str | None:
     """Say in words why calls inside ``module`` cannot be watched, or None if they can."""
-    if is_compiled(module):
+    if not eager and is_compiled(module):
         return "compiled with torch.compile"
     if isinstance(module, torch.jit.ScriptModule):
         return "a TorchScript module"
@@ -186,15 +309,22 @@ def why_opaque(module: nn.Module) -> str | None:
 
 
 def walk_visible(
-    module: nn.Module, name: str = "", seen: set[nn.Module] | None = None
+    module: nn.Module, eager: bool, name: str = "", seen: set[nn.Module] | None = None
 ) -> Iterator[tuple[str, nn.Module, str | None]]:
-    """Walk as ``named_modules`` does, not into opaque parts; yields name, module and the reason if it is opaque."""
+    """Walk as ``named_modules`` does, not into opaque parts; yields name, module and the reason if it is opaque.
+
+    The wrapper that ``torch.compile`` puts around a module is passed over: what it holds has its name.
+    """
     seen = set() if seen is None else seen
     if module in seen:
         return
     seen.add(module)
-    reason = why_opaque(module)
+    reason = why_opaque(module, eager)
+    wrapped = getattr(module, "_orig_mod", None) if eager and is_compiled(module) else None
+    if wrapped is not None:
+        yield from walk_visible(wrapped, eager, name, seen)
+        return
     yield name, module, reason
     if reason is None:
         for child_name, child in module.named_children():
-            yield from walk_visible(child, f"{name}.{child_name}".lstrip("."), seen)
+            yield from walk_visible(child, eager, f"{name}.{child_name}".lstrip("."), seen)

@@ -1,6 +1,6 @@
 """Count, per unit, how often a ReLU's output is above zero, exact to the last example."""
 
-from math import gcd, prod
+from math import gcd, isfinite, prod
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 # Rows whose 0/1 bytes may be added before a byte could overflow.
 _ROWS_PER_WORD_SUM = 255
 # Bytes of 0/1 flags written before they are added up: few enough to stay in a core's own cache.
-_CHUNK_BYTES = 1 << 19
+_CHUNK_BYTES = 1 << 17
 # Longest row that is looked for: the counters of a row should stay in a core's first-level cache.
 _ROW_BYTES = 1 << 13
 # Below this many elements the plain reduction is as fast as setting up the byte-lane one.
@@ -35,6 +35,7 @@ class ActivityCounter:
         self.units, self._flags = units, flags
         with torch.inference_mode(False):  # normal tensors outlive inference mode
             self._total = torch.zeros(units, dtype=torch.int64, device=device)
+            self._finite = torch.ones(units, dtype=torch.bool, device=device)
         self._lanes: _ByteLanes | None = None
 
     def add(self, output: Tensor, unit_dim: int) -> None:
@@ -42,24 +43,37 @@ class ActivityCounter:
 
         Args:
             output: What a ReLU returned, shape ``(N, ...)``, any floating dtype. NaN is not above zero, so it does
-                not count.
+                not count; its unit is none of the `finite` ones from then on.
             unit_dim: The dimension that holds the units: 1 for ``(N, C, H, W)`` and ``(N, F)``.
         """
         layout = _dense_layout(output, unit_dim)
         if layout is None:
             self._total += _count_plainly(output, unit_dim)
+            # To read one number from a CPU costs less than a check of each unit; a GPU would have to be waited for.
+            if output.device.type != "cpu" or not isfinite(float(output.sum(dtype=_summable(output)))):
+                self._check_finite(output, unit_dim)
             return
         if self._lanes is None or self._lanes.layout != layout:
             self._empty_lanes()
             self._lanes = _ByteLanes(layout, self._flags)
-        counted = self._lanes.add(output.permute(layout.order))
+        counted, finite = self._lanes.add(output.permute(layout.order))
         if counted < len(output):
             self._total += _count_plainly(output[counted:], unit_dim)
+        if counted < len(output) or not finite:
+            self._check_finite(output if not finite else output[counted:], unit_dim)
 
     def counts(self) -> Tensor:
         """The sums so far: int64, shape ``(units,)``."""
         self._empty_lanes()
         return self._total
+
+    def finite(self) -> Tensor:
+        """Which units have given finite numbers only: bool, shape ``(units,)``."""
+        return self._finite
+
+    def _check_finite(self, output: Tensor, unit_dim: int) -> None:
+        others = [d for d in range(output.dim()) if d != unit_dim]
+        self._finite &= output.amax(dim=others).isfinite()  # NaN is the maximum of anything with a NaN
 
     def _empty_lanes(self) -> None:
         if self._lanes is not None:
@@ -123,13 +137,16 @@ class _ByteLanes:
         self.wide = np.zeros(self.columns, dtype=np.int64)
         self.pending = 0  # rows in `words`
 
-    def add(self, examples: Tensor) -> int:
-        """Count the examples (N, ...), dense and in memory order; a rest that fills no row is left."""
+    def add(self, examples: Tensor) -> tuple[int, bool]:
+        """Count the examples (N, ...), dense and in memory order; a rest that fills no row is left.
+
+        Returns how many were counted, and whether their maxima are finite: if so, all of them are, being at least 0.
+        """
         counted = len(examples) // self.fold * self.fold
         rows = examples[:counted].reshape(-1, self.columns)
         values = (rows.float() if rows.dtype == torch.bfloat16 else rows).numpy()  # NumPy knows no bfloat16
         flags = self.flags.rows(self.columns)
-        length, words = len(flags), flags.view(np.uint64)
+        length, words, maxima = len(flags), flags.view(np.uint64), 0.0
         for start in range(0, len(values), length):
             chunk = values[start : start + length]
             if self.pending + len(chunk) > _ROWS_PER_WORD_SUM:
@@ -137,7 +154,9 @@ class _ByteLanes:
             np.greater(chunk, 0, out=flags[: len(chunk)])
             self.words += np.add.reduce(words[: len(chunk)], axis=0, out=self.sums)
             self.pending += len(chunk)
-        return counted
+            with np.errstate(all="ignore"):
+                maxima += float(np.maximum.reduce(chunk, axis=None))  # while the chunk is in the cache
+        return counted, isfinite(maxima)
 
     def per_unit(self) -> Tensor:
         """The sums over examples and positions: int64, shape ``(units,)``."""
@@ -151,6 +170,10 @@ class _ByteLanes:
         self.wide += self.words.view(np.uint8)
         self.words.fill(0)
         self.pending = 0
+
+
+def _summable(output: Tensor) -> torch.dtype:
+    return torch.float32 if output.dtype in (torch.float16, torch.bfloat16) else output.dtype
 
 
 def _count_plainly(output: Tensor, unit_dim: int) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
@@ -23,10 +24,11 @@ class SiteCounts:
         first_layer: Whether the site's inputs do not change during training.
         pairs: (Example, position) pairs seen per unit.
         active: Per unit, pairs with an output above zero.
+        not_a_number: Units with an output that was NaN or infinite: neither dead nor alive.
 
-    >>> site = SiteCounts("relu", 1, True, pairs=200, active=[0, 1, 100])
+    >>> site = SiteCounts("relu", 1, True, pairs=200, active=[0, 1, 100, 0], not_a_number=[3])
     >>> site.dead, site.rare(below=0.01), site.activity
-    ([0], [1], [0.0, 0.005, 0.5])
+    ([0], [1], [0.0, 0.005, 0.5, nan])
     """
 
     activation: str
@@ -34,12 +36,14 @@ class SiteCounts:
     first_layer: bool
     pairs: int
     active: list[int]
+    not_a_number: list[int] = field(default_factory=list)
 
     def __add__(self, other: SiteCounts) -> SiteCounts:
         if self.units != other.units:
             raise ValueError("the ranks disagree on the number of units")
         active = [a + b for a, b in zip(self.active, other.active, strict=True)]
-        return replace(self, pairs=self.pairs + other.pairs, active=active)
+        broken = sorted({*self.not_a_number, *other.not_a_number})
+        return replace(self, pairs=self.pairs + other.pairs, active=active, not_a_number=broken)
 
     @property
     def units(self) -> int:
@@ -47,31 +51,43 @@ class SiteCounts:
         return len(self.active)
 
     @property
+    def known(self) -> dict[int, int]:
+        """``active`` of the units that gave numbers, by index."""
+        broken = set(self.not_a_number)
+        return {unit: count for unit, count in enumerate(self.active) if unit not in broken}
+
+    @property
     def activity(self) -> list[float]:
-        """Fraction of pairs with output above zero, per unit."""
-        return [count / self.pairs for count in self.active]
+        """Fraction of pairs with output above zero, per unit; NaN where it is not a number."""
+        known = self.known
+        return [known[unit] / self.pairs if unit in known else math.nan for unit in range(self.units)]
 
     @property
     def dead(self) -> list[int]:
         """Indices of the units that were never above zero."""
-        return [unit for unit, count in enumerate(self.active) if count == 0]
+        return [unit for unit, count in self.known.items() if count == 0]
 
     def rare(self, below: float) -> list[int]:
         """Indices of the units above zero in a fraction of pairs smaller than ``below``, but not never."""
-        return [unit for unit, count in enumerate(self.active) if 0 < count < below * self.pairs]
+        return [unit for unit, count in self.known.items() if 0 < count < below * self.pairs]
 
     @property
     def sparsity(self) -> float:
-        """Fraction of zero outputs over all units."""
-        return 1 - sum(self.active) / (self.pairs * self.units)
+        """Fraction of zero outputs over all units that gave numbers; NaN without any."""
+        known = self.known
+        return 1 - sum(known.values()) / (self.pairs * len(known)) if known else math.nan
 
 
 @dataclass
 class WindowCounts:
-    """All sites' sums over a window on one rank, in forward order."""
+    """All sites' sums over a window on one rank, in forward order; ``examples`` is NaN where a batch hid its size."""
 
-    examples: int = 0
+    examples: float = 0
     sites: dict[str, SiteCounts] = field(default_factory=dict)
+
+    def without(self, names: Container[str]) -> WindowCounts:
+        """Leave sites out."""
+        return replace(self, sites={name: counts for name, counts in self.sites.items() if name not in names})
 
 
 def combined(parts: Iterable[WindowCounts]) -> WindowCounts:
@@ -92,17 +108,19 @@ class UnitCounter:
     """
 
     def __init__(self, unit_dims: dict[str, int]) -> None:
+        self.assumed: dict[str, int] = {}  # sites whose unit dimension is neither known nor named: which was taken
         self._unit_dims = unit_dims
         self._flags = FlagBuffer()  # outlives the windows
         self.clear()
 
     def clear(self) -> None:
         """Start a new window."""
-        self._examples, self._batch = 0, BatchSize(0, 0)
+        self._examples: float = 0
+        self._batch = BatchSize(0, 0)
         self._sites: dict[str, tuple[SiteCounts, ActivityCounter]] = {}  # without and with the sums per unit
 
     def begin_batch(self, size: BatchSize) -> None:
-        """Announce a batch."""
+        """Announce a batch, NaN for a size that is unknown."""
         self._batch = size
         self._examples += size.counted
 
@@ -112,13 +130,16 @@ class UnitCounter:
         Raises:
             ValueError: If the site has another number of units than before, or examples cannot be left out.
         """
-        output = call.output.detach()
-        named = (dim for pattern, dim in self._unit_dims.items() if fnmatchcase(call.site, pattern))
-        dim = next(named, call.unit_dim) % output.dim()
+        output, dim = call.output.detach(), call.unit_dim
+        named = next((dim for pattern, dim in self._unit_dims.items() if fnmatchcase(call.site, pattern)), None)
+        if named is not None:
+            dim = named % output.dim()
+        elif not call.derived:
+            self.assumed[call.site] = dim
         if self._batch.counted < self._batch.examples:
             if len(output) != self._batch.examples:
                 raise ValueError("the first dimension does not hold the examples: a repeated one cannot be left out")
-            output = output[: self._batch.counted]
+            output = output[: int(self._batch.counted)]
         if output.numel() == 0:
             return
         units = output.shape[dim]
@@ -127,17 +148,20 @@ class UnitCounter:
             self._sites[call.site] = counts, ActivityCounter(units, output.device, self._flags)
         counts, active = self._sites[call.site]
         if units != active.units:
-            del self._sites[call.site]
-            raise ValueError("its number of units changes")
+            raise ValueError("its number of units changes from batch to batch")
         active.add(output, dim)
         counts.pairs += output.numel() // units
+        counts.first_layer &= call.first_layer
 
     def take(self) -> WindowCounts:
         """Fetch everything from the device at once, and start a new window."""
         window = WindowCounts(self._examples)
-        sums = [active.counts() for _, active in self._sites.values()]
-        fetched = torch.cat(sums).cpu().split([len(units) for units in sums]) if sums else ()
-        for (name, (counts, _)), units in zip(self._sites.items(), fetched, strict=True):
-            window.sites[name] = replace(counts, active=units.tolist())
+        units = [active.units for _, active in self._sites.values()]
+        parts = [part for _, active in self._sites.values() for part in (active.counts(), active.finite().long())]
+        fetched = iter(torch.cat(parts).cpu().split([n for n in units for _ in "ab"]) if parts else ())
+        for name, (counts, _) in self._sites.items():
+            active, finite = next(fetched).tolist(), next(fetched).tolist()
+            broken = [unit for unit, ok in enumerate(finite) if not ok]
+            window.sites[name] = replace(counts, active=active, not_a_number=broken)
         self.clear()
         return window

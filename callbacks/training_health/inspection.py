@@ -1,0 +1,151 @@
+"""The dead ReLU units of any PyTorch model, counted once, without a Trainer."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training_health.batches import BatchSize, count_examples
+from training_health.log_format import tensor_record
+from training_health.relu.sites import ReLUSites
+from training_health.relu.unit_counts import UnitCounter
+from training_health.relu.window import DeadReLUReport, WindowPart, table
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect` found; printed, it is a sentence and a table with a line per site."""
+
+    report: DeadReLUReport
+    assumed: Mapping[str, int]  # sites whose unit dimension was a guess, and which it was
+
+    def __str__(self) -> str:
+        """Lay it out as a table."""
+        guesses = ", ".join(f"{site}: {dim}" for site, dim in self.assumed.items())
+        note = f"\nUnits assumed, since not known, in this dimension (name it with unit_dims): {guesses}."
+        return table(self.report) + (note if guesses else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: n, the numbers of units and dead units, and all of it per site."""
+        return self.report.as_dict()
+
+    def write(self, folder: str | Path) -> None:
+        """Write a TensorBoard event file into ``folder``, as epoch 0 of a run in the tab *Training Health*.
+
+        Raises:
+            ModuleNotFoundError: Without TensorBoard (``pip install training-health[tab]``).
+        """
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        writer = EventFileWriter(str(folder))
+        for tag, kind, vector, content in (*self.report.records(), *self.report.coverage_records()):
+            record = tensor_record(tag, kind, [0, *vector], **content)
+            writer.add_event(Event(wall_time=time.time(), step=0, summary=record))
+        writer.close()
+
+
+def inspect(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    forward: Callable[[nn.Module, Any], Any] | None = None,
+    count: Callable[[Any], int | None] = count_examples,
+    rare_below: float = 0.01,
+    unit_dims: Mapping[str, int] | None = None,
+    eager: bool = True,
+) -> Inspection:
+    """Count the dead ReLU units of a model over some batches, in eval mode and without gradients.
+
+    The counts, names and words are `DeadReLUMonitor`'s. The model's modes and buffers and the random generators of
+    Python, NumPy and torch are put back at the end, also after an exception.
+
+    Args:
+        model: Any module, on any device.
+        batches: Any iterable, such as a DataLoader. A batch is moved to the model's device.
+        forward: How to run a batch, as ``forward(model, batch)``. Default: ``model(**batch)`` for a mapping, else
+            ``model(batch)``, for a tuple or list with its first item only.
+        count: How many examples a batch holds; None for unknown. Default: what its tensors show.
+        rare_below: Activity below which a unit that is not dead is rare.
+        unit_dims: As for `DeadReLUMonitor`.
+        eager: As for `DeadReLUMonitor`.
+
+    Returns:
+        An `Inspection`: printed a table; ``to_dict()`` gives plain values; ``write(folder)`` an event file.
+
+    Example::
+
+        >>> import torch
+        >>> from torch import nn
+        >>> from training_health import inspect
+        >>> net = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2))
+        >>> _ = nn.init.constant_(net[0].bias, -99.0)
+        >>> print(inspect(net, torch.zeros(5, 4, 3)))
+        100.0 % of the network is dead (2 of 2 units, on 20 examples): relu.1 2/2.
+        site    units  dead  rare  not a number  dead units
+        relu.1      2     2     0             0  0, 1
+    """
+    counter = UnitCounter(dict(unit_dims or {}))
+    sites = ReLUSites(counter.add, eager)
+    device = next((tensor.device for tensors in (model.parameters(), model.buffers()) for tensor in tensors), None)
+    with _untouched(model, device), torch.no_grad():
+        sites.attach(model)
+        try:
+            for batch in batches:
+                size: Any = count(batch)
+                size = math.nan if size is None else size
+                counter.begin_batch(BatchSize(size, size))
+                batch = batch if device is None else _to(batch, device)
+                sites.begin_pass()
+                (forward or _run)(model, batch)
+                sites.end_pass()
+        finally:
+            sites.detach()
+    part = WindowPart(counter.take(), sites.never_zero, sites.unwatched)
+    return Inspection(DeadReLUReport.of([part], {}, "given", rare_below, {}), counter.assumed)
+
+
+def _run(model: nn.Module, batch: Any) -> Any:  # noqa: ANN401
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
+
+
+def _to(batch: Any, device: torch.device) -> Any:  # noqa: ANN401
+    if isinstance(batch, Tensor) or (not isinstance(batch, (Mapping, tuple, list)) and hasattr(batch, "to")):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {key: _to(value, device) for key, value in batch.items()}
+    return [_to(value, device) for value in batch] if isinstance(batch, (tuple, list)) else batch
+
+
+@contextmanager
+def _untouched(model: nn.Module, device: torch.device | None) -> Iterator[None]:
+    """Evaluate the model; put its modes and buffers and every random generator back."""
+    modules = list(model.modules())
+    modes = [module.training for module in modules]
+    buffers = [(m, name, buffer, buffer.clone()) for m in modules for name, buffer in m.named_buffers(recurse=False)]
+    own, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng([device] if device is not None and device.type == "cuda" else []):
+        try:
+            for module in modules:
+                module.training = False
+            yield
+        finally:
+            for module, training in zip(modules, modes, strict=True):
+                module.training = training
+            with torch.no_grad():
+                for module, name, buffer, values in buffers:
+                    setattr(module, name, buffer.copy_(values))
+            random.setstate(own)
+            np.random.set_state(numpy)

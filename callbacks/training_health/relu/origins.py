@@ -1,0 +1,215 @@
+"""Where the values of a forward pass come from: through which weights, and which dimension holds the features.
+
+Both are followed from function to function: a view is read by its strides, a copy by its shape. What cannot be followed
+is unknown.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from math import prod
+from typing import Any, NamedTuple
+
+from torch import Size, Tensor, nn
+
+from training_health.relu.activation_calls import RELU_BY_NUMBERS, Role
+
+# What values depend on: parameters only; data only; data through one layer, each unit of it on its own; anything more.
+WEIGHTS, DATA, FIRST, LATER = -1, 0, 1, 2
+
+# Functions by name, without underscores at the ends.
+_PER_UNIT = {f"{kind}{name}" for kind in ("", "r", "i") for name in ("add", "sub", "mul", "div", "truediv")} | {
+    "true_divide", "batch_norm", "instance_norm", "prelu",
+}  # fmt: skip
+_MIXES_UNITS = {
+    "softmax", "log_softmax", "layer_norm", "group_norm", "rms_norm", "normalize", "local_response_norm", "sum", "mean",
+    "var", "std", "norm", "amax", "amin", "cumsum", "sort", "topk",
+}  # fmt: skip
+_FEATURES_LAST = {
+    "layer_norm", "rms_norm", "embedding", "embedding_bag", "multi_head_attention_forward", "lstm", "gru", "rnn_tanh",
+    "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell",
+}  # fmt: skip
+_FEATURES_SECOND = {"batch_norm", "instance_norm", "group_norm"}
+_RESHAPES = {"reshape", "reshape_as", "view", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze"}
+_JOINS = {"cat", "concat", "concatenate"}
+_CASTS = {"to", "float", "half", "bfloat16", "double", "type", "type_as"}
+_ABOVE, _BELOW = {"gt", "ge"}, {"lt", "le"}
+
+
+class Origin(NamedTuple):
+    """What is known of one tensor."""
+
+    level: int
+    feature_dim: int | None = None
+    mask: tuple[Callable[[], Tensor | None], bool] | None = (
+        None  # whose sign it tells; True: True where that is above 0
+    )
+
+
+class Origins:
+    """Follows the tensors of one pass, without keeping any of them alive."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Start a pass."""
+        self._known: dict[int, tuple[Callable[[], Tensor | None], Origin]] = {}
+        self._unknown = Origin(DATA)
+
+    def lose(self) -> None:
+        """Take note that something ran that nobody saw: what comes from nowhere may have come through weights."""
+        self._unknown = Origin(LATER)
+
+    def of(self, tensor: Tensor) -> Origin:
+        """Give what is known of a tensor."""
+        known = self._known.get(id(tensor))
+        if known is not None and known[0]() is tensor:  # else the id is used again
+            return known[1]
+        return Origin(WEIGHTS) if isinstance(tensor, nn.Parameter) else self._unknown
+
+    def note(self, value: object, origin: Origin) -> None:
+        """Take note of a function's or module's output."""
+        for tensor in _tensors((value,)):
+            self._known[id(tensor)] = weakref.ref(tensor), origin
+
+    def follow(
+        self, name: str, role: Role | None, args: tuple[Any, ...], kwargs: dict[str, Any], output: object
+    ) -> Origin:
+        """Derive and note the origin of what a function returned; gives the first output's."""
+        value = args[0] if name == "setitem" else output
+        outputs = [value] if isinstance(value, Tensor) else [] if isinstance(value, Size) else _tensors((value,))
+        if not outputs:
+            return self._unknown
+        inputs = _tensors(args) + (_tensors(kwargs.values()) if kwargs else [])
+        if not inputs:
+            return self._unknown
+        origins = [self.of(tensor) for tensor in inputs]
+        level, first, mask = self._level(name, role, origins), self._unknown, self._mask(name, args, origins)
+        weighted = role is not None and role.kind == "weights"
+        for tensor in reversed(outputs):
+            if role is not None and weighted:
+                dim = _weighted_dim(role, args, inputs, origins)
+            else:
+                dim = _followed_any(name, inputs, origins, tensor)
+            if dim is not None:
+                dim = dim % tensor.dim() if -tensor.dim() <= dim < tensor.dim() else None
+            first = Origin(level, dim, mask)
+            self._known[id(tensor)] = weakref.ref(tensor), first
+        return first
+
+    def _level(self, name: str, role: Role | None, origins: list[Origin]) -> int:
+        if role is not None and role.kind == "weights":
+            data = origins[:1] if role.feature_dim is not None else [o for o in origins if o.level != WEIGHTS]
+            return FIRST if data and all(origin.level == DATA for origin in data) else LATER
+        levels = [origin.level for origin in origins]
+        level = max(levels)
+        if name.endswith("_like") or name.startswith("new_"):
+            return DATA  # a constant of the input's shape
+        if level == WEIGHTS:
+            return WEIGHTS
+        if WEIGHTS in levels:
+            return max(level, FIRST) if name in _PER_UNIT else LATER
+        return LATER if level == FIRST and name in _MIXES_UNITS else level
+
+    @staticmethod
+    def _mask(name: str, args: tuple[Any, ...], origins: list[Origin]) -> Any:  # noqa: ANN401
+        if name in _CASTS:
+            return origins[0].mask
+        if name in _ABOVE | _BELOW and len(origins) == 1 and len(args) == 2 and args[1] == 0:
+            return weakref.ref(args[0]), name in _ABOVE
+        return None
+
+    # ---- a ReLU by its numbers
+
+    def rectifier(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Role | None:
+        """Tell whether a call is a ReLU written out: ``maximum(x, 0)``, ``where(x > 0, x, 0)``, ``x * (x > 0)`` ..."""
+        if name in ("maximum", "max", "mul") and len(args) == 2:
+            pairs = (args, args[::-1])
+            found = any(self._tells(b, a, True) if name == "mul" else self._is_zero(b) for a, b in pairs)
+            return RELU_BY_NUMBERS if found and all(isinstance(arg, Tensor) for arg in args) else None
+        if name in ("clamp", "clamp_min", "clip"):
+            lower = args[1] if len(args) > 1 else kwargs.get("min")
+            bounded = len(args) > 2 or kwargs.get("max") is not None
+            return RELU_BY_NUMBERS if isinstance(lower, Tensor) and not bounded and self._is_zero(lower) else None
+        if len(args) != 3 or name not in ("where", "masked_fill", "setitem"):
+            return None
+        # `where(condition, x, 0)` and `x.where(condition, 0)`; the others are `(x, mask, 0)`, zero where the mask is.
+        is_method = name == "where" and isinstance(args[1], Tensor) and not args[1].is_floating_point()
+        condition, kept, other = args if name == "where" and not is_method else (args[1], args[0], args[2])
+        above = name == "where"
+        options = [(kept, other, above)] + ([(other, kept, False)] if name == "where" else [])
+        found = any(self._tells(condition, x, way) and self._is_zero(zero) for x, zero, way in options)
+        return RELU_BY_NUMBERS if found else None
+
+    def _tells(self, mask: object, x: object, above: bool) -> bool:
+        """Whether ``mask`` is True where ``x`` is above zero, or where it is below."""
+        found = self.of(mask).mask if isinstance(mask, Tensor) else None
+        return found is not None and found[0]() is x and found[1] is above
+
+    def _is_zero(self, value: object) -> bool:
+        if isinstance(value, Tensor):
+            return self.of(value).level == DATA and not bool((value != 0).any())
+        return isinstance(value, (int, float)) and value == 0
+
+
+def _tensors(values: Iterable[object]) -> list[Tensor]:
+    """Every tensor in arguments, also in lists and tuples among them."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += _tensors(value)
+    return found
+
+
+def _weighted_dim(role: Role, args: tuple[Any, ...], inputs: list[Tensor], origins: list[Origin]) -> int | None:
+    """Which dimension of a product holds the features: for two operands without known weights those of the second."""
+    if role.feature_dim is not None:
+        return role.feature_dim
+    if isinstance(args[0], str):  # einsum: the dimension that only the weights have
+        terms, _, result = args[0].replace(" ", "").partition("->")
+        weights = [term for term, origin in zip(terms.split(","), origins, strict=True) if origin.level == WEIGHTS]
+        others = {letter for term in terms.split(",") if term not in weights for letter in term}
+        own = [result.index(letter) - len(result) for letter in "".join(weights) if letter in set(result) - others]
+        return own[0] if len(own) == 1 else None
+    (left, right), (a, b) = inputs[-2:], origins[-2:]
+    if a.level == WEIGHTS != b.level:
+        return -1 if right.dim() == 1 or left.dim() == 1 else -2
+    if b.level == WEIGHTS:
+        return -1
+    return -1 if b.feature_dim == right.dim() - 1 else None
+
+
+def _followed_any(name: str, inputs: list[Tensor], origins: list[Origin], output: Tensor) -> int | None:
+    """Find the dimension that holds the features of any input; else where functions of this name put theirs."""
+    for tensor, origin in zip(inputs, origins, strict=True):
+        if origin.feature_dim is not None:
+            dim = _followed(name, tensor, origin.feature_dim, output)
+            if dim is not None:
+                return dim
+    return -1 if name in _FEATURES_LAST else 1 if name in _FEATURES_SECOND else None
+
+
+def _followed(name: str, source: Tensor, dim: int, output: Tensor) -> int | None:
+    """Find the dimension of ``output`` that holds what ``source`` holds in ``dim``."""
+    size, same_length = source.shape[dim], output.dim() == source.dim()
+    if output is source or (output.shape == source.shape and output.stride() == source.stride()):
+        return dim
+    if output.untyped_storage().data_ptr() == source.untyped_storage().data_ptr():
+        step, cut = source.stride(dim), output.numel() < source.numel()
+        sizes = {
+            j: n for j, n in enumerate(output.shape) if output.stride(j) == step and (n == size or (cut and n < size))
+        }
+        return max(sizes, key=sizes.__getitem__) if sizes else None
+    if name in _RESHAPES:
+        inner = prod(source.shape[dim + 1 :])
+        places = [j for j, n in enumerate(output.shape) if n == size and prod(output.shape[j + 1 :]) == inner]
+        return places[0] if places else None
+    if same_length and (output.shape[dim] == size or name in _JOINS):
+        return dim
+    if not same_length and list(source.shape).count(size) == list(output.shape).count(size) == 1:
+        return list(output.shape).index(size)
+    return None

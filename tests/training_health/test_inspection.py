@@ -1,0 +1,115 @@
+"""Counting a plain model's dead units, once, without a Trainer."""
+
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from tests.training_health.toys import dense_network, dropout_network, fingerprint, image_set, vectors
+from training_health import inspect
+
+
+def planted() -> nn.Module:
+    net = dense_network()
+    with torch.no_grad():
+        net[1].bias[:3] = -1000
+    return net
+
+
+IMAGES = torch.randn(13, 1, 6, 6)
+
+
+@pytest.mark.parametrize(
+    ("batches", "options"),
+    [
+        ([IMAGES[:8], IMAGES[8:]], {}),
+        (DataLoader(image_set(13), batch_size=5), {}),  # images and labels
+        ([{"input": IMAGES}], {}),
+        (iter([[list(IMAGES)]]), {"forward": lambda net, batch: net(torch.stack(batch[0])), "count": lambda batch: 13}),
+    ],
+)
+def test_dead_units_are_counted_over_any_batches(batches, options):
+    found = inspect(planted(), batches, **options)
+
+    counts = found.to_dict()
+    assert (counts["n"], counts["units"], counts["dead"]) == (13, 8, 3)
+    assert counts["sites"]["relu.2"]["dead_units"] == [0, 1, 2]
+    assert "37.5 % of the network is dead (3 of 8 units, on 13 examples)" in str(found)
+    assert [line.split()[:3] for line in str(found).splitlines()[1:]] == [
+        ["site", "units", "dead"],
+        ["relu.2", "8", "3"],
+    ]
+
+
+class Fickle(nn.Module):
+    """Draws random numbers, changes buffers and fails on request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = dropout_network()
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("sums", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls = self.calls + 1
+        self.sums += torch.rand(()) + random.random() + np.random.rand()
+        if len(x) == 1:
+            raise RuntimeError("planted")
+        return self.net(x)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_model_and_random_state_are_as_before_also_after_an_exception(fails):
+    def state():
+        modes = [module.training for module in net.modules()]
+        return (
+            fingerprint(net),
+            modes,
+            torch.get_rng_state().tolist(),
+            random.getstate(),
+            np.random.get_state()[1].tolist(),
+        )
+
+    net = Fickle()
+    net.net[1].eval()
+    before, buffer = state(), net.calls
+    if fails:
+        with pytest.raises(RuntimeError, match="planted"):
+            inspect(net, [IMAGES, IMAGES[:1]])
+    else:
+        inspect(net, [IMAGES])
+
+    assert state() == before
+    assert net.calls is buffer
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+
+
+def test_the_event_file_holds_what_the_tab_reads(tmp_path):
+    inspect(planted(), [IMAGES]).write(tmp_path)
+
+    ((step, row),) = vectors(tmp_path, "activity/relu.2")
+    assert (step, row[:5]) == (0, [0, 13, 0, 0, 0])
+    assert len(vectors(tmp_path, "cannot_die")) == 1
+
+
+def test_an_unknown_number_of_examples_and_a_guessed_dimension_are_said():
+    found = inspect(nn.Sequential(nn.ReLU()), [torch.randn(4, 3, 7)], count=lambda batch: None)
+
+    assert found.to_dict()["n"] is None
+    assert "on an unknown number of examples" in str(found)
+    assert "unit_dims): 0: 1" in str(found)
+    assert inspect(nn.Sequential(nn.ReLU()), [torch.randn(4, 3, 7)], unit_dims={"0": 2}).to_dict()["units"] == 7
+
+
+@pytest.mark.slow
+def test_neither_lightning_nor_tensorboard_is_imported():
+    code = (
+        "import sys, torch; from training_health import inspect; inspect(torch.nn.ReLU(), [torch.ones(2, 3)]); "
+        "print({'lightning', 'pytorch_lightning', 'torchmetrics', 'tensorboard'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
