@@ -105,7 +105,7 @@ class FashionMNISTDataModule(pl.LightningDataModule):
         return (load_synthetic if self.dataset == "synthetic" else dataset_files.load_split)(self.root, split)
 
     def _read(self, split: Split) -> tuple[Tensor, Tensor]:
-        images, labels = self._arrays.pop(split, None) or self._load(split)
+        images, labels = self._arrays.pop(split) if split in self._arrays else self._load(split)
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         return device_tensors(images, labels, device)
 
