@@ -49,8 +49,10 @@ def quick(workshop: Workshop, report: Report, rounds: int) -> None:
     started = f"{statistics.median(starts):.1f} (median of 3; at most 5, aim 4)"
     report.facts["start of `fmnist fit` to the first step, s"] = started
     done = workshop.fit("--trainer.max_epochs=1", "--trainer.callbacks+=benchmarks.subjects.callbacks.PeakMemory")
-    peak = done.stdout.partition("peak memory: ")[2].splitlines()
-    report.facts["peak memory of `fmnist fit`, one epoch and the test (at most 1,100, aim 900)"] = peak[0]
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr[-3000:])
+    peak = done.stdout.partition("peak memory: ")[2].partition("\n")[0]
+    report.facts["peak memory of `fmnist fit`, one epoch and the test (at most 1,100, aim 900)"] = peak
     _against_plain_pipelines(workshop, report, rounds, "--steps=50")
     # Epochs without validation: `fmnist fit`, with its logging, against the same step in a bare loop.
     wanted = {name: [subject, "--steps=300"] for name, subject in (("bare", "loop"), ("Lightning", "our_lightning"))}
