@@ -12,13 +12,13 @@ from benchmarks.results_table import Report, machine
 from benchmarks.workshop import Workshop, run_group
 
 MEASURES = {  # and the number of rounds
-    "quick": (measures.quick, 7),
+    "quick": (measures.quick, 9),
     "monitors": (measures.what_monitors_add, 40),
     "profile": (measures.profile, 9),
     "peers": (measures.against_keras, 10),
     "gpu": (measures.on_gpu, 10),
-    "growth": (measures.grow, 5),
-    "variants": (measures.steps_of_variants, 7),
+    "growth": (measures.grow, 9),
+    "variants": (measures.steps_of_variants, 9),
 }
 
 

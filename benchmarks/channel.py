@@ -1,7 +1,7 @@
 """The contender's end of its line to the benchmark: "go" comes in, measured seconds go out. Standard library only.
 
 Each contender lives in a process of its own, because allocator settings, thread pools and peak memory belong to a
-process, and because Keras lives in another virtual environment. While one runs the others block on their pipe.
+process, and because Keras lives in another virtual environment. While one runs the others are stopped.
 """
 
 import argparse

@@ -7,7 +7,7 @@ contender twice) beside it: what the null shows is noise.
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,13 +16,17 @@ Round = dict[str, float]  # contender -> seconds per unit of work
 
 @dataclass(frozen=True)
 class Ratio:
-    """Median over the rounds of numerator / denominator, with its bootstrap 95 % interval."""
+    """Median over the rounds of numerator / denominator, with its bootstrap 95 % interval.
+
+    ``best`` is the numerator's best round over the denominator's best: what is left where nothing disturbed either.
+    """
 
     name: str
     median: float
     low: float
     high: float
     rounds: int
+    best: float | None = None
 
     def __str__(self) -> str:
         return f"{self.median:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.rounds})"
@@ -51,8 +55,10 @@ def interleaved(
 
 
 def ratio(name: str, rounds: Sequence[Round], numerator: str, denominator: str) -> Ratio:
-    """``numerator / denominator`` within each round, as median with interval."""
-    return summary(name, [times[numerator] / times[denominator] for times in rounds])
+    """``numerator / denominator`` within each round, as median with interval; and of their best rounds."""
+    found = summary(name, [times[numerator] / times[denominator] for times in rounds])
+    best = min(times[numerator] for times in rounds) / min(times[denominator] for times in rounds)
+    return replace(found, best=best)
 
 
 def summary(name: str, values: Sequence[float], resamples: int = 9999) -> Ratio:

@@ -1,6 +1,7 @@
 """What is measured: which contenders run against each other, and the ratios taken among them."""
 
 import os
+import shutil
 import statistics
 import time
 from pathlib import Path
@@ -45,7 +46,13 @@ def quick(workshop: Workshop, report: Report, rounds: int) -> None:
         starts.append(time.perf_counter() - start)
         if "first step" not in done.stdout:
             raise RuntimeError(f"fmnist fit did not reach a step:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    report.facts["start of `fmnist fit` to the first step, s"] = f"{statistics.median(starts):.1f} (median of 3)"
+    started = f"{statistics.median(starts):.1f} (median of 3; at most 5, aim 4)"
+    report.facts["start of `fmnist fit` to the first step, s"] = started
+    done = workshop.fit("--trainer.max_epochs=1", "--trainer.callbacks+=benchmarks.subjects.callbacks.PeakMemory")
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr[-3000:])
+    peak = done.stdout.partition("peak memory: ")[2].partition("\n")[0]
+    report.facts["peak memory of `fmnist fit`, one epoch and the test (at most 1,100, aim 900)"] = peak
     _against_plain_pipelines(workshop, report, rounds, "--steps=50")
     # Epochs without validation: `fmnist fit`, with its logging, against the same step in a bare loop.
     wanted = {name: [subject, "--steps=300"] for name, subject in (("bare", "loop"), ("Lightning", "our_lightning"))}
@@ -62,9 +69,13 @@ def _against_plain_pipelines(workshop: Workshop, report: Report, rounds: int, si
         "ours again": ["loop", size],
         "ours in bfloat16": ["loop", "--steps=10", "--bf16"],  # where it is slow a step takes a fifth of a second
         "plain loop": ["loop", size, "--what=stock"],
+        "plain loop, torch.compile": ["loop", size, "--what=compiled"],
         "naive Lightning, 0 workers": ["naive_lightning", size, "--workers=0"],
         "naive Lightning, 2 workers": ["naive_lightning", size, "--workers=2"],
     }
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        report.facts["plain loop, torch.compile"] = "not measured: it needs a C++ compiler"
+        del wanted["plain loop, torch.compile"]
     result = run_group(workshop, report, "plain pipelines", wanted, rounds)
     naive = best_of(result, [name for name in wanted if name.startswith("naive")])
     flops = training_flops()
@@ -72,10 +83,12 @@ def _against_plain_pipelines(workshop: Workshop, report: Report, rounds: int, si
     report.ratios += [
         (ratio(NULL, result, "ours again", "ours"), "1"),
         (ratio(f"{naive} / ours", result, naive, "ours"), "at least 2.2, aim 2.8"),
-        (ratio("plain in-memory loop / ours", result, "plain loop", "ours"), "at least 1.9, aim 2.6"),
+        (ratio("plain in-memory loop / ours", result, "plain loop", "ours"), "at least 3.5, aim 4"),
         (ratio("ours in bfloat16 / ours", result, "ours in bfloat16", "ours"), "none"),
-        (summary("training FLOP/s / SGEMM FLOP/s", rates), "at least 0.35, aim 0.5"),
+        (summary("training FLOP/s / SGEMM FLOP/s", rates), "at least 0.45, aim 0.55"),
     ]
+    if (compiled := "plain loop, torch.compile") in wanted:
+        report.ratios.append((ratio(f"{compiled} / ours", result, compiled, "ours"), "none"))
     report.facts["operations per training step, MFLOP"] = round(flops / 1e6, 1)
 
 
@@ -106,7 +119,7 @@ def what_monitors_add(workshop: Workshop, report: Report, rounds: int, steps: in
 
     epoch = summary("whole epoch", [whole(times, "no monitors") for times in result])
     report.facts["whole epoch without monitors, s"] = str(epoch)
-    targets = ("1", "at most 1.01, aim 1.005", "at most 1.05, aim 1.03")
+    targets = ("1", "at most 1.01, aim 1.005", "at most 1.05, aim 1.04")
     for name, target in zip(wanted, targets, strict=True):
         title = f"{'A/A null: nothing' if target == '1' else name} on / off"
         added = [steps * (times[f"{name}, on"] - times[f"{name}, off"]) for times in result]
@@ -141,7 +154,7 @@ def against_keras(workshop: Workshop, report: Report, rounds: int) -> None:
     best = best_of(result, list(settings))
     report.ratios.append((ratio(NULL, result, AGAIN, OURS), "1"))
     for name in sorted(settings, key=lambda name: name != best):
-        target = "at least 1.10, aim 1.25" if name == best else "none"
+        target = "at least 1.25, aim 1.4" if name == best else "none"
         report.ratios.append((ratio(f"{name} / ours", result, name, OURS), target))
 
 
@@ -152,7 +165,7 @@ def profile(workshop: Workshop, report: Report, rounds: int) -> None:
     wanted = {bare: ["loop", size, "--what=linear"], lightning: ["our_lightning", size, *layers]}
     result = run_group(workshop, report, "Lightning alone", wanted, rounds)
     added = summary("Lightning alone", [1e3 * (times[lightning] - times[bare]) for times in result])
-    report.facts["Lightning's own work, ms per step"] = str(added)
+    report.facts["Lightning's own work, ms per step (at most 0.5, aim 0.4)"] = str(added)
     from benchmarks.step_profile import profile_step  # late: children inherit this process's peak memory
 
     profile_step(workshop, report)

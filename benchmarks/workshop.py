@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -58,7 +59,11 @@ class Workshop:
 
 
 class Contender:
-    """A process of a file in ``subjects``, which runs a round when called."""
+    """A process of a file in ``subjects``, which runs a round when called and is stopped between two rounds.
+
+    It leads a process group, so that signals reach its workers too. Should the benchmark die, the system hangs up on
+    the orphaned group and continues it, which ends all of it.
+    """
 
     def __init__(self, workshop: Workshop, name: str, subject: str, *arguments: str) -> None:
         self.name, self.last = name, dict[str, Any]()
@@ -74,8 +79,10 @@ class Contender:
                 env={**workshop.environment, VARIABLE: f"{ends[0]},{ends[1]}"},
                 pass_fds=ends,
                 cwd=workshop.folder,
+                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                process_group=0,
             )
         for end in ends:
             os.close(end)
@@ -84,9 +91,11 @@ class Contender:
     def __call__(self) -> float:
         """Run one round and return its seconds per unit of work; the error if it died has the end of its output."""
         line = ""
+        self._signal(signal.SIGCONT)
         with contextlib.suppress(BrokenPipeError):
             print("go", file=self._to, flush=True)
             line = self._from.readline()
+        self._signal(signal.SIGSTOP)
         if not line:
             raise RuntimeError(f"{self.name} ended:\n{self.log.read_text()[-3000:]}")
         self.last = json.loads(line)
@@ -94,14 +103,19 @@ class Contender:
 
     def close(self) -> None:
         """End the process."""
+        self._signal(signal.SIGCONT)
         with contextlib.suppress(BrokenPipeError):
             self._to.close()
         try:
             self._process.wait(timeout=20)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._signal(signal.SIGKILL)
             self._process.wait()
         self._from.close()
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
 
 
 def run_group(workshop: Workshop, report: Report, title: str, wanted: dict[str, list[str]], rounds: int) -> list[Round]:

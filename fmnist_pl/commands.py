@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from fmnist_pl.configuration import option, overlay_path
+from fmnist_pl.process import import_torchmetrics
 from training_health.errors import UserError
 
 COMMANDS = {
@@ -37,6 +38,7 @@ def main(args: list[str] | None = None) -> None:
     elif command in COMMANDS:
         if (variant := option(rest, "variant")) is not None:
             overlay_path(variant)  # a mistyped one is refused here, before seconds of imports
+        import_torchmetrics()
         from fmnist_pl.cli import main as lightning
 
         lightning([command, *rest])

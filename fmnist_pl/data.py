@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ class FashionMNISTDataModule(pl.LightningDataModule):
         >>> data.setup("test")
         >>> batch = next(iter(data.test_dataloader()))
         >>> batch.images.shape, batch.labels.shape
-        (torch.Size([200, 1, 28, 28]), torch.Size([200]))
+        (torch.Size([100, 1, 28, 28]), torch.Size([100]))
     """
 
     def __init__(
@@ -65,16 +66,14 @@ class FashionMNISTDataModule(pl.LightningDataModule):
         self.augmentation = nn.Sequential(*augmentation) if augmentation else None
         self.training_images = training_images
         self._tensors: dict[str, tuple[Tensor, Tensor]] = {}
+        self._arrays: dict[Split, tuple[np.ndarray, np.ndarray]] = {}  # from prepare_data to setup
 
     def prepare_data(self) -> None:
-        """Find the files, or download them; one process does it for all."""
+        """Find the files, or download them, or render; one process does it for all, and keeps what it read."""
         stage = None if self.trainer is None else self.trainer.state.fn
         splits: tuple[Split, ...] = ("test",) if stage in {"test", "predict"} else ("train", "test")
-        if self.dataset == "fashion_mnist":
-            dataset_files.prepare(self.root, splits)
-            return
-        for split in splits:  # rendered once, here, rather than by every rank
-            load_synthetic(self.root, split)
+        new = [split for split in splits if split not in self._arrays and split not in self._tensors]
+        self._arrays |= {split: self._load(split) for split in new}
 
     def setup(self, stage: str) -> None:
         """Read and verify the images that ``stage`` needs: fit, validate, test or predict."""
@@ -102,9 +101,11 @@ class FashionMNISTDataModule(pl.LightningDataModule):
 
     predict_dataloader = test_dataloader
 
+    def _load(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        return (load_synthetic if self.dataset == "synthetic" else dataset_files.load_split)(self.root, split)
+
     def _read(self, split: Split) -> tuple[Tensor, Tensor]:
-        load = load_synthetic if self.dataset == "synthetic" else dataset_files.load_split
-        images, labels = load(self.root, split)
+        images, labels = self._arrays.pop(split) if split in self._arrays else self._load(split)
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         return device_tensors(images, labels, device)
 

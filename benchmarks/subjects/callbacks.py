@@ -1,6 +1,7 @@
 """Callbacks that the measures add to ``fmnist fit``."""
 
 import os
+import resource
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,14 @@ class FirstStep(pl.Callback):
         """Say so."""
         print("first step", flush=True)
         os._exit(0)
+
+
+class PeakMemory(pl.Callback):
+    """Says what the process's memory was at most, in MiB, when the test is over."""
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say so."""
+        print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB", flush=True)
 
 
 class NoSynchronisation(pl.Callback):

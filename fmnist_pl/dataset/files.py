@@ -107,11 +107,6 @@ def load_split(
     return pixels.copy(), np.frombuffer(labels, np.uint8, offset=8).copy()
 
 
-def prepare(root: Path, splits: Sequence[Split] = ("train", "test"), dataset: DatasetFiles = FASHION_MNIST) -> None:
-    """Find or download what `load_split` will read, for one process to call before others read; see there."""
-    _obtain(root, [file for split in splits for file in dataset.of(split)], True, dataset)
-
-
 def _obtain(root: Path, files: Sequence[DataFile], download: bool, dataset: DatasetFiles) -> list[bytes]:
     folder, tried = raw_folder(root), [f"files in {folder}" for folder in dataset.folders(root)]
     found = {file: _find(root, file, dataset, tried) for file in files}

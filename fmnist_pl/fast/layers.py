@@ -18,21 +18,21 @@ from torch.nn import functional as F
 
 from training_health.torch_private import is_watched
 
-_WORDS = 1 << 32  # one 32-bit random word decides one element
-
 
 def conv_block(
     x: Tensor, pad: nn.Module, conv: nn.Conv2d, norm: nn.Module, activation: nn.Module, pool: nn.Module, drop: nn.Module
 ) -> Tensor:
     """``drop(pool(activation(norm(conv(pad(x))))))`` by the fastest way that is the same function; x: (N, C, H, W)."""
     watched = is_watched(pad, conv, norm, activation, pool, drop)
-    if watched or not _has_fast_tail(activation, pool, drop) or not _kernels_for(x):
+    kernels = None if watched or not _has_fast_tail(activation, pool, drop) else _kernels_for(x)
+    if kernels is None:
         return drop(pool(activation(norm(conv(pad(x))))))
     slope, rate = getattr(activation, "negative_slope", 0.0), getattr(drop, "p", 0.0)
     if _is_first(x, conv) and type(norm) is nn.Identity:
         columns, rows = int(conv.padding[1]), int(conv.padding[0])
-        return _PoolDropout.apply(F.pad(pad(x), (columns,) * 2 + (rows,) * 2), conv.weight, conv.bias, slope, rate)
-    return _PoolDropout.apply(norm(conv(pad(x))), None, None, slope, rate)
+        padded = F.pad(pad(x), (columns, columns, rows, rows))
+        return _PoolDropout.apply(kernels, padded, slope, rate, conv.weight, conv.bias)
+    return _PoolDropout.apply(kernels, norm(conv(pad(x))), slope, rate, None, None)
 
 
 class FastDropout(nn.Dropout):
@@ -48,49 +48,49 @@ class FastDropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """Zero elements of ``x`` (any shape) with probability ``p`` and scale the others; identity in eval mode."""
-        usable = self.training and not self.inplace and 0 < _dropped(self.p) < _WORDS and x.numel() and x.dim()
-        if not usable or not _kernels_for(x):
+        usable = self.training and not self.inplace and 0 < self.p < 1 and x.numel() and x.dim()
+        kernels = _kernels_for(x) if usable else None
+        if kernels is None:
             return super().forward(x)
-        mask = np.empty([x.shape[i] for i in (0, 2, 3, 1)] if x.dim() == 4 else x.shape, np.float32)
-        _kernels().dropout_mask(_random_key(), _dropped(self.p), _scale(self.p), mask.reshape(-1, mask.shape[-1]))
-        return x * (_channels_first(mask) if x.dim() == 4 else torch.from_numpy(mask))
+        mask = torch.empty(x.shape, memory_format=torch.channels_last if x.dim() == 4 else torch.contiguous_format)
+        rows = _channels_last(mask) if x.dim() == 4 else mask.numpy()
+        kernels.dropout_mask(_random_key(), self.p, rows.reshape(-1, rows.shape[-1]))
+        return x * mask
 
 
 class _PoolDropout(torch.autograd.Function):
-    """``dropout(max_pool2d(leaky_relu(x, slope), 2))``, or with ``conv2d(x, weight, bias)`` in the place of x."""
+    """``dropout(max_pool2d(leaky_relu(x, slope), 2), rate)``; with a weight, of ``conv2d(x, weight, bias)`` for x."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, slope: float, rate: float) -> Tensor:
-        (count, channels, height, width), pixels = x.shape, _channels_last(x)
-        taps, matrix = np.empty(0, np.int64), torch.empty(0, 0)
+    def forward(
+        ctx: Any, kernels: Any, x: Tensor, slope: float, rate: float, weight: Tensor | None, bias: Tensor | None
+    ) -> Tensor:
+        (count, channels, height, width), taps, matrix = x.shape, np.empty(0, np.int64), torch.empty(0, 0)
         if weight is not None and bias is not None:
-            channels, _, *kernel = weight.shape
-            taps = (np.arange(kernel[0])[:, None] * width + np.arange(kernel[1])).ravel()
-            height, width = height - kernel[0] + 1, width - kernel[1] + 1
-            matrix = torch.cat([weight.detach().flatten(1).T, bias.detach()[None]])  # (taps + 1, C)
+            channels, _, rows, columns = weight.shape
+            taps = (np.arange(rows)[:, None] * width + np.arange(columns)).ravel()
+            height, width = height - rows + 1, width - columns + 1
+            matrix = torch.cat([weight.flatten(1).T, bias[None]])  # (taps + 1, C)
         out = np.empty((count, height // 2, width // 2, channels), np.float32)
-        code, key = np.empty(out.shape, np.uint8), _random_key() if _dropped(rate) else 0
-        numbers = slope, key, _dropped(rate), _scale(rate)
-        _kernels().forward(pixels, taps, matrix.numpy(), *numbers, out, code)
-        ctx.save_for_backward(*(() if weight is None else (x, weight)))
-        ctx.kept = code, taps, x.shape, slope, _scale(rate)
+        code, key = np.empty(out.shape, np.uint8), _random_key() if rate else 0
+        kernels.forward(_channels_last(x), taps, matrix.numpy(), slope, rate, key, out, code)
+        ctx.save_for_backward(None if weight is None else x)
+        ctx.kept = kernels, code, taps, slope, rate, x.shape, None if weight is None else weight.shape
         return _channels_first(out)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (code, taps, (count, channels, height, width), slope, scale), first = ctx.kept, bool(ctx.saved_tensors)
-        grad = _channels_last(grads[0])
-        pixels = _channels_last(ctx.saved_tensors[0]) if first else grad
-        totals = np.zeros((_kernels().GROUPS, len(taps) + 1, code.shape[3]), np.float32)
-        allocate = np.zeros if height % 2 or width % 2 else np.empty  # an odd last row or column is not pooled
-        out = allocate((0 if first else count, height, width, channels), np.float32)
-        _kernels().backward(grad, code, pixels, taps, slope, scale, totals, out)
-        if not first:
-            return _channels_first(out), None, None, None, None
+        kernels, code, taps, slope, rate, (count, channels, height, width), weight_shape = ctx.kept
+        (x,), grad = ctx.saved_tensors, _channels_last(grads[0])
+        totals = np.zeros((kernels.GROUPS, len(taps) + 1, code.shape[3]), np.float32)
+        # Not `empty`: an odd last row or column is not pooled.
+        out = np.zeros((count if x is None else 0, height, width, channels), np.float32)
+        kernels.backward(grad, code, grad if x is None else _channels_last(x), taps, slope, rate, totals, out)
+        if x is None:
+            return None, _channels_first(out), None, None, None, None
         total = torch.from_numpy(totals.sum(axis=0))
-        grad_weight = total[:-1].T.reshape(ctx.saved_tensors[1].shape).contiguous(memory_format=torch.channels_last)
-        return None, grad_weight, total[-1], None, None
+        return None, None, None, None, total[:-1].T.reshape(weight_shape), total[-1]
 
 
 def _is_first(x: Tensor, conv: nn.Conv2d) -> bool:
@@ -100,28 +100,22 @@ def _is_first(x: Tensor, conv: nn.Conv2d) -> bool:
 
 
 def _has_fast_tail(activation: nn.Module, pool: nn.Module, drop: nn.Module) -> bool:
-    if not activation.training or not torch.is_grad_enabled() or type(pool) is not nn.MaxPool2d:
+    leaky = type(activation) is nn.LeakyReLU and activation.negative_slope > 0
+    drops = type(drop) is FastDropout and drop.training and drop.p < 1
+    layers = (leaky or type(activation) is nn.ReLU) and (drops or type(drop) is nn.Identity)
+    if not layers or type(pool) is not nn.MaxPool2d or not activation.training or not torch.is_grad_enabled():
         return False
-    monotone = type(activation) is nn.ReLU or (type(activation) is nn.LeakyReLU and activation.negative_slope > 0)
-    sizes = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
-    plain = all(size in (n, (n, n)) for size, n in zip(sizes, (2, 2, 0, 1), strict=True)) and not pool.ceil_mode
-    drops = type(drop) is FastDropout and drop.training and _dropped(drop.p) < _WORDS
-    return monotone and plain and not pool.return_indices and (drops or type(drop) is nn.Identity)
+    options = pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode, pool.return_indices
+    return options == (2, 2, 0, 1, False, False)
 
 
 def _kernels_for(x: Tensor) -> Any:
-    if x.device.type != "cpu" or x.dtype != torch.float32 or type(x) is not Tensor:
+    """The kernels' module; None where they cannot run."""
+    plain = x.device.type == "cpu" and x.dtype == torch.float32 and type(x) is Tensor
+    if not plain or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return None
-    return None if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() else _kernels()
-
-
-def _kernels() -> Any:
-    """The kernels' module, set to torch's number of threads; None where they cannot run."""
     kernels, process = _loaded_kernels()
-    if process != os.getpid():
-        return None
-    kernels.use_threads(torch.get_num_threads())
-    return kernels
+    return kernels if process == os.getpid() else None
 
 
 @functools.cache
@@ -144,15 +138,6 @@ def _channels_last(x: Tensor) -> np.ndarray:
 
 def _channels_first(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array).permute(0, 3, 1, 2)
-
-
-def _dropped(rate: float) -> int:
-    """How many of the random words drop their element."""
-    return round(rate * _WORDS)
-
-
-def _scale(rate: float) -> float:
-    return _WORDS / (_WORDS - _dropped(rate))
 
 
 def _random_key() -> int:

@@ -8,7 +8,13 @@ from benchmarks.interleave import Ratio, best_of, interleaved, ratio, summary
 def test_a_ratio_is_taken_within_each_round_so_a_slow_minute_cancels():
     rounds = [{"a": 2.0, "b": 1.0}, {"a": 20.0, "b": 10.0}, {"a": 4.0, "b": 2.0}]
 
-    assert ratio("a/b", rounds, "a", "b") == Ratio("a/b", 2.0, 2.0, 2.0, 3)
+    assert ratio("a/b", rounds, "a", "b") == Ratio("a/b", 2.0, 2.0, 2.0, 3, best=2.0)
+
+
+def test_the_best_rounds_are_compared_too():
+    rounds = [{"a": 9.0, "b": 2.0}, {"a": 3.0, "b": 9.0}]
+
+    assert ratio("a/b", rounds, "a", "b").best == 1.5
 
 
 def test_the_median_ignores_one_disturbed_round():

@@ -61,6 +61,16 @@ def test_each_stage_works_alone_and_reads_what_it_needs(numbered_files, stage, l
     assert numbered_files == files
 
 
+def test_what_was_prepared_is_not_read_again(numbered_files):
+    data = FashionMNISTDataModule()
+    data.prepare_data()
+    data.setup("fit")
+    data.setup("test")
+    data.prepare_data()
+
+    assert numbered_files == ["train", "test"]
+
+
 def test_synthetic_images_are_kept_in_the_root(tmp_path):
     data = FashionMNISTDataModule(root=str(tmp_path), dataset="synthetic")
     data.prepare_data()

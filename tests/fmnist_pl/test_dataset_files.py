@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.datasets import FashionMNIST
 
-from fmnist_pl.dataset.files import CLASS_NAMES, FASHION_MNIST, load_split, prepare
+from fmnist_pl.dataset.files import CLASS_NAMES, FASHION_MNIST, load_split
 from tests.fmnist_pl.small_dataset import (
     CONTENTS,
     PACKED,
@@ -75,7 +75,6 @@ def test_each_file_is_looked_for_by_itself(tmp_path):
 
 def test_the_test_split_needs_the_test_files_alone(tmp_path):
     write_raw(tmp_path, {name: PACKED[name] for name in (f"{TEST_X}.gz", f"{TEST_Y}.gz")})
-    prepare(tmp_path, ("test",), dataset=describe())
     np.testing.assert_array_equal(load(tmp_path, "test")[1], TEST_LABELS)
 
 
@@ -88,7 +87,6 @@ def test_an_intact_twin_serves_for_a_half_unpacked_file(tmp_path):
 def test_reading_writes_nothing(tmp_path):
     write_raw(tmp_path)
     before = snapshot(tmp_path)
-    prepare(tmp_path, dataset=describe())
     load(tmp_path)
     assert snapshot(tmp_path) == before
 

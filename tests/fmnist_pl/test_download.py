@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from torchvision.datasets import FashionMNIST
 
-from fmnist_pl.dataset.files import FASHION_MNIST, load_split, prepare
+from fmnist_pl.dataset.files import FASHION_MNIST, load_split
 from tests.fmnist_pl.small_dataset import (
     PACKED,
     TEST_LABELS,
@@ -129,11 +129,16 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     assert files_in(tmp_path) == set()
 
 
+def load_both(root, dataset):
+    for split in ("train", "test"):
+        load_split(root, split, dataset=dataset)
+
+
 def test_two_processes_at_once_download_each_file_once(tmp_path):
     context = multiprocessing.get_context("spawn")
     with serve(delay=0.2) as mirror:  # slow enough for both to want the first file
-        arguments = {"dataset": describe((mirror.url,))}
-        processes = [context.Process(target=prepare, args=(tmp_path,), kwargs=arguments) for _ in range(2)]
+        arguments = tmp_path, describe((mirror.url,))
+        processes = [context.Process(target=load_both, args=arguments) for _ in range(2)]
         for process in processes:
             process.start()
         for process in processes:

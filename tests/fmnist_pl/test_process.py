@@ -34,6 +34,19 @@ def test_freed_memory_is_used_again_without_page_faults():
     assert int(faults) < pages_of_one  # ten allocations, 9,766 pages each
 
 
+def test_training_starts_without_scipys_signals_which_can_be_had_afterwards():
+    code = """
+import sys
+from fmnist_pl.process import import_torchmetrics
+import_torchmetrics()
+import pytorch_lightning
+print({"scipy.signal", "scipy.stats", "torchmetrics"} & set(sys.modules))
+from scipy.signal import find_peaks
+"""
+    run = [sys.executable, "-W", "ignore", "-c", code]
+    assert subprocess.run(run, capture_output=True, text=True, check=True).stdout == "{'torchmetrics'}\n"
+
+
 def test_without_a_gpu_torch_is_told_not_to_search_again(monkeypatch):
     monkeypatch.setenv(VARIABLE, "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
