@@ -23,7 +23,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train compare search demo tensorboard report test test-all soak bench bench-peers bench-gpu bench-growth lint format clean
+.PHONY: help setup train compare search demo tensorboard report test test-all test-oldest soak bench bench-peers bench-gpu bench-growth lint format clean
 
 help: ## List the targets and their variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,18 @@ test: $(READY) ## Run the quick tests, in up to four processes (about two minute
 test-all: $(READY) ## Run all tests: those too that train for long, fork, drive a browser or a database
 	$(PYTEST)
 
+# What needs the experiment, whose bounds are higher, is left out; `slow` would add minutes.
+test-oldest: .venv-oldest/ready ## Run the monitors' quick tests on the oldest versions they take: Python 3.10, torch 2.2, Lightning 2.2
+	LIGHTNING=lightning.pytorch OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest tests/training_health -m "not slow" \
+		--numprocesses=auto --maxprocesses=4 --dist=loadfile --ignore=tests/training_health/test_packaged_variants.py
+
+.venv-oldest/ready: callbacks/pyproject.toml tests/training_health/oldest-requirements.txt
+	$(PYTHON_3_10) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet -r tests/training_health/oldest-requirements.txt
+	.venv-oldest/bin/python -m pip install --quiet --no-deps ./callbacks
+	@touch $@
+PYTHON_3_10 ?= $(lastword python3.10 $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python))
+
 soak: $(READY) ## Kill, tear and damage runs at full counts (about half an hour)
 	$(BIN)/python -m tests.soak
 
@@ -107,5 +119,5 @@ format: $(READY) ## Rewrite the code in the project's style
 	$(BIN)/ruff format
 
 clean: ## Remove .venv and what the tools left; runs and data stay
-	rm -rf .venv .venv-peers build dist .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .venv-* build dist .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find fmnist_pl callbacks tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -126,6 +126,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         self._said: set[str] = set()
         self._pending = False  # a window over the training sample is to be logged at the epoch's end
         self._listed = False  # the coverage record, written once
+        self._waits = self._counted = False  # for the epoch's end, where ranks without validation meet the others
 
     def summary(self) -> dict[str, Any]:
         """The last window in plain values; empty before the first."""
@@ -145,6 +146,12 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
             self._evaluation.register(self)
 
     # ---- the validation pass
+
+    @override
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        counts = pl.every_rank(trainer, sum(trainer.num_val_batches))
+        # A rank without a validation batch reaches no hook of the validation: the others would wait there for ever.
+        self._waits, self._counted = any(counts) and not all(counts), False
 
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -167,7 +174,9 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._watching:
+        if self._watching and self._waits:
+            self._stop_watching()
+        elif self._watching:
             self._close(trainer)
             self._publish(trainer, pl_module)
 
@@ -198,12 +207,17 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         self._pending = logged is not None
         if logged is None:
             self._abandon()
+        elif self._waits:
+            self._stop_watching()
         else:
             self._close(trainer)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         write_metrics(trainer)
+        if self._waits and any(pl.every_rank(trainer, self._counted)):
+            self._close(trainer)
+            self._pending = True
         if self._pending:  # the pass ran in a hook that cannot log
             self._pending = False
             self._publish(trainer, pl_module)
@@ -229,10 +243,13 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         self._sites.detach()
         self._counter.clear()
 
+    def _stop_watching(self) -> None:
+        self._watching, self._counted = False, True
+        self._sites.detach()
+
     def _close(self, trainer: pl.Trainer) -> None:
         """Remove the hooks and make the report, from every rank's counts."""
-        self._watching = False
-        self._sites.detach()
+        self._stop_watching()
         part = WindowPart(self._counter.take(), self._sites.never_zero, self._sites.unwatched)
         parts = pl.every_rank(trainer, part)
         self._report = DeadReLUReport.of(parts, self._names, self.window, self.rare_below, self._dead)

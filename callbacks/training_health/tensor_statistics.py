@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+_BLOCK = 30000  # elements that stay in a CPU's cache; torch starts a second thread at 32,768
 
 
 class TensorStatistics(NamedTuple):
@@ -32,13 +35,17 @@ def packed_statistics(tensor: Tensor, bins: int) -> Tensor:
 
     The buckets are of equal width between the smallest and the largest finite element, and around them where these are
     equal. A bucket holds its left edge, the last one both, to rounding. The tensor may be sparse.
+
+    On a CPU, 100 tensors of 200,000 elements each take about 0.1 s; with NaN or infinities some times that.
     """
-    values = (tensor if tensor.layout == torch.strided else tensor.to_dense()).detach().flatten()
+    values = _flat(tensor)
     exact = exact_dtype(values)
     if values.dtype in (torch.float16, torch.bfloat16):
         values = values.float()
     if values.numel() == 0:
         return torch.zeros(6 + 2 * bins, dtype=exact, device=values.device)
+    if values.is_cpu and bins < 256 and (row := _in_blocks(values, bins)) is not None:
+        return row
     finite = values.isfinite()
     # With nothing finite, minimum and maximum become 0, which draws nothing: all counts are 0.
     some = finite.any()
@@ -58,6 +65,49 @@ def packed_statistics(tensor: Tensor, bins: int) -> Tensor:
     number = finite.sum(dtype=exact)
     head = torch.stack([low, high, number, total, squares, len(values) - number])
     return torch.cat([head, edges[1:].to(exact), counts[:-1]])
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """Lay out all elements in one dimension; a complex one is two."""
+    values = (tensor if tensor.layout == torch.strided else tensor.to_dense()).detach()
+    return (torch.view_as_real(values) if values.is_complex() else values).flatten()
+
+
+def _in_blocks(values: Tensor, bins: int) -> Tensor | None:
+    """`packed_statistics` on a CPU, by one thread, in bytes; None where nothing is finite or the range overflows."""
+    parts = values.split(_BLOCK)
+    extremes = torch.stack([edge for part in parts for edge in part.aminmax()])
+    low, high = extremes.amin().item(), extremes.amax().item()
+    if not math.isfinite(high - low):
+        finite = values[values.isfinite()]
+        row = _in_blocks(finite, bins) if 0 < len(finite) < len(values) else None
+        if row is not None:
+            row[5] = len(values) - len(finite)
+        return row
+    margin = max(abs(low) * 1e-3, 0.5) if low == high else 0.0
+    left, right = low - margin, high + margin
+    total, squares = torch.zeros(2, dtype=torch.float64)
+    counts = torch.zeros(bins + 1, dtype=torch.float64)  # the right edge is bucket number `bins`
+    for part in parts:
+        exact = part.to(torch.float64, copy=True)
+        total += exact.sum()
+        squares += torch.linalg.vector_norm(exact).square()
+        counts += torch.bincount(exact.sub_(left).mul_(bins / (right - left)).to(torch.uint8), minlength=bins + 1)
+    counts[bins - 1] += counts[bins]
+    edges = left + (right - left) * torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+    head = torch.tensor([low, high, len(values), total, squares, 0], dtype=torch.float64)
+    return torch.cat([head, edges[1:], counts[:-1]])
+
+
+def relative_change(before: Tensor, after: Tensor) -> Tensor:
+    """Compute the norm of the difference over the norm before, on the tensors' device, without waiting for it."""
+    before, after = _flat(before), _flat(after)
+    block = _BLOCK if before.is_cpu else max(len(before), 1)
+    squares = torch.zeros(2, dtype=exact_dtype(before), device=before.device)
+    for old, new in zip(before.split(block), after.split(block), strict=True):
+        moved, old = (part.to(squares.dtype) for part in (new - old, old))
+        squares += torch.stack([torch.linalg.vector_norm(moved), torch.linalg.vector_norm(old)]).square()
+    return (squares[0] / squares[1]).sqrt()
 
 
 def unpack(row: Sequence[float], bins: int) -> TensorStatistics:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
@@ -13,7 +14,7 @@ from typing_extensions import override
 
 from training_health import lightning as pl
 from training_health.sinks import log_scalars, warn_without_tensorboard, write_histograms, write_metrics, write_records
-from training_health.tensor_statistics import TensorStatistics, exact_dtype, packed_statistics, unpack
+from training_health.tensor_statistics import TensorStatistics, packed_statistics, relative_change, unpack
 
 
 class WeightHistogramMonitor(pl.Callback):
@@ -24,14 +25,14 @@ class WeightHistogramMonitor(pl.Callback):
     =====================================  ==========================================================  =============
     key                                    meaning                                                     range
     =====================================  ==========================================================  =============
-    ``update_ratio/<parameter>``           :math:`\|\Delta W\| / \|W\|` of the epoch's last            0 or more
-                                           optimiser step; about 1e-3 is healthy
+    ``update_ratio/<parameter>``           :math:`\|\Delta W\| / \|W\|` of the last step that its       0 or more
+                                           optimiser makes in the epoch; about 1e-3 is healthy
     ``nonfinite/<parameter>``              NaN and infinite elements of the weights                    elements
     ``nonfinite_gradients/<parameter>``    the same of the gradient, only where there are any          elements
     ``weights/<parameter>``                histogram of the finite weights
-    ``gradients/<parameter>``              histogram of the gradient in the epoch's last optimiser
-                                           step, as the optimiser is about to use it: averaged over
-                                           ranks, unscaled, not yet clipped
+    ``gradients/<parameter>``              histogram of the gradient in the same step, as the
+                                           optimiser is about to use it: averaged over ranks,
+                                           unscaled, not yet clipped
     =====================================  ==========================================================  =============
 
     The update ratio and its healthy value follow the CS231n notes, "Neural Networks Part 3", ratio of weights to
@@ -39,8 +40,13 @@ class WeightHistogramMonitor(pl.Callback):
     optimiser; it is left out for one frozen on purpose and where the norm is 0. The records hold ratios and counts, one
     vector over all parameters each. Histograms go where the records do, and to W&B.
 
-    Cost: nothing in training steps but a comparison; in the epoch's last one a copy of the weights and the gradients'
-    buckets, computed on the device and not waited for; at the end of the epoch the weights' buckets and one transfer.
+    Several optimisers, or one that does not step in every batch: which step is its last in an epoch is foreseen from
+    how far apart its steps are and from the epoch before. An optimiser whose last step came as a surprise, or that made
+    none, has no gradients and no update ratio in that epoch; a warning says so once.
+
+    Cost: nothing in training steps but a few comparisons; in the one that may be the last, and in the first of all, a
+    copy of the weights and, on a CPU, of the gradients, elsewhere the gradients' buckets, computed on the device and
+    not waited for; at the end of the epoch the buckets, on a CPU about 0.1 s for 20 million elements, and one transfer.
     Parameters must be whole on every rank, as under DDP; sharded ones would show a rank's own part.
 
     Args:
@@ -81,10 +87,8 @@ class WeightHistogramMonitor(pl.Callback):
         self._start_again()
 
     def _start_again(self) -> None:
-        self._names: dict[nn.Parameter, str] = {}
-        self._before: dict[str, Tensor] = {}  # weights before the last step
+        self._steps: dict[Optimizer, _Steps] = {}
         self._copies: dict[str, Tensor] = {}  # their memory, kept: allocated each epoch it splits larger free blocks
-        self._gradients: dict[str, Tensor] = {}  # packed statistics
         self._said: set[str] = set()
 
     @override
@@ -96,50 +100,63 @@ class WeightHistogramMonitor(pl.Callback):
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        named = dict(pl_module.named_parameters())
-        chosen = [name for name in named if any(fnmatchcase(name, pattern) for pattern in self.parameters)]
-        if named and not chosen:
+        named = [name for name, _ in pl_module.named_parameters()]
+        if named and not any(map(self._is_chosen, named)):
             raise pl.MisconfigurationException(
                 f"`WeightHistogramMonitor(parameters={self.parameters!r})` matches no parameter. "
-                f"There are: {', '.join(list(named)[:20])}{', ...' if len(named) > 20 else ''}."
+                f"There are: {', '.join(named[:20])}{', ...' if len(named) > 20 else ''}."
             )
-        self._names = {named[name]: name for name in chosen if not nn.parameter.is_lazy(named[name])}
 
     @override
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         # Gradients do not live until the end of the epoch: Lightning frees them before validation.
-        if not pl.is_epochs_last_batch(trainer) or not self._measures(trainer):
+        steps = self._steps.setdefault(optimizer, _Steps())
+        at = trainer.fit_loop.epoch_loop.batch_idx, trainer.global_step
+        end = trainer.num_training_batches, math.inf if trainer.max_steps == -1 else trainer.max_steps
+        may_be_last = steps.may_be_last(at, end) or pl.is_epochs_last_batch(trainer)
+        if not may_be_last or not self._measures(trainer):
             return
         stepping, optimised = _parameters_of([optimizer]), _parameters_of(trainer.optimizers)
-        for parameter, name in self._names.items():
+        for name, parameter in self._chosen(pl_module).items():
             # Without a gradient, or in no optimiser, it does not move: that is to be seen. One that another optimiser
             # moves is measured in that optimiser's step.
             shown = parameter.requires_grad and (parameter in stepping or parameter not in optimised)
-            if shown and name not in self._before:
-                self._before[name] = self._copy(name, parameter.detach())
-            if parameter in stepping and parameter.grad is not None:
-                self._gradients[name] = packed_statistics(parameter.grad, self.bins)
+            if shown and name not in steps.before:
+                steps.before[name] = self._copy(name, parameter.detach())
+            if parameter in stepping and (gradient := parameter.grad) is not None:
+                dense = gradient.detach() if gradient.layout == torch.strided else gradient.to_dense()
+                steps.gradients[name] = (
+                    self._copy(f"gradients/{name}", dense) if dense.is_cpu else packed_statistics(dense, self.bins)
+                )
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         write_metrics(trainer)
-        if not self._measures(trainer) or not self._names:
+        chosen = self._chosen(pl_module)
+        measured = self._measures(trainer) and bool(chosen)
+        if measured:
+            self._warn_of_missed(trainer, set(chosen.values()))
+        after = {name: parameter.detach() for name, parameter in chosen.items()}
+        before = {name: values for steps in self._steps.values() for name, values in steps.before.items()}
+        of_last_step = {name: values for steps in self._steps.values() for name, values in steps.gradients.items()}
+        for steps in self._steps.values():
+            steps.end_epoch()
+        if not measured:
             return
-        if not self._gradients:
-            message = "no optimiser step in the epoch's last batch: this epoch has no gradients and no update ratio."
-            pl.warn_once(self._said, "missed", f"`WeightHistogramMonitor` saw {message}")
-        after = {name: parameter.detach() for parameter, name in self._names.items()}
+        same = [name for name, values in before.items() if name in after and after[name].shape == values.shape]
+        moved = {name: relative_change(before[name], after[name]) for name in same}
         packed = {name: packed_statistics(values, self.bins) for name, values in after.items()}
-        moved = {name: _norm(after[name] - before) / _norm(before) for name, before in self._before.items()}
-        ratios, *rows = _fetched({name: ratio.reshape(1) for name, ratio in moved.items()}, packed, self._gradients)
+        packed_gradients = {
+            name: packed_statistics(values, self.bins) if values.is_cpu else values
+            for name, values in of_last_step.items()
+        }
+        ratios, *rows = _fetched({name: ratio.reshape(1) for name, ratio in moved.items()}, packed, packed_gradients)
         weights, gradients = ({name: unpack(row, self.bins) for name, row in found.items()} for found in rows)
         # 0 / 0 is NaN; anything over 0 is not a ratio either.
         known = {name: ratio if math.isfinite(ratio) else math.nan for name, (ratio,) in ratios.items()}
         self._publish(trainer, pl_module, known, weights, gradients)
-        self._before.clear()
-        self._gradients.clear()
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -148,6 +165,27 @@ class WeightHistogramMonitor(pl.Callback):
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._start_again()
+
+    def _is_chosen(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self.parameters)
+
+    def _chosen(self, pl_module: pl.LightningModule) -> dict[str, nn.Parameter]:
+        """The chosen parameters as they are now: a lazy one has values from its first batch on."""
+        named = pl_module.named_parameters()
+        return {name: p for name, p in named if self._is_chosen(name) and not nn.parameter.is_lazy(p)}
+
+    def _warn_of_missed(self, trainer: pl.Trainer, chosen: set[Tensor]) -> None:
+        for index, optimizer in enumerate(trainer.optimizers):
+            steps = self._steps.get(optimizer, _Steps())
+            if steps.before or not any(p.requires_grad for p in _parameters_of([optimizer]) & chosen):
+                continue
+            what = "made its last step earlier than foreseen" if steps.at else "made no step that Lightning knows of"
+            pl.warn_once(
+                self._said,
+                f"{index} {what}",
+                f"Optimiser {index} ({type(optimizer).__name__}) {what} in epoch {trainer.current_epoch}: "
+                "`WeightHistogramMonitor` has no gradients and no update ratio of its parameters for such an epoch.",
+            )
 
     def _copy(self, name: str, values: Tensor) -> Tensor:
         copy = self._copies.get(name)
@@ -190,8 +228,36 @@ def _fetched(*groups: dict[str, Tensor]) -> list[dict[str, list[float]]]:
     return [{name: next(fetched).tolist() for name in group} for group in groups]
 
 
-def _norm(tensor: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(tensor, dtype=exact_dtype(tensor))
+class _Steps:
+    """When one optimiser steps, and what was measured in a step that may be its last of the epoch."""
+
+    def __init__(self) -> None:
+        self.at: tuple[int, int] | None = None  # this epoch's latest step: its batch, and the fit's steps before it
+        self.before: dict[str, Tensor] = {}  # the weights before that step; empty where it was not measured
+        self.gradients: dict[str, Tensor] = {}  # copies on a CPU, packed statistics on other devices
+        self._gaps: deque[tuple[int, int]] = deque(maxlen=8)  # from step to step, in batches and in the fit's steps
+        self._last_batch = 0  # where the epoch before had its last step
+
+    def may_be_last(self, at: tuple[int, int], end: tuple[float, float]) -> bool:
+        """Note a step; tell whether none may follow before the ``end``, or it is where the epoch before had its last.
+
+        Of the first epoch that is the very first step. Called again for the same step, as LBFGS does, nothing changes.
+        """
+        if at == self.at:
+            return bool(self.before or self.gradients)
+        at_last_batch = at[0] >= self._last_batch and (self.at is None or self.at[0] < self._last_batch)
+        if self.at is not None:
+            self._gaps.append((at[0] - self.at[0], at[1] - self.at[1]))
+        self.at = at
+        self.before.clear()
+        self.gradients.clear()
+        longest = map(max, zip(*self._gaps, strict=True))
+        return at_last_batch or any(now + gap >= last for now, gap, last in zip(at, longest, end, strict=False))
+
+    def end_epoch(self) -> None:
+        """Forget the epoch's steps but for where the last one was."""
+        self._last_batch = self._last_batch if self.at is None else self.at[0]
+        self.at, self.before, self.gradients = None, {}, {}
 
 
 def _parameters_of(optimizers: Iterable[Optimizer]) -> set[Tensor]:

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ KEYS = {"train/loss", "train/accuracy", "val/loss", "val/accuracy"}
 
 
 def trained(callbacks, folder, exact) -> tuple[str, dict[str, float], list]:
-    pl.seed_everything(3, verbose=False)
+    pl.seed_everything(3)
     module = Toy(exact=exact)
     metrics = fit(module, callbacks, folder, epochs=3).callback_metrics
     drawn = [torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()]
@@ -89,16 +90,19 @@ class Faulty(Toy):
 
     def fail(self, step, batch_idx):
         if step == self.where and self.current_epoch == 1 and batch_idx == 1:
+            self.where = "raised"
             raise self.error("planted")
 
 
 @pytest.mark.parametrize("where", ["training", "validation"])
-@pytest.mark.parametrize(("error", "seen"), [(RuntimeError, RuntimeError), (KeyboardInterrupt, SystemExit)])
-def test_nothing_is_left_after_an_exception_or_ctrl_c(make, where, error, seen, tmp_path):
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.filterwarnings("ignore:Detected KeyboardInterrupt")
+def test_nothing_is_left_after_an_exception_or_ctrl_c(make, where, error, tmp_path):
     module = Faulty(where, error)
-    with pytest.raises(seen):
+    with suppress(RuntimeError, SystemExit):  # Ctrl-C becomes an exit; Lightning before 2.5 returns
         fit(module, make(), tmp_path)
 
+    assert module.where == "raised"
     assert_clean(module)
     fit(Toy(), make(), tmp_path)  # and the process is fit for another
 
@@ -165,12 +169,12 @@ def test_validate_and_test_alone_will_do(make, tmp_path):
 
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(make, tmp_path):
     def run(epochs, checkpoint=None):
-        pl.seed_everything(5, verbose=False)
+        pl.seed_everything(5)
         module = Toy(nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4)))
         trainer = make_trainer(make(), tmp_path, epochs=epochs)
-        # weights_only: nothing but plain values is allowed in the checkpoint
-        trainer.fit(module, loader(23), loader(13, seed=1), ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(module, loader(23), loader(13, seed=1), ckpt_path=checkpoint)
         trainer.save_checkpoint(tmp_path / f"{epochs}.ckpt")
+        torch.load(tmp_path / f"{epochs}.ckpt", weights_only=True)  # nothing but plain values is in it
         return fingerprint(module)
 
     whole = run(2)

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from fmnist_pl.predictions import PredictionImages
 from tests.training_health.toys import Toy, events, image_set, make_trainer, pl, vectors
 from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
 
@@ -46,6 +45,26 @@ class WithMetricObject(Planted):
         self.log("val/loss", nn.functional.cross_entropy(logits, batch[1]), sync_dist=True)
 
 
+class Split(Planted):
+    """Each process validates on as many examples as it is given, which may be none."""
+
+    def __init__(self, counts: tuple[int, int]) -> None:
+        super().__init__()
+        self.counts, self.allow_zero_length_dataloader_with_multiple_devices = counts, True
+
+    def val_dataloader(self):
+        start = self.counts[0] if self.trainer.global_rank else 0
+        count = sum(self.counts) if self.trainer.world_size == 1 else self.counts[self.trainer.global_rank]
+        images = planted_examples(sum(self.counts)).dataset
+        return DataLoader(Subset(images, range(start, start + count)), batch_size=4)
+
+    def validation_step(self, batch, batch_idx):
+        self.net(batch[0])
+
+
+SPLITS = [(9, 0), (0, 9), (8, 1)]
+
+
 def planted_examples(count: int) -> DataLoader:
     images, labels = image_set(count).tensors
     images[:, 0, 0, :3] = 0
@@ -75,17 +94,17 @@ class Note(pl.Callback):
             self.path.write_text(json.dumps(found))
 
 
-def trainer_of(world: int, folder: Path, callbacks: list):
+def trainer_of(world: int, folder: Path, callbacks: list, **options):
     fork = pl.strategies.DDPStrategy(start_method="fork", process_group_backend="gloo")
     strategy = {"strategy": fork} if world > 1 else {}
-    return make_trainer(callbacks, folder, epochs=1, devices=world, logger="tensorboard", **strategy)
+    return make_trainer(callbacks, folder, epochs=1, devices=world, logger="tensorboard", **strategy, **options)
 
 
 def main(folder: Path) -> dict:
     """What a test needs to know of each scenario on one process and on two; in a process that may fork."""
     found = {}
     for world in (1, 2):
-        pl.seed_everything(0, verbose=False)
+        pl.seed_everything(0)
         scenarios = {
             "uneven": (Planted(), [DeadReLUMonitor(), WeightHistogramMonitor(), TrainValGapMonitor()], 13),
             "logged": (Planted(exact=False), [TrainValGapMonitor(examples=7)], 14),
@@ -98,6 +117,15 @@ def main(folder: Path) -> dict:
             trainer.fit(module, DataLoader(image_set(24), batch_size=4), planted_examples(val_examples))
             activity = [vector for _, vector in vectors(logs, "activity/net")]
             found[f"{name}/{world}"] = json.loads((folder / "found.json").read_text()) | {"activity": activity}
+        for counts in SPLITS:
+            monitors = [DeadReLUMonitor(), WeightHistogramMonitor(), Note(folder / "found.json")]
+            trainer = trainer_of(world, folder / f"{counts}{world}", monitors, use_distributed_sampler=False)
+            trainer.fit(Split(counts), DataLoader(image_set(24), batch_size=4))
+            found[f"{counts}/{world}"] = json.loads((folder / "found.json").read_text())
+        if pl.__name__ != "pytorch_lightning":  # whose callback it is
+            continue
+        from fmnist_pl.predictions import PredictionImages
+
         logs = folder / f"confusion{world}"
         trainer = trainer_of(world, logs, [PredictionImages(["a", "b", "c", "d"])])
         trainer.test(Planted(), planted_examples(13), verbose=False)
@@ -158,6 +186,18 @@ def test_logged_values_are_those_of_one_process_and_known_on_every_rank(found):
     assert found["uneven/2"]["agree"]
 
 
+@pytest.mark.parametrize("counts", SPLITS)
+def test_a_process_without_validation_ends_and_knows_the_same_numbers(found, counts):
+    one, two = found[f"{counts}/1"], found[f"{counts}/2"]
+    ours = [key for key in one["metrics"] if key.startswith(("dead_relu/", "rare_relu/", "nonfinite/"))]
+
+    assert_same(one["summaries"], two["summaries"])
+    assert_same({key: one["metrics"][key] for key in ours}, {key: two["metrics"][key] for key in ours})
+    assert two["metrics"]["dead_relu/n"] == 9
+    assert two["agree"]
+
+
+@pytest.mark.skipif(pl.__name__ != "pytorch_lightning", reason="a callback of that package")
 def test_the_confusion_counts_are_those_of_one_process(found):
     assert found["confusion/2"] == found["confusion/1"]
     assert sum(int(row.split("|")[2]) for row in found["confusion/2"].splitlines()[2:]) == 13

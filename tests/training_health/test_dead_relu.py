@@ -161,7 +161,7 @@ def changes(monitor: DeadReLUMonitor, folder, epochs: int, checkpoint=None) -> l
     found = []
     note = pl.callbacks.LambdaCallback(on_train_epoch_end=lambda *_: found.append(monitor.summary()))
     trainer = make_trainer([monitor, note], folder, epochs=epochs)
-    trainer.fit(Plunging(), loader(23), loader(13, seed=1), ckpt_path=checkpoint, weights_only=True)
+    trainer.fit(Plunging(), loader(23), loader(13, seed=1), ckpt_path=checkpoint)
     trainer.save_checkpoint(folder / f"{epochs}.ckpt")
     return [(summary["deaths"], summary["revivals"]) for summary in found]
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training_health.tensor_statistics import packed_statistics, unpack
+from training_health.tensor_statistics import packed_statistics, relative_change, unpack
 
 
 def statistics(tensor: torch.Tensor, bins: int = 8):
@@ -36,6 +36,19 @@ def test_the_finite_elements_agree_with_numpy(shape, bins, strange, dtype, seed)
     assert sum(found.counts) == values.numel()
     if values.numel() > 1:  # NumPy widens the range of equal elements otherwise
         assert found.limits == pytest.approx(edges[1:].tolist(), abs=1e-6)
+
+
+def test_a_large_tensor_agrees_with_numpy_and_so_does_its_change():
+    before = torch.randn(3, 50_001, generator=torch.Generator().manual_seed(0))
+    after = before * 1.25
+
+    found = statistics(before, 64)
+
+    expected = before.double().numpy()
+    counts, _ = np.histogram(expected, bins=64)
+    assert np.abs(np.array(found.counts) - counts).sum() <= 4  # to rounding
+    assert (found.total, found.squares) == pytest.approx((expected.sum(), (expected**2).sum()))
+    assert relative_change(before, after).item() == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("tensor", [torch.full((5,), torch.nan), torch.empty(0, 3)])

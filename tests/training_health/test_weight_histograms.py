@@ -160,45 +160,147 @@ def test_empty_and_sparse_parameters_are_no_trouble(tmp_path):
     assert ("gradients/table.weight", 4) in histograms(tmp_path)
 
 
-class Adversarial(Toy):
-    """Two optimisers, stepped by hand, one every other batch."""
+class Alternating(Toy):
+    """Optimisers that are stepped by hand, each in the batches of its own; notes the weights before every step."""
 
-    def __init__(self):
-        super().__init__(nn.ModuleDict({"one": nn.Linear(36, 4), "other": nn.Linear(36, 4)}))
-        self.automatic_optimization = False
+    def __init__(self, *schedules):
+        super().__init__(nn.ModuleList(nn.Linear(36, 4) for _ in schedules))
+        self.automatic_optimization, self.schedules, self.before = False, schedules, {}
 
     def training_step(self, batch, batch_idx):
-        for (name, part), optimizer in zip(self.net.items(), self.optimizers(), strict=True):
-            if name == "one" or batch_idx % 2 == 0:
+        for index, (part, steps_in) in enumerate(zip(self.net, self.schedules, strict=True)):
+            optimizer = self.optimizers()[index] if len(self.net) > 1 else self.optimizers()
+            for _ in range(steps_in(batch_idx, self.current_epoch)):
                 optimizer.zero_grad()
                 self.manual_backward(F.cross_entropy(part(batch[0].flatten(1)), batch[1]))
+                self.before[index] = part.weight.detach().clone()
                 optimizer.step()
 
     def configure_optimizers(self):
-        return [torch.optim.SGD(part.parameters(), 0.1) for part in self.net.values()]
+        return [torch.optim.SGD(part.parameters(), 0.1) for part in self.net]
 
 
-@pytest.mark.parametrize(("examples", "both"), [(23, True), (19, False)])  # the last batch is even or odd
-def test_several_optimisers_stepped_by_hand_are_each_measured(examples, both, tmp_path):
-    trainer = make_trainer([WeightHistogramMonitor()], tmp_path, epochs=1, limit_val_batches=0)
-
-    trainer.fit(Adversarial(), loader(examples), loader(4))
-
-    assert trainer.callback_metrics["update_ratio/net.one.weight"].item() > 0
-    assert ("update_ratio/net.other.weight" in trainer.callback_metrics) is both
+def train(module, folder, examples=50, **options):
+    trainer = make_trainer([WeightHistogramMonitor()], folder, limit_val_batches=0, **options)
+    trainer.fit(module, loader(examples), loader(4))
+    return trainer
 
 
-def test_an_epoch_without_a_last_step_is_said_once(tmp_path):
+def every(period, offset=0):
+    return lambda batch, epoch: batch % period == offset
+
+
+@pytest.mark.parametrize(
+    ("schedules", "options"),
+    [
+        ([every(1), every(3)], {"epochs": 1}),  # a GAN whose generator steps now and then
+        ([every(1), every(3)], {"max_steps": 10}),  # in the middle of the epoch
+        ([every(1), every(1)], {"max_steps": 7}),
+        ([every(2), every(2, 1)], {"epochs": 1}),
+        ([every(1), lambda batch, epoch: batch == 0], {"epochs": 1}),  # once
+        ([lambda batch, epoch: batch < 5, lambda batch, epoch: batch >= 5], {"epochs": 2}),  # half of the epoch each
+        ([lambda batch, epoch: 3 * (batch % 4 == 0), every(1)], {"epochs": 1}),  # three steps in one batch
+        ([lambda batch, epoch: (batch + epoch) % 4 == 0], {"epochs": 3}),  # another batch in each epoch
+        ([lambda batch, epoch: batch % 3 != 2], {"epochs": 2}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*earlier than foreseen in epoch 0")
+def test_each_optimisers_last_step_of_the_epoch_is_measured(schedules, options, tmp_path):
+    module = Alternating(*schedules)
+
+    metrics = train(module, tmp_path, **options).callback_metrics
+
+    for index, before in module.before.items():
+        ratio = ((module.net[index].weight.detach() - before).norm() / before.norm()).item()
+        assert metrics[f"update_ratio/net.{index}.weight"].item() == pytest.approx(ratio, rel=1e-4)
+
+
+class Copies(torch.overrides.TorchFunctionMode):
+    """Counts the copies of a weight of 4 x 36 elements."""
+
+    number = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.number += func is torch.Tensor.copy_ and args[0].shape == (4, 36)
+        return func(*args, **(kwargs or {}))
+
+
+def test_few_steps_are_measured(tmp_path):
+    with Copies() as copies:
+        train(Alternating(every(1), every(7)), tmp_path, examples=200, epochs=3)  # 40 batches
+
+    assert copies.number <= 2 * 2 * 4  # two optimisers, weights and gradients, three last steps and the first of all
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [(lambda batch, epoch: batch < 2, "earlier than foreseen"), (lambda batch, epoch: False, "no step")],
+)
+def test_an_optimiser_that_was_not_measured_is_named_once(schedule, words, tmp_path):
+    with pytest.warns(UserWarning, match=words) as caught:
+        trainer = train(Alternating(every(1), schedule), tmp_path, epochs=3)
+
+    assert len([w for w in caught if "Optimiser 1 (SGD)" in str(w.message)]) == 1
+    assert ("update_ratio/net.1.weight" in trainer.callback_metrics) is (
+        "foreseen" in words
+    )  # from the second epoch on
+    assert trainer.callback_metrics["nonfinite/net.1.weight"].item() == 0
+
+
+def test_an_epoch_that_is_cut_short_is_measured_from_the_second_on(tmp_path):
     class Cut(Toy):
         def on_train_batch_start(self, batch, batch_idx):
-            return -1 if batch_idx == 2 else None
+            return -1 if batch_idx == 3 else None
 
-    with pytest.warns(UserWarning, match="no optimiser step") as caught:
-        trainer = run(Cut(), tmp_path, epochs=2)
+    with pytest.warns(UserWarning, match="earlier than foreseen"):
+        run(Cut(), tmp_path, epochs=2)
 
-    assert len([w for w in caught if "no optimiser step" in str(w.message)]) == 1
-    assert not any(key.startswith("update_ratio") for key in trainer.callback_metrics)
-    assert trainer.callback_metrics["nonfinite/net.0.weight"].item() == 0
+    assert [record["epoch"] for record in records(tmp_path, "update_ratio") if record["net.0.weight"] > 0] == [1]
+
+
+def test_a_step_that_evaluates_its_loss_several_times_is_one(tmp_path):
+    class Quadratic(Toy):
+        def configure_optimizers(self):
+            return torch.optim.LBFGS(self.parameters(), 0.01, max_iter=3)
+
+    class Start(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            self.before = pl_module.net[7].weight.detach().clone()
+
+    module, start = Quadratic(), Start()
+    trainer = run(module, tmp_path, start, WeightHistogramMonitor())
+
+    expected = (module.net[7].weight - start.before).norm() / start.before.norm()
+    assert trainer.callback_metrics["update_ratio/net.7.weight"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules", "ignore:.*uninitialized parameter")
+def test_parameters_that_come_later_are_drawn_from_then_on(tmp_path):
+    class Growing(Toy):
+        def on_train_epoch_start(self):
+            if self.current_epoch == 1:
+                self.more = nn.Linear(3, 2)
+
+    lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.Linear(8, 4))
+    trainer = run(Growing(lazy), tmp_path, epochs=2)
+
+    assert trainer.callback_metrics["update_ratio/net.1.weight"].item() > 0
+    assert ("gradients/net.1.weight", 4) in histograms(tmp_path)
+    assert [name for name, step in histograms(tmp_path) if step == 9 and "more" in name]
+    assert trainer.callback_metrics["update_ratio/more.weight"].item() == 0  # in no optimiser
+
+
+def test_a_complex_parameter_is_drawn_by_its_parts(tmp_path):
+    class Spectral(Toy):
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self.net(batch[0]) * self.phase.abs(), batch[1])
+
+    module = Spectral(nn.Sequential(nn.Flatten(), nn.Linear(36, 4)))
+    module.phase = nn.Parameter(torch.tensor([1 + 1j]))
+    trainer = run(module, tmp_path)
+
+    assert sum(count for _, _, count in histograms(tmp_path)["weights/phase", 4]) == 2
+    assert trainer.callback_metrics["update_ratio/phase"].item() > 0
 
 
 @pytest.mark.parametrize(
