@@ -32,7 +32,7 @@ class FashionClassifier(pl.LightningModule):
         weight_decay: Decoupled for adamw, an L2 penalty for the others.
         adam_epsilon: Keras's 1e-7 rather than PyTorch's 1e-8.
         schedule: "one_cycle" (Smith 2018, per step), "cosine" (to zero, per step) or "constant".
-        label_smoothing: Of the training loss; evaluation uses plain cross-entropy.
+        label_smoothing: Label smoothing of the training loss; evaluation uses plain cross-entropy.
         network: Arguments of `FashionCNN`.
 
     Raises:

@@ -30,7 +30,7 @@ class FashionMNISTDataModule(pl.LightningDataModule):
             ``data``.
         dataset: "fashion_mnist", or "synthetic" for rendered images of ten classes that need no files.
         batch_size: Training images per batch and device.
-        seed: Of the order of the training images and of all randomness in the training steps.
+        seed: Seed of the order of the training images and of all randomness in the training steps.
         augmentation: Transforms of a training batch (N, 1, 28, 28), applied in turn. torchvision.transforms.v2 decides
             once for a whole batch; those of `fmnist_pl.augmentation` decide for each image.
         training_images: Use only the first so many of the training images. Default: all.

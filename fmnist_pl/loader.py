@@ -36,7 +36,7 @@ class BatchLoader:
         labels: int64, (N,), on the same device.
         batch_size: Images per batch and rank.
         shuffle: Permute the images for each epoch, and seed the global generators before each batch.
-        seed: Of the order and of everything random in the training steps.
+        seed: Seed of the order and of everything random in the training steps.
         rank: This process's number.
         world_size: Number of processes.
         augmentation: Applied to each batch of float images.

@@ -35,9 +35,9 @@ class PredictionImages(Callback):
 
     Args:
         class_names: Name of each class, in label order.
-        rows: Of the grid.
-        columns: Of the grid.
-        seed: Of the choice of images; independent of the global generators.
+        rows: Number of rows of the grid.
+        columns: Number of columns of the grid.
+        seed: Seed of the choice of images, independent of the global generators.
 
     Raises:
         MisconfigurationException: Without class names, or for a grid without images.

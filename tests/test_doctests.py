@@ -1,6 +1,7 @@
 """The examples in the docstrings run and print what they say."""
 
 import doctest
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -17,6 +18,21 @@ WITH_EXAMPLES = sorted(
     for path in root.rglob("*.py")
     if ">>>" in path.read_text(encoding="utf-8")
 )
+NAMED_IN_CONFIGS = {
+    name
+    for path in (ROOTS[0] / "configs").glob("*.yaml")
+    for name in re.findall(r"class_path: ((?:fmnist_pl|training_health)\.[\w.]+)", path.read_text(encoding="utf-8"))
+}
+PUBLIC = NAMED_IN_CONFIGS | {
+    f"{package.__name__}.{name}" for package in (fmnist_pl, training_health) for name in package.__all__
+}
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_every_public_name_has_an_example(name):
+    module, attribute = name.rsplit(".", 1)
+
+    assert ">>>" in getattr(import_module(module), attribute).__doc__
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)

@@ -2,6 +2,9 @@
 
 They change nothing about the training they watch. Importing this package imports neither torch nor Lightning, so that
 TensorBoard can load the tab *Training Health* from it; each monitor is imported when it is first asked for.
+
+Public are the command ``python -m training_health``, the names below and the format of the log. All other names are
+internal and may change without notice.
 """
 
 from importlib import import_module

@@ -18,7 +18,7 @@ class BestCheckpoint(ModelCheckpoint):
     """Writes ``checkpoints/best.ckpt`` whenever the monitored value is the lowest so far.
 
     Lightning's callback with a fixed file name, whose best value is still known when the run's folder was moved, or
-    named in another way, before the run is resumed.
+    named in another way, before the run is resumed. It logs nothing.
 
     Args:
         monitor: Logged value that is to be low.
@@ -51,7 +51,7 @@ class LastCheckpoint(Checkpoint):
 
     The state is taken when everything of the epoch is over, validation and the other callbacks included, and written
     when Lightning has logged the epoch and the loggers are flushed: what a checkpoint counts as done is in the curves.
-    It must be the last of the Trainer's callbacks, and needs the plugin `DurableCheckpointIO`.
+    It must be the last of the Trainer's callbacks, and needs the plugin `DurableCheckpointIO`. It logs nothing.
 
     >>> plugins, callbacks = [DurableCheckpointIO()], [LastCheckpoint()]
     >>> trainer = pl.Trainer(plugins=plugins, callbacks=callbacks, logger=False, accelerator="cpu")

@@ -125,6 +125,9 @@ class RunLogger(TensorBoardLogger):
 
     Lightning adds the number of the epoch to whatever it logs, so that the end of an epoch, logged once for validation
     and once for training, would have it twice.
+
+    >>> RunLogger(save_dir="lightning_logs", name="baseline", version=0).log_dir
+    'lightning_logs/baseline/version_0'
     """
 
     _epoch_logged_at: int | None = None

@@ -77,16 +77,12 @@ def content_hash(value: Any) -> str:  # noqa: ANN401
 
 def versions() -> dict[str, str]:
     """The versions of everything that the metrics depend on; without Numba the stock layers run."""
-    try:
-        numba = metadata.version("numba")
-    except metadata.PackageNotFoundError:
-        numba = "none"
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "torchvision": str(torchvision.__version__),
         "pytorch_lightning": pl.__version__,
-        "numba": numba,
+        "numba": _installed("numba"),
     }
 
 
@@ -100,9 +96,16 @@ def code_version(package: Path = PACKAGE) -> str:
         untracked = _git(package, "ls-files", "--others", "--exclude-standard", "-z", "--", *SOURCES)
         changes += [name + (package / name.decode()).read_bytes() for name in untracked.split(b"\0")[:-1]]
     except (OSError, subprocess.CalledProcessError):
-        return f"fmnist_pl {metadata.version('fmnist_pl')}"
+        return f"fmnist_pl {_installed('fmnist_pl')}"
     digest = hashlib.sha256(b"\0".join(changes)).hexdigest()
     return f"{commit}-dirty-{digest[:12]}" if any(changes) else commit
+
+
+def _installed(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "none"
 
 
 def _git(folder: Path, *command: str) -> bytes:

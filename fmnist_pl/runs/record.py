@@ -27,8 +27,17 @@ RESULTS = ("test/accuracy", "test/loss", "val/accuracy", "val/loss", "gap/accura
 class RunRecord(pl.Callback):
     """Describes the run in its log at the start, and at the end writes ``summary.json`` and the hparams.
 
-    ``settings`` are ``variant``, ``dataset``, ``seed``, and the options worth comparing across runs, ``overlay`` is the
-    digest of what the variant's overlay says.
+    | record | kind | content |
+    | --- | --- | --- |
+    | ``training_health/run`` | text | what is run, at the start |
+    | ``training_health/result`` | text | the final metrics, at the end |
+    | hparams | TensorBoard's | ``settings``, with the final metrics, at the end |
+
+    Args:
+        settings: ``variant``, ``dataset``, ``seed``, and the options worth comparing across runs.
+        identity: What the run is made of; see `fmnist_pl.runs.identity.identity`.
+        test_checkpoint: The checkpoint that is tested: "best", "last" or "none".
+        overlay: Digest of what the variant's overlay says.
     """
 
     def __init__(

@@ -180,15 +180,20 @@ def parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--study", help="Its name, and its folder's. Default: made of the space's name and the options.")
     add("--dataset", choices=["fashion_mnist", "synthetic"], default="fashion_mnist")
     add("--confirm_seeds", nargs="*", type=seed, help="Default: the three after --seed.")
-    add("--confirm_epochs", type=count, help="Of each. Default: 10, or --epochs if those are more.")
+    add(
+        "--confirm_epochs",
+        type=count,
+        help="Epochs of each confirming run. Default: 10, or --epochs if those are more.",
+    )
     add("--logdir", type=Path, default=Path("lightning_logs"), help="Where runs leave their folders.")
     add("--output", type=Path, help="Folder of the results. Default: LOGDIR/search/STUDY.")
     options, fit_options = parser.parse_known_args(args)
     for argument in fit_options:
         name = "config" if argument == "-c" else argument.removeprefix("--").split("=")[0].rstrip("+")
         for instead, taken in _TAKEN.items():
-            if any(f"{name}.".startswith(f"{option}.") for option in taken):
-                raise UserError(f"The search sets --{name} for every trial itself. Use {instead}.", exit_code=2)
+            for option in taken:  # given itself, a part of it, or the group that it is in
+                if f"{name}.".startswith(f"{option}.") or option.startswith(f"{name}."):
+                    raise UserError(f"The search sets --{option} for every trial itself. Use {instead}.", exit_code=2)
     if options.confirm_seeds is None:
         options.confirm_seeds = [(options.seed + further) % _SEEDS for further in (1, 2, 3)]
     options.confirm_epochs = options.confirm_epochs or max(_EPOCHS_TO_CONFIRM, options.epochs)

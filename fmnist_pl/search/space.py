@@ -53,15 +53,15 @@ class Space:
     """A search space.
 
     Args:
-        content: Of its file.
-        name: Of its file, for messages.
+        content: What the YAML file holds.
+        name: The file's name, for messages.
 
     Attributes:
-        distributions: By name, in the file's order.
-        first: Parameters to try before any others.
+        distributions: Optuna's distribution of each parameter by name, in the file's order.
+        first: Sets of parameters that are tried before any others.
 
     Raises:
-        UserError: With status 2, naming the file, the name and what was expected.
+        UserError: If the content is no search space; names the file, the parameter and what was expected.
     """
 
     def __init__(self, content: Any, name: str = "The space") -> None:  # noqa: ANN401

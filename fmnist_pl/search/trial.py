@@ -22,7 +22,7 @@ class PruningReport(pl.Callback):
     """Reports the validation accuracy of every epoch; ends a training that is to be pruned or has diverged.
 
     Optuna's own callback prunes by an exception out of the validation, and a pruned run would be no ordinary run: no
-    training metrics of its last epoch, no hparams, no summary. This one lets the epoch end.
+    training metrics of its last epoch, no hparams, no summary. This one lets the epoch end. It logs nothing.
     """
 
     def __init__(self, trial: optuna.Trial) -> None:

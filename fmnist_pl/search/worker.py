@@ -61,9 +61,9 @@ def run_workers(search: Search, objective: str) -> None:
     """Have the trials of a study trained by ``search.jobs`` processes; replace those that die.
 
     Args:
-        search: To do.
-        objective: ``MODULE:NAME`` of what makes the function that trains a trial, from the search. Each process imports
-            it after its number of threads is set, which torch reads once.
+        search: The search to run.
+        objective: ``MODULE:NAME`` of a callable that takes the search and returns the function that trains a trial.
+            Each process imports it after its number of threads is set, which torch reads once.
 
     Raises:
         UserError: If no trial can be trained, or the storage fails.

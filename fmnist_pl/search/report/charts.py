@@ -24,7 +24,7 @@ def draw(trials: Sequence[FrozenTrial], analysis: Analysis, first_guided: int | 
 
     Args:
         trials: All of them.
-        analysis: Of their choices.
+        analysis: The analysis of their choices.
         first_guided: Number of the first trial that was not random; None without any.
     """
     percents = [100 * accuracy(trial) for trial in trials if trial.state == TrialState.COMPLETE]

@@ -30,7 +30,7 @@ def html_page(title: str, markdown: str, charts: Mapping[str, go.Figure]) -> str
     """The report's Markdown as HTML, with a chart instead of each paragraph that only links to one.
 
     Args:
-        title: Of the window, as plain text.
+        title: The browser window's title, as plain text.
         markdown: Markup in it is shown, not obeyed.
         charts: By name; the link to one is ``report.html#NAME``. plotly.js, some 5 MB, is inside if there are any.
     """

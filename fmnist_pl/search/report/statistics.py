@@ -64,7 +64,7 @@ def analyse(choices: Sequence[Mapping[str, Any]], accuracies: Sequence[float]) -
 
     Args:
         choices: By name, of each trial.
-        accuracies: Of the same trials, as fractions.
+        accuracies: The same trials' accuracies, as fractions.
     """
     n = len(accuracies)
     if n < 2 or min(accuracies) == max(accuracies):

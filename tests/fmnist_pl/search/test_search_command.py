@@ -121,6 +121,7 @@ def test_numbers_out_of_range_are_refused(options, capsys):
     [
         (["--variant=sgd"], "sets --variant for every trial itself. Use --space"),
         (["--trainer.logger.init_args.name=a"], "for every trial itself. Use --logdir"),
+        (['--data={"training_images": 99}'], "sets --data.dataset for every trial itself. Use --dataset"),
         (["--model.learning_rate=0.1"], "for every trial itself. Use `fixed` in --space"),
         (["--space", "full.yaml"], "full.yaml: .*none may be trained"),
         (["--space", "none.yaml"], "There is no configuration none.yaml"),
