@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -65,6 +67,12 @@ class Spy(Callback):
         self.train, self.val = trainer.train_dataloader, trainer.val_dataloaders
 
 
+def _results(spy: Spy) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """The weights and metrics that a fit ended with."""
+    metrics = {name: float(value) for name, value in spy.trainer.callback_metrics.items()}
+    return {name: value.clone() for name, value in spy.module.state_dict().items()}, metrics
+
+
 class ReLUCalls(Callback, TorchDispatchMode):
     """Counts, below every function and module, how often each unit of each call of a ReLU is above zero."""
 
@@ -114,17 +122,19 @@ class Watched:
     Args:
         truth: What is known beforehand.
         folder: Where its logs go.
-        fit: Takes callbacks and the folder, trains for two epochs.
+        fit: Takes callbacks and a folder, makes the model and trains it for two epochs.
         **keys: Further arguments of `TrainValGapMonitor`.
     """
 
     def __init__(self, truth: Truth, folder: Path, fit: Callable[[list[Any], Path], None], **keys: str) -> None:
-        self.truth, spy = truth, Spy()
+        self.truth, spy, alone = truth, Spy(), Spy()
         keys |= {"loss_key": truth.loss} | ({"accuracy_key": truth.accuracy} if truth.accuracy else {})
         dead, gap = DeadReLUMonitor(), TrainValGapMonitor(**keys)
+        self._fit(fit, [alone], folder / "alone")
         with warnings.catch_warnings(record=True, action="always") as said:
-            fit([dead, gap, WeightHistogramMonitor(), spy], folder)
-        self.dead, self.gap, self.logs = dead.summary(), gap.summary(), EventFiles(folder)
+            self._fit(fit, [dead, gap, WeightHistogramMonitor(), spy], folder / "watched")
+        self.untouched = _results(alone), _results(spy)
+        self.dead, self.gap, self.logs = dead.summary(), gap.summary(), EventFiles(folder / "watched")
         self.said = [str(warning.message) for warning in said]
         self.parameters = {name for name, parameter in spy.module.named_parameters() if parameter.numel()}
         self.lightning = pytorch_lightning if isinstance(spy.trainer, pytorch_lightning.Trainer) else lightning.pytorch
@@ -132,6 +142,12 @@ class Watched:
         calls, module, val, train = ReLUCalls(truth.unit_dim), spy.module, spy.val, spy.train
         self.val, self.train = self._validate(module, val, calls), self._validate(module, train)
         self.above = calls.above
+
+    def _fit(self, fit: Callable[[list[Any], Path], None], callbacks: list[Callback], folder: Path) -> None:
+        folder.mkdir()
+        lightning.pytorch.seed_everything(0, verbose=False)
+        with contextlib.chdir(folder):  # where some loggers write, whatever they are told
+            fit(callbacks, folder)
 
     def _validate(self, module: Any, loader: Any, *callbacks: Callback) -> dict[str, float]:
         """Without monitors, compilation and torch's fused encoder: every ReLU is a call."""
@@ -152,7 +168,7 @@ class Watched:
             "sites": str(len(sites)),
             "dead/units": f"{self.dead['dead']}/{self.dead['units']}",
             "n": str(self.dead["n"]),
-            "gap in loss": f"{gap['loss_gap']:+.4f} ± {gap['loss_gap_se'] or float('nan'):.4f}" if measured else "none",
+            "gap in loss": f"{gap['loss_gap']:+.4f} ± {gap['loss_gap_se'] or math.nan:.4f}" if measured else "none",
             "logger": self.logger,
             "activity + gap + histograms": f"{len(logs.activities)} + {logs.gaps} + {len(logs.histograms)}",
             "right": "NO" if any(self.faults()) else "yes",
@@ -161,6 +177,12 @@ class Watched:
     def faults(self) -> Iterator[str]:
         """Say in words what is not right."""
         truth, sites = self.truth, self.dead["sites"]
+        (weights, metrics), (same_weights, same_metrics) = self.untouched
+        if changed := [name for name, value in weights.items() if not torch.equal(value, same_weights[name])]:
+            yield f"with monitors other weights: {changed}"
+        # The last digits of a validation's loss differ where its window runs without compilation or fusion.
+        if changed := [name for name in metrics if not math.isclose(metrics[name], same_metrics[name], rel_tol=1e-4)]:
+            yield f"with monitors other metrics: {[(name, metrics[name], same_metrics[name]) for name in changed]}"
         counted = [(site["dead"], site["units"]) for site in sites.values()]
         true = [(int((~above.any(0)).sum()), above.shape[1]) for above in self.above]
         if len(true) != truth.sites or counted != true:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import pytorch_forecasting
+import scvi
 import segmentation_models_pytorch
 import timm
 import torch
@@ -20,7 +21,6 @@ import torchvision.models
 import transformers
 from anndata import AnnData
 from darts import models as darts_models
-from scvi.model import SCVI
 from torch import nn
 from torch.utils.data import TensorDataset
 from torch_geometric.data import Data
@@ -164,7 +164,7 @@ NETWORKS = {
 def test_network(name, package, check):
     network, data, measure, truth = NETWORKS[name]
     torch.manual_seed(0)
-    pl, net, train, val = import_module(package), network(), data(), data()
+    pl, train, val = import_module(package), data(), data()
 
     def fit(callbacks, folder):
         logger = (
@@ -173,7 +173,7 @@ def test_network(name, package, check):
         size = max(1, truth.examples // 2)
         loaders = DataLoader(train, size, shuffle=True), DataLoader(train if truth.no_gap else val, size)
         trainer = pl.Trainer(max_epochs=EPOCHS, callbacks=callbacks, logger=logger, default_root_dir=folder, **QUIET)
-        trainer.fit(task(pl, net, measure), *loaders)
+        trainer.fit(task(pl, network(), measure), *loaders)
 
     check(name, truth, fit)
 
@@ -215,9 +215,9 @@ def test_pytorch_forecasting(name, options, sites, check):
     lengths = {"max_encoder_length": 20, "max_prediction_length": 5, "min_encoder_length": 20}
     train = pytorch_forecasting.TimeSeriesDataSet(table[:88], **columns, **lengths, min_prediction_length=5)
     val = pytorch_forecasting.TimeSeriesDataSet.from_dataset(train, table[100:188])
-    model = getattr(pytorch_forecasting, name).from_dataset(train, learning_rate=1e-3, log_interval=-1, **options)
 
     def fit(callbacks, folder):
+        model = getattr(pytorch_forecasting, name).from_dataset(train, learning_rate=1e-3, log_interval=-1, **options)
         trainer = lightning.pytorch.Trainer(max_epochs=EPOCHS, callbacks=callbacks, default_root_dir=folder, **QUIET)
         trainer.fit(model, train.to_dataloader(True, 32), val.to_dataloader(False, 32))
 
@@ -226,10 +226,11 @@ def test_pytorch_forecasting(name, options, sites, check):
 
 def test_scvi(check):
     cells = AnnData(np.random.default_rng(0).poisson(2, (128, 20)).astype("float32"))
-    SCVI.setup_anndata(cells)
-    model = SCVI(cells, n_hidden=16, n_layers=2)
+    scvi.model.SCVI.setup_anndata(cells)
 
     def fit(callbacks, folder):
+        scvi.settings.seed = 0  # or each model draws another split
+        model = scvi.model.SCVI(cells, n_hidden=16, n_layers=2)
         halves = {"train_size": 0.5, "validation_size": 0.5, "batch_size": 32, "check_val_every_n_epoch": 1}
         constant = {"plan_kwargs": {"n_epochs_kl_warmup": None}}  # the loss's weights
         model.train(EPOCHS, callbacks=callbacks, default_root_dir=folder, **halves, **constant, **QUIET)
