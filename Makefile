@@ -23,7 +23,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train compare search demo tensorboard report test test-all test-oldest soak bench bench-peers bench-gpu bench-growth lint format clean
+.PHONY: help setup train compare search demo tensorboard report test test-all test-oldest test-foreign soak bench bench-peers bench-gpu bench-growth lint format clean
 
 help: ## List the targets and their variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ test-oldest: .venv-oldest/ready ## Run the monitors' quick tests on the oldest v
 	.venv-oldest/bin/python -m pip install --quiet --no-deps ./callbacks
 	@touch $@
 PYTHON_3_10 ?= $(lastword python3.10 $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python))
+test-foreign: $(READY) .venv-foreign/ready ## Try the monitors in other people's projects, in a venv of its own (a few minutes)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 .venv-foreign/bin/python -m pytest --numprocesses=2 --override-ini=filterwarnings= \
+		--show-capture=no tests/foreign/projects.py
 
 soak: $(READY) ## Kill, tear and damage runs at full counts (about half an hour)
 	$(BIN)/python -m tests.soak
@@ -106,6 +109,15 @@ bench-growth: $(READY) ## Measure how costs grow with data, width, sites and epo
 	@echo 'Installing keras and tensorflow into .venv-peers (about 2 GB)'
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet -r benchmarks/peers-requirements.txt
+	@touch $@
+
+# What .venv has, torch first of all, is borrowed from it.
+.venv-foreign/ready: tests/foreign/requirements.txt $(READY)
+	@echo "Installing other people's projects into .venv-foreign (600 MB)"
+	$(BIN)/python -m venv --clear .venv-foreign
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		>"$$(.venv-foreign/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
+	.venv-foreign/bin/python -m pip install --quiet -r tests/foreign/requirements.txt
 	@touch $@
 
 lint: $(READY) ## Check style, types and which way imports run; changes nothing

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.utilities.seed import isolate_rng
+    from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 else:
     from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn  # both packages' own
 
@@ -53,6 +54,7 @@ else:
 
     _PACKAGES = _installed_packages()
     isolate_rng = _of_each("utilities.seed", "isolate_rng")[0]
+    is_param_in_hook_signature = _of_each("utilities.signature_utils", "is_param_in_hook_signature")[0]
     DummyLogger = _of_each("loggers.logger", "DummyLogger")[0]
 
     class Callback(*_of_each("callbacks", "Callback")):
@@ -152,13 +154,16 @@ def to_device(trainer: Trainer, pl_module: LightningModule, batch: Any) -> Any: 
 
 def validation_step(trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> Any:  # noqa: ANN401
     """Run the module's ``validation_step`` at the trainer's precision and return what it returns."""
-    extra = [0] if "dataloader_idx" in inspect.signature(pl_module.validation_step).parameters else []
+    step = pl_module.validation_step
+    extra = [batch_idx] if is_param_in_hook_signature(step, "batch_idx", min_args=2) else []  # as Lightning decides it
+    if "dataloader_idx" in inspect.signature(step).parameters:
+        extra.append(0)
     if not isinstance(trainer.strategy.model, DistributedDataParallel):
-        return trainer.strategy.validation_step(batch, batch_idx, *extra)
+        return trainer.strategy.validation_step(batch, *extra)
     # A DDP wrapper's forward broadcasts buffers: ranks with unequal numbers of batches would wait for each other for
     # ever. The validation just run has made the buffers equal.
     with trainer.precision_plugin.val_step_context():
-        return pl_module.validation_step(batch, batch_idx, *extra)
+        return step(batch, *extra)
 
 
 # ---- what the user is told

@@ -104,6 +104,21 @@ def test_the_sample_is_prepared_by_the_datamodules_hook(tmp_path):
     assert monitor.summary()["loss_gap"] == pytest.approx(0, abs=1e-6)  # both sides hold the same examples
 
 
+class WithoutIndex(Toy):
+    """Its step takes the batch alone, which Lightning allows."""
+
+    def validation_step(self, batch):
+        return super().validation_step(batch, 0)
+
+
+def test_the_sample_is_evaluated_by_a_step_that_takes_no_index(tmp_path):
+    monitor = TrainValGapMonitor()
+
+    fit(WithoutIndex(), [monitor], tmp_path)
+
+    assert monitor.summary()["n_train"] == monitor.summary()["n_val"] > 0
+
+
 def test_without_these_names_the_public_ones_stand_in(tmp_path):
     trainer = make_trainer([], tmp_path)
     renamed = SimpleNamespace(fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace()), global_step=5)
