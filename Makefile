@@ -86,6 +86,7 @@ test-oldest: .venv-oldest/ready ## Run the monitors' quick tests on the oldest v
 	.venv-oldest/bin/python -m pip install --quiet --no-deps ./callbacks
 	@touch $@
 PYTHON_3_10 ?= $(lastword python3.10 $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python))
+
 test-foreign: $(READY) .venv-foreign/ready ## Try the monitors in other people's projects, in a venv of its own (a few minutes)
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 .venv-foreign/bin/python -m pytest --numprocesses=2 --override-ini=filterwarnings= \
 		--show-capture=no tests/foreign/projects.py
