@@ -8,7 +8,7 @@ from typing import Any, Literal
 from typing_extensions import override
 
 from training_health import lightning as pl
-from training_health.batches import BatchSize
+from training_health.batches import BatchSize, ExampleCounter
 from training_health.relu.sites import ReLUSites
 from training_health.relu.unit_counts import UnitCounter, combined
 from training_health.relu.window import DeadReLUReport, sentence, shorten
@@ -63,6 +63,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         unit_dims: Overrides which dimension of a site's output holds its units, as ``{pattern: dimension}`` over
             qualified names. By default: the second, but for three and more dimensions the last where the latest
             operation with weights was a matrix product, as in a transformer's (N, T, F).
+        count_examples: Gives the number of examples in a batch, where the loader and the batch do not show it.
 
     Raises:
         pl.MisconfigurationException: For a window or threshold that does not exist.
@@ -87,6 +88,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         window: Literal["validation", "train"] = "validation",
         rare_below: float = 0.01,
         unit_dims: Mapping[str, int] | None = None,
+        count_examples: ExampleCounter | None = None,
     ) -> None:
         if window not in ("validation", "train"):
             raise pl.MisconfigurationException(
@@ -95,6 +97,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         if not 0 < rare_below <= 1:
             raise pl.MisconfigurationException(f"`rare_below` is a fraction above 0 and up to 1, not {rare_below!r}.")
         self.window, self.rare_below, self.unit_dims = window, rare_below, dict(unit_dims or {})
+        self.count_examples = count_examples
         self._evaluation = TrainingSampleEvaluation()
         self._start_again()
 
@@ -123,6 +126,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
             self._start_again()
             warn_without_tensorboard(trainer)
         self._evaluation = TrainingSampleEvaluation.of(trainer)
+        self._evaluation.count_examples = self.count_examples or self._evaluation.count_examples
         if self.window == "train":
             self._evaluation.register(self)
 
@@ -144,8 +148,17 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
             self.on_sample_batch_start(size)
 
     @override
-    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
         self._sites.end_pass()
+        self._evaluation.validation_batch_end(trainer, batch)
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -206,6 +219,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         self._names, self._dead = state_dict["names"], state_dict["dead"]
 
     def _abandon(self) -> None:
+        self._evaluation.validation.stop_listening()
         self._watching = False
         self._sites.detach()
         self._counter.clear()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from fmnist_pl.predictions import PredictionImages
@@ -46,6 +46,22 @@ class WithMetricObject(Planted):
         self.log("val/loss", nn.functional.cross_entropy(logits, batch[1]), sync_dist=True)
 
 
+class OneRankValidates(Planted):
+    """The first process has all validation examples, and the others none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+
+    def val_dataloader(self):
+        return DataLoader(Subset(image_set(5), range(0 if self.global_rank else 5)), batch_size=4)
+
+    def validation_step(self, batch, batch_idx):
+        logits = self.net(batch[0])
+        losses = nn.functional.cross_entropy(logits, batch[1], reduction="none")
+        return {"losses": losses, "correct": logits.argmax(1) == batch[1]}
+
+
 def planted_examples(count: int) -> DataLoader:
     images, labels = image_set(count).tensors
     images[:, 0, 0, :3] = 0
@@ -75,10 +91,10 @@ class Note(pl.Callback):
             self.path.write_text(json.dumps(found))
 
 
-def trainer_of(world: int, folder: Path, callbacks: list):
+def trainer_of(world: int, folder: Path, callbacks: list, **options):
     fork = pl.strategies.DDPStrategy(start_method="fork", process_group_backend="gloo")
     strategy = {"strategy": fork} if world > 1 else {}
-    return make_trainer(callbacks, folder, epochs=1, devices=world, logger="tensorboard", **strategy)
+    return make_trainer(callbacks, folder, epochs=1, devices=world, logger="tensorboard", **strategy, **options)
 
 
 def main(folder: Path) -> dict:
@@ -98,6 +114,10 @@ def main(folder: Path) -> dict:
             trainer.fit(module, DataLoader(image_set(24), batch_size=4), planted_examples(val_examples))
             activity = [vector for _, vector in vectors(logs, "activity/net")]
             found[f"{name}/{world}"] = json.loads((folder / "found.json").read_text()) | {"activity": activity}
+        path = folder / "alone.json"
+        trainer = trainer_of(world, folder / "l", [TrainValGapMonitor(), Note(path)], use_distributed_sampler=False)
+        trainer.fit(OneRankValidates(), DataLoader(image_set(24), batch_size=4))
+        found[f"alone/{world}"] = json.loads(path.read_text()) | {"activity": []}
         logs = folder / f"confusion{world}"
         trainer = trainer_of(world, logs, [PredictionImages(["a", "b", "c", "d"])])
         trainer.test(Planted(), planted_examples(13), verbose=False)
@@ -129,12 +149,13 @@ def assert_same(one, two) -> None:
         assert (a == pytest.approx(b, abs=1e-6, nan_ok=True)) if isinstance(a, float) else (a == b)
 
 
-@pytest.mark.parametrize("scenario", ["uneven", "logged", "metric"])
+@pytest.mark.parametrize("scenario", ["uneven", "logged", "metric", "alone"])
 def test_summaries_and_activities_are_those_of_one_process(found, scenario):
     one, two = found[f"{scenario}/1"], found[f"{scenario}/2"]
     if scenario == "logged":  # its standard error is an estimate from batches, which differ
-        assert one["summaries"][0].pop("loss_gap_se") > 0
-        assert two["summaries"][0].pop("loss_gap_se") > 0
+        for key in ("loss_gap_se", "loss_gap_margin"):
+            assert one["summaries"][0].pop(key) > 0
+            assert two["summaries"][0].pop(key) > 0
 
     assert_same(one["summaries"], two["summaries"])
     assert one["activity"] == two["activity"]

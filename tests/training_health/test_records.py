@@ -42,7 +42,7 @@ def tensors(tmp_path_factory):
           for kind in ("update_ratio", "nonfinite", "nonfinite_gradients")],
         ("gap", {
             "kind": "gap", "columns": COLUMNS, "n_train": 13, "n_val": 13, "se_method": "binomial; per-example losses",
-        }, 11, 13),
+        }, 13, 13),
     ],
 )  # fmt: skip
 def test_a_record_says_all_it_takes_to_read_it(tensors, tag, content, values, n):

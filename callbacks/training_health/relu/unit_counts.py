@@ -70,7 +70,7 @@ class SiteCounts:
 class WindowCounts:
     """All sites' sums over a window on one rank, in forward order."""
 
-    examples: int = 0
+    examples: float = 0  # NaN where unknown
     sites: dict[str, SiteCounts] = field(default_factory=dict)
 
 
@@ -98,7 +98,8 @@ class UnitCounter:
 
     def clear(self) -> None:
         """Start a new window."""
-        self._examples, self._batch = 0, BatchSize(0, 0)
+        self._examples: float = 0
+        self._batch = BatchSize(0, 0)
         self._sites: dict[str, tuple[SiteCounts, ActivityCounter]] = {}  # without and with the sums per unit
 
     def begin_batch(self, size: BatchSize) -> None:

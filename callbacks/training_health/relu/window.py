@@ -18,7 +18,7 @@ class DeadReLUReport:
     """All sites' counts over one window, and which units were dead in the window before."""
 
     window: str
-    examples: int
+    examples: float  # NaN where unknown
     rare_below: float
     sites: Mapping[str, SiteCounts]  # by short name, in forward order
     previously_dead: Mapping[str, list[int]]
