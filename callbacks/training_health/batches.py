@@ -33,10 +33,13 @@ def size_of(
     The user's ``own`` count, or else what the loader drew, what the step has ``logged`` as its ``batch_size``, or what
     the batch itself shows. The loader comes before the log, where many weigh a mean with tokens or nodes.
     """
-    sources = [lambda: own(batch)] if own else [lambda: _drawn(loader, batch_idx), lambda: logged]
+    named = None if logged == 1 else logged  # many say 1 where it does not matter
+    sources = [lambda: own(batch)] if own else [lambda: _drawn(loader, batch_idx), lambda: named]
     examples = None
     with suppress(Exception):  # a monitor never ends a run
-        examples = next((n for source in (*sources, lambda: count_examples(batch)) if (n := source())), None)
+        examples = next(
+            (n for source in (*sources, lambda: count_examples(batch), lambda: logged) if (n := source())), None
+        )
     if examples is None:
         return BatchSize(math.nan, math.nan)
     return BatchSize(examples, examples - ends_in_a_repeat(loader, batch_idx))

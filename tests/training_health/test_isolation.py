@@ -97,7 +97,8 @@ def test_inside_are_eval_mode_empty_metrics_and_a_log_that_keeps_values_with_the
         assert module.mean.compute().item() == 7.0
         logged.begin_batch()
         module.log("a", torch.tensor(2.0))
-        module.log_dict({"b": 3.0, "m": module.mean}, batch_size=2)
+        module.log("b", 3.0, batch_size=2)
+        module.log("m", module.mean, batch_size=1)
         module.logger.experiment.anything(1)
         logged.end_batch(BatchSize(4, 3))
 

@@ -83,7 +83,7 @@ class LoggedValues:
                 self._running[name] = number.reshape(()), size
             elif number.numel() == 1:
                 self.last[name] = number.reshape(())
-        if size is not None:
+        if size is not None and not isinstance(value, Metric):  # which weighs examples itself
             self.batch_size = size
         if self._log is not None:
             self._log(name, value, *args, **kwargs)
