@@ -1,39 +1,108 @@
 """How many examples a batch holds, and which of them another rank has as well."""
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from torch import Tensor
-from torch.utils.data import DistributedSampler
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
+
+ExampleCounter = Callable[[Any], int | None]
+_LABELS = {"y", "label", "labels", "target", "targets"}
 
 
 class BatchSize(NamedTuple):
-    """A batch's examples; the first ``counted`` of them count, the rest is another rank's."""
+    """A batch's examples, NaN where unknown; the first ``counted`` of them count, the rest is another rank's."""
 
-    examples: int
-    counted: int
+    examples: float
+    counted: float
 
 
-def size_of(batch: Any, loader: Any, batch_idx: int) -> BatchSize:  # noqa: ANN401 - whatever the user's loader yields
-    """Count the examples of batch number ``batch_idx`` of an evaluation loader."""
-    examples = count_examples(batch)
+def size_of(
+    batch: Any,  # noqa: ANN401 - whatever the user's loader yields
+    loader: Any,  # noqa: ANN401
+    batch_idx: int,
+    own: ExampleCounter | None = None,
+    logged: int | None = None,
+) -> BatchSize:
+    """Count the examples of batch number ``batch_idx`` of an evaluation loader.
+
+    The user's ``own`` count, or else what the loader drew, what the step has ``logged`` as its ``batch_size``, or what
+    the batch itself shows. The loader comes before the log, where many weigh a mean with tokens or nodes.
+    """
+    named = None if logged == 1 else logged  # many say 1 where it does not matter
+    sources = [lambda: own(batch)] if own else [lambda: _drawn(loader, batch_idx), lambda: named]
+    examples = None
+    with suppress(Exception):  # a monitor never ends a run
+        examples = next(
+            (n for source in (*sources, lambda: count_examples(batch), lambda: logged) if (n := source())), None
+        )
+    if examples is None:
+        return BatchSize(math.nan, math.nan)
     return BatchSize(examples, examples - ends_in_a_repeat(loader, batch_idx))
 
 
-def count_examples(batch: Any) -> int:  # noqa: ANN401
-    """Count the examples in a batch: the length of its first tensor, 0 where it has none."""
-    tensor = first_tensor(batch)
-    return 0 if tensor is None else len(tensor)
+def _drawn(loader: Any, batch_idx: int) -> int | None:  # noqa: ANN401
+    """How many indices a loader drew for a batch; None where it, or one index, may stand for something else."""
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        return None
+    sampler: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+    if isinstance(sampler, list):  # of lists of indices
+        return len(sampler[batch_idx]) if len(sampler[0]) > 1 else None
+    if type(sampler) is not BatchSampler or sampler.batch_size == 1 or not hasattr(sampler.sampler, "__len__"):
+        return None
+    drawn: Any = sampler.sampler
+    left = len(drawn) - batch_idx * sampler.batch_size
+    return min(sampler.batch_size, left) if left > 0 else None
+
+
+def count_examples(batch: Any) -> int | None:  # noqa: ANN401
+    """Count the examples that a batch shows: graphs, or labels, or the first dimension where all tensors agree in it.
+
+    >>> import torch
+    >>> count_examples((torch.zeros(5, 8, 3), torch.zeros(8)))  # time first, one label for each of 8 sequences
+    8
+    >>> count_examples((torch.zeros(5, 8, 3), torch.zeros(7, 8))) is None
+    True
+    """
+    graphs = getattr(batch, "num_graphs", None)
+    if isinstance(graphs, int):
+        return graphs
+    if hasattr(batch, "edge_index"):
+        return 1
+    parts = dict(_parts(batch))
+    labels = [part for name, part in parts.items() if name in _LABELS or (name == 1 and len(parts) == 2)]
+    if len(labels) == 1 and isinstance(labels[0], Tensor) and labels[0].dim() == 1:
+        return labels[0].size(0)
+    lengths = {tensor.size(0) for tensor in _tensors(batch)}
+    return lengths.pop() if len(lengths) == 1 else None
 
 
 def first_tensor(batch: Any) -> Tensor | None:  # noqa: ANN401
-    """Find the first tensor with a batch dimension in a tensor, mapping or (nested) sequence."""
+    """Find the first tensor with a batch dimension in a tensor, mapping, sequence or object."""
+    return next(_tensors(batch), None)
+
+
+def _tensors(batch: Any, depth: int = 5) -> Iterator[Tensor]:  # noqa: ANN401
     if isinstance(batch, Tensor):
-        return batch if batch.dim() else None
-    if isinstance(batch, (str, bytes)):
-        return None
-    parts: Iterable[Any] = batch.values() if hasattr(batch, "values") else batch if isinstance(batch, Iterable) else ()
-    return next((tensor for part in parts if (tensor := first_tensor(part)) is not None), None)
+        if batch.dim():
+            yield batch
+    elif depth:
+        for _, part in _parts(batch):
+            yield from _tensors(part, depth - 1)
+
+
+def _parts(batch: Any) -> Iterator[tuple[Any, Any]]:  # noqa: ANN401
+    """Name and value of what a batch is made of; nothing is consumed that can be read once only."""
+    if isinstance(batch, Mapping) or (hasattr(batch, "items") and hasattr(batch, "keys")):
+        yield from batch.items()
+    elif isinstance(batch, (list, tuple)):
+        yield from zip(getattr(batch, "_fields", range(len(batch))), batch, strict=True)
+    elif hasattr(batch, "__dict__") and not isinstance(batch, (type, Tensor)):
+        yield from vars(batch).items()
 
 
 def ends_in_a_repeat(loader: Any, batch_idx: int) -> bool:  # noqa: ANN401

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from typing_extensions import override
 
 from training_health import lightning as pl
-from training_health.batches import BatchSize
+from training_health.batches import BatchSize, ExampleCounter
 from training_health.relu.sites import ReLUSites
 from training_health.relu.unit_counts import UnitCounter
 from training_health.relu.window import DeadReLUReport, WindowPart, sentence
@@ -73,6 +73,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         unit_dims: Overrides which dimension of a site's output holds its units, as ``{pattern: dimension}`` over
             qualified names. By default it is where the features of the last layer with weights are, followed through
             all views; a warning names the sites where they are lost.
+        count_examples: Gives the number of examples in a batch, where the loader and the batch do not show it.
         event_file: Without a `TensorBoardLogger`, write the records to an event file in the run's folder. False on any
             monitor turns it off for the run.
         eager: Whether what was compiled by ``torch.compile`` runs eagerly in the window, so that its ReLUs are seen.
@@ -102,6 +103,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         window: Literal["validation", "train"] = "validation",
         rare_below: float = 0.01,
         unit_dims: Mapping[str, int] | None = None,
+        count_examples: ExampleCounter | None = None,
         event_file: bool = True,
         eager: bool = True,
     ) -> None:
@@ -112,7 +114,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         if not 0 < rare_below <= 1:
             raise pl.MisconfigurationException(f"`rare_below` is a fraction above 0 and up to 1, not {rare_below!r}.")
         self.window, self.rare_below, self.unit_dims, self.eager = window, rare_below, dict(unit_dims or {}), eager
-        self.event_file = event_file
+        self.count_examples, self.event_file = count_examples, event_file
         self._evaluation = TrainingSampleEvaluation()
         self._start_again()
 
@@ -142,6 +144,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
             self._start_again()
             warn_without_tensorboard(trainer)
         self._evaluation = TrainingSampleEvaluation.of(trainer)
+        self._evaluation.count_examples = self.count_examples or self._evaluation.count_examples
         if self.window == "train":
             self._evaluation.register(self)
 
@@ -149,9 +152,9 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
 
     @override
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        counts = pl.every_rank(trainer, sum(trainer.num_val_batches))
+        self._evaluation.on_train_epoch_start(trainer)
         # A rank without a validation batch reaches no hook of the validation: the others would wait there for ever.
-        self._waits, self._counted = any(counts) and not all(counts), False
+        self._waits, self._counted = self._evaluation.some_do_not_validate, False
 
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -169,8 +172,18 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
             self.on_sample_batch_start(size)
 
     @override
-    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        self._sites.end_pass()
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        size = self._evaluation.validation_batch_end(trainer, batch)
+        if self._watching:
+            self.on_sample_batch_end(outputs, size)
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -201,6 +214,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     @override
     def on_sample_batch_end(self, outputs: Any, size: BatchSize) -> None:
         self._sites.end_pass()
+        self._counter.end_batch(size)
 
     @override
     def on_sample_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, logged: LoggedValues | None) -> None:
@@ -239,6 +253,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         self._names, self._dead = state_dict["names"], state_dict["dead"]
 
     def _abandon(self) -> None:
+        self._evaluation.validation.stop_listening()
         self._watching = False
         self._sites.detach()
         self._counter.clear()

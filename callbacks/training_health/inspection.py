@@ -109,6 +109,7 @@ def inspect(
                 sites.begin_pass()
                 (forward or _run)(model, batch)
                 sites.end_pass()
+                counter.end_batch(BatchSize(size, size))
         finally:
             sites.detach()
     part = WindowPart(counter.take(), sites.never_zero, sites.unwatched)

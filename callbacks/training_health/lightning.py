@@ -111,16 +111,16 @@ def _batches_left(trainer: Trainer, done: int) -> float:
 # ---- ranks, loaders, callbacks
 
 
-def every_rank(trainer: Trainer, payload: T) -> list[T]:
-    """Give every rank the payload of all ranks, in rank order: anything small that pickles, on the host.
+def every_rank(trainer: Trainer, payload: T, group: Any = None) -> list[T]:  # noqa: ANN401
+    """Give every rank, or those of a process ``group``, the payload of all of them, in order: small, on the host.
 
     Collective: every rank must call it, whatever it has seen. Objects rather than one packed tensor, so that ranks
     may have seen different things (a site that only some batches reach, a rank without any example).
     """
     if trainer.world_size == 1 or not (distributed.is_available() and distributed.is_initialized()):
         return [payload]
-    gathered: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(gathered, payload)
+    gathered: list[Any] = [None] * distributed.get_world_size(group)
+    distributed.all_gather_object(gathered, payload, group)
     return gathered
 
 
@@ -141,7 +141,7 @@ def require_only_one(trainer: Trainer, kind: type[Callback]) -> None:
 # ---- one evaluation step outside of the evaluation loop
 
 
-def to_device(trainer: Trainer, pl_module: LightningModule, batch: Any) -> Any:  # noqa: ANN401
+def to_device(trainer: Trainer, pl_module: LightningModule, batch: Any, loader_idx: int = 0) -> Any:  # noqa: ANN401
     """Prepare a batch as the validation loop does: precision, the module's or datamodule's transfer hooks, device."""
     batch = trainer.precision_plugin.convert_input(batch)
     # The private method chooses between the module's hook and the datamodule's; the public one is the module's.
@@ -149,15 +149,21 @@ def to_device(trainer: Trainer, pl_module: LightningModule, batch: Any) -> Any: 
     if before is None:
         warn_renamed("_on_before_batch_transfer", "the datamodule's own `on_before_batch_transfer` is not called")
         before = pl_module.on_before_batch_transfer
-    return trainer.strategy.batch_to_device(before(batch, dataloader_idx=0), dataloader_idx=0)
+    return trainer.strategy.batch_to_device(before(batch, loader_idx), dataloader_idx=loader_idx)
 
 
-def validation_step(trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> Any:  # noqa: ANN401
+def validation_step(
+    trainer: Trainer,
+    pl_module: LightningModule,
+    batch: Any,  # noqa: ANN401
+    batch_idx: int,
+    loader_idx: int = 0,
+) -> Any:  # noqa: ANN401
     """Run the module's ``validation_step`` at the trainer's precision and return what it returns."""
     step = pl_module.validation_step
     extra = [batch_idx] if is_param_in_hook_signature(step, "batch_idx", min_args=2) else []  # as Lightning decides it
     if "dataloader_idx" in inspect.signature(step).parameters:
-        extra.append(0)
+        extra.append(loader_idx)
     if not isinstance(trainer.strategy.model, DistributedDataParallel):
         return trainer.strategy.validation_step(batch, *extra)
     # A DDP wrapper's forward broadcasts buffers: ranks with unequal numbers of batches would wait for each other for

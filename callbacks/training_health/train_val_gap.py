@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from typing_extensions import override
 
 from training_health import lightning as pl
-from training_health.batches import BatchSize
-from training_health.gap.results import StepResults, logged_mean, validated_mean
+from training_health.batches import BatchSize, ExampleCounter
+from training_health.gap.results import Mean, StepResults, final_value, logged_means, validated_value
 from training_health.gap.statistics import NAN, Evaluation, Gap, sentence, total
 from training_health.sinks import log_scalars, warn_without_tensorboard, write_metrics, write_records
 from training_health.training_sample.evaluation import SampleObserver, SampleRequest, TrainingSampleEvaluation
 from training_health.training_sample.isolation import LoggedValues
+
+_LOADER = re.compile(r"/dataloader_idx_(\d+)$")
 
 
 class TrainValGapMonitor(pl.Callback, SampleObserver):
@@ -41,23 +44,29 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
 
     With n examples on each side and accuracy p, the standard error of the accuracy gap is
     :math:`\sqrt{p_t(1-p_t)/n_t + p_v(1-p_v)/n_v}` (two independent binomial proportions); that of the loss gap is
-    :math:`\sqrt{s_t^2/n_t + s_v^2/n_v}` with the sample variances :math:`s^2` of the examples' losses.
-    The record holds all values.
+    :math:`\sqrt{s_t^2/n_t + s_v^2/n_v}` with the sample variances :math:`s^2` of the examples' losses. A gap is beyond
+    noise where 0 lies outside of its 95 % interval, by Student's t. The record holds all values, and half of the
+    intervals.
 
     **Results.** If ``validation_step`` returns a mapping with ``losses`` (N,) and ``correct`` (N,), all values are
-    exact sums over examples, on any number of processes. Otherwise the monitor reads what the step logs under
-    ``loss_key`` and ``accuracy_key``: numbers are averaged with the batch sizes, metric objects are computed on the
-    sample; the loss's standard error is then an estimate from the sample's batch means, for both sides.
+    exact sums over examples, on any number of processes. Otherwise the monitor reads what the module logs under
+    ``loss_key`` and ``accuracy_key``, in the step or at the epoch's end: numbers of the steps are averaged with the
+    batch sizes, metric objects are computed on the sample. The standard error is then each side's own, from its batch
+    means: with one batch there is none, and it depends on the number of processes.
 
     **Sample.** A training loader or datamodule may offer ``evaluation_sample(count, seed, rank, world_size)``, which
-    returns batches. Otherwise examples are drawn from the training loader's data set, with the validation set's
-    ``transform``. The sample depends on ``seed`` only. Where none can be drawn, one warning says why.
+    returns batches. Otherwise examples are drawn from those that the training loader draws, with the validation set's
+    ``transform``. The sample depends on ``seed`` only. Where none can be drawn, one warning says why: a stream, several
+    training loaders, ``limit_train_batches`` of a shuffled one, training and validation from the same examples.
 
-    Training is not touched: random generators, modes, buffers, metric states and logs are put back. With
+    Training is not touched. The module's validation epoch, with its hooks for the epoch and the batch, runs on copies
+    of all that it holds, with validation's weights; random generators, buffers, schedules and logs are put back. What
+    cannot be copied makes the monitor stand aside, with one warning. What hooks write to files they write twice. With
     ``val_check_interval`` below an epoch, only the last validation of the epoch counts. An epoch without validation
     logs nothing. Outside of ``fit`` the monitor does nothing.
 
-    Cost: one forward pass over the sample per epoch, nothing in training steps; one transfer per epoch.
+    Cost: one forward pass over the sample per epoch, nothing in training steps; one transfer per epoch; a copy of the
+    weights during validation, two where it runs with others than training.
 
     Args:
         examples: Size of the sample; None for as many as validation has.
@@ -66,6 +75,8 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         loss_key: What ``validation_step`` logs its loss under.
         train_accuracy_key: The running accuracy's key, or the part before Lightning's ``_epoch``.
         train_loss_key: The same for the running loss.
+        dataloader_idx: Which of several validation loaders training is compared with.
+        count_examples: Gives the number of examples in a batch, where neither the loader nor the batch shows it.
         event_file: Without a `TensorBoardLogger`, write the records to an event file in the run's folder. False on any
             monitor turns it off for the run.
 
@@ -81,10 +92,10 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         ...     def validation_step(self, batch, batch_idx):
         ...         return {"losses": self(batch).square().mean(dim=1)}
         >>> quiet = {f"enable_{part}": False for part in ("checkpointing", "progress_bar", "model_summary")}
-        >>> loader = torch.utils.data.DataLoader(torch.randn(64, 32), batch_size=16)
+        >>> train, val = (torch.utils.data.DataLoader(torch.ones(64, 32), batch_size=16) for _ in range(2))
         >>> monitor = TrainValGapMonitor()
         >>> trainer = Trainer(max_epochs=1, accelerator="cpu", callbacks=[monitor], logger=False, **quiet)
-        >>> trainer.fit(Model(), loader, loader)  # training and validation are the same examples
+        >>> trainer.fit(Model(), train, val)  # training and validation are alike
         >>> round(monitor.summary()["loss_gap"], 5), monitor.summary()["n_train"], monitor.summary()["n_val"]
         (0.0, 64, 64)
     """
@@ -97,14 +108,18 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         loss_key: str = "val/loss",
         train_accuracy_key: str = "train/accuracy",
         train_loss_key: str = "train/loss",
+        dataloader_idx: int = 0,
+        count_examples: ExampleCounter | None = None,
         event_file: bool = True,
     ) -> None:
         if examples is not None and examples < 1:
             raise pl.MisconfigurationException(f"`TrainValGapMonitor(examples={examples!r})`: at least 1, or None.")
         self.examples, self.seed = examples, seed
-        self.accuracy_key, self.loss_key = accuracy_key, loss_key
+        loaders = {int(n) for key in (accuracy_key, loss_key) for n in _LOADER.findall(key)}
+        self.dataloader_idx = loaders.pop() if len(loaders) == 1 else dataloader_idx
+        self.accuracy_key, self.loss_key = _LOADER.sub("", accuracy_key), _LOADER.sub("", loss_key)
         self.train_accuracy_key, self.train_loss_key = train_accuracy_key, train_loss_key
-        self.event_file = event_file
+        self.count_examples, self.event_file = count_examples, event_file
         self._evaluation = TrainingSampleEvaluation()
         self._start_again()
 
@@ -120,21 +135,33 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
 
     def sentence(self) -> str:
         """The last gap in words."""
-        return sentence(self._gap)
+        return sentence(self._gap, self._evaluation.obstacle)
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         pl.require_only_one(trainer, TrainValGapMonitor)
         self._evaluation = TrainingSampleEvaluation.of(trainer)
-        self._evaluation.register(self, SampleRequest(self.examples, self.seed))
+        self._evaluation.register(self, SampleRequest(self.examples, self.seed, self.dataloader_idx))
+        self._evaluation.count_examples = self.count_examples or self._evaluation.count_examples
         if stage == "fit":
             self._start_again()
             warn_without_tensorboard(trainer)
 
     @override
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._evaluation.on_train_epoch_start(trainer)
+
+    @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._evaluation.on_validation_start()
         self._validation, self._sample = StepResults(), StepResults()
+
+    @override
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if self._evaluation.is_due(trainer):
+            self._evaluation.validation_batch(trainer, batch, batch_idx, dataloader_idx)
 
     @override
     def on_validation_batch_end(
@@ -147,47 +174,61 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         dataloader_idx: int = 0,
     ) -> None:
         if self._evaluation.is_due(trainer):
-            size = self._evaluation.validation_batch(trainer, batch, batch_idx, dataloader_idx)
-            self._validation.add(outputs, size.counted)
+            size = self._evaluation.validation_batch_end(trainer, batch)
+            if dataloader_idx == self.dataloader_idx:
+                self._validation.add(outputs, size)
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._evaluation.on_validation_end(trainer, pl_module)
 
     @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._evaluation.validation.stop_listening()
+
+    @override
     def on_sample_batch_end(self, outputs: Any, size: BatchSize) -> None:
-        self._sample.add(outputs, size.counted)
+        self._sample.add(outputs, size)
 
     @override
     def on_sample_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, logged: LoggedValues | None) -> None:
         self._pending = None
         if logged is None:
             return
-        parts = pl.every_rank(trainer, (self._sample.take(), self._validation.take()))
+        everyone = self._evaluation.everyone
+        parts = everyone(trainer, (self._sample.take(), self._validation.take()))
         training = total(part for part, _ in parts).evaluation()
         validation = total(part for _, part in parts).evaluation()
-        mine = self._validation.examples
-        method = "binomial; per-example losses"
-        if math.isnan(training.loss) or math.isnan(validation.loss):
-            training.loss, training.loss_variance = logged_mean(trainer, pl_module, logged, self.loss_key)
-            validation.loss = validated_mean(trainer, self.loss_key, mine)
-            validation.loss_variance = training.loss_variance
-            method = "binomial; batch means of the training sample's loss, for both sides"
-        if math.isnan(training.accuracy) or math.isnan(validation.accuracy):
-            training.accuracy, _ = logged_mean(trainer, pl_module, logged, self.accuracy_key)
-            validation.accuracy = validated_mean(trainer, self.accuracy_key, mine)
-        self._pending = training, validation, method
+        sides = logged, self._evaluation.validation.logged.get(self.dataloader_idx, LoggedValues())
+        methods = []
+        for name, key in (("accuracy", self.accuracy_key), ("loss", self.loss_key)):
+            if not math.isnan(getattr(training, name)) and not math.isnan(getattr(validation, name)):
+                methods.append("binomial" if name == "accuracy" else "per-example losses")
+                continue
+            means = logged_means(trainer, everyone, key, sides)
+            if math.isnan(means[0].value):
+                means[0] = Mean(final_value(trainer, everyone, pl_module, logged, key))
+            if math.isnan(means[1].value):
+                mine = self._validation.examples
+                means[1] = Mean(validated_value(trainer, everyone, key, self.dataloader_idx, mine))
+            for side, mean in zip((training, validation), means, strict=True):
+                side.set(name, *mean)
+            methods.append("batch means" if name == "loss" or math.isnan(training.examples) else "binomial")
+        self._pending = training, validation, "; ".join(methods)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         write_metrics(trainer)
         # Here, not after validation: only now is the running accuracy known, and may a callback log.
-        if self._pending is None:
+        # On every process: one without a validation batch has come by no other hook.
+        found = next((each for each in pl.every_rank(trainer, self._pending) if each is not None), None)
+        self._pending = None
+        if found is None:
             return
-        (training, validation, method), self._pending = self._pending, None
+        training, validation, method = found
         running_accuracy = self._running(trainer, self.train_accuracy_key)
         running_loss = self._running(trainer, self.train_loss_key)
-        self._gap = Gap(training, validation, running_accuracy, running_loss, method)
+        self._gap = Gap(training, validation, running_accuracy, running_loss, method, self._notes(trainer, method))
         if math.isnan(self._gap.accuracy) and math.isnan(self._gap.loss):
             pl.warn_once(
                 self._said,
@@ -202,6 +243,15 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         names = {"val_accuracy": self.accuracy_key, "val_loss": self.loss_key}
         logged = {column: key for column, key in names.items() if key in trainer.callback_metrics}
         write_records(trainer, [(tag, kind, vector, content | {"metrics": logged})])
+
+    def _notes(self, trainer: pl.Trainer, method: str) -> dict[str, str]:
+        notes, loaders, processes = {}, len(trainer.num_val_batches), trainer.world_size
+        if loaders > 1:
+            notes["loader"] = f"Of {loaders} validation loaders this is number {self.dataloader_idx}."
+        if processes > 1:
+            depends = "standard errors of batch means and running" if "batch means" in method else "running"
+            notes["processes"] = f"On {processes} processes; {depends} values depend on their number."
+        return notes
 
     def _running(self, trainer: pl.Trainer, key: str) -> float:
         """The epoch's mean of a training metric; ``on_step=True`` makes Lightning call it ``<key>_epoch``.

@@ -132,7 +132,10 @@ def test_any_logger_will_do(make, names, tmp_path):
     ],
     ids=lambda options: "-".join(options),
 )  # fmt: skip
-@pytest.mark.filterwarnings("ignore:You requested to overfit")  # Lightning replaces the random sampler and says so
+@pytest.mark.filterwarnings(
+    "ignore:You requested to overfit",  # Lightning replaces the random sampler and says so
+    "ignore:No sample of training examples.*limit_train_batches",
+)
 def test_any_trainer_option_will_do(make, options, tmp_path):
     trainer = fit(Toy(), make(), tmp_path, logger="tensorboard", **options)
 

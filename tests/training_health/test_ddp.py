@@ -65,6 +65,22 @@ class Split(Planted):
 SPLITS = [(9, 0), (0, 9), (8, 1)]
 
 
+class OneRankValidates(Planted):
+    """The first process has all validation examples, and the others none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+
+    def val_dataloader(self):
+        return DataLoader(Subset(image_set(5), range(0 if self.global_rank else 5)), batch_size=4)
+
+    def validation_step(self, batch, batch_idx):
+        logits = self.net(batch[0])
+        losses = nn.functional.cross_entropy(logits, batch[1], reduction="none")
+        return {"losses": losses, "correct": logits.argmax(1) == batch[1]}
+
+
 def planted_examples(count: int) -> DataLoader:
     images, labels = image_set(count).tensors
     images[:, 0, 0, :3] = 0
@@ -122,6 +138,10 @@ def main(folder: Path) -> dict:
             trainer = trainer_of(world, folder / f"{counts}{world}", monitors, use_distributed_sampler=False)
             trainer.fit(Split(counts), DataLoader(image_set(24), batch_size=4))
             found[f"{counts}/{world}"] = json.loads((folder / "found.json").read_text())
+        path = folder / "alone.json"
+        trainer = trainer_of(world, folder / "l", [TrainValGapMonitor(), Note(path)], use_distributed_sampler=False)
+        trainer.fit(OneRankValidates(), DataLoader(image_set(24), batch_size=4))
+        found[f"alone/{world}"] = json.loads(path.read_text()) | {"activity": []}
         if pl.__name__ != "pytorch_lightning":  # whose callback it is
             continue
         from fmnist_pl.predictions import PredictionImages
@@ -157,12 +177,13 @@ def assert_same(one, two) -> None:
         assert (a == pytest.approx(b, abs=1e-6, nan_ok=True)) if isinstance(a, float) else (a == b)
 
 
-@pytest.mark.parametrize("scenario", ["uneven", "logged", "metric"])
+@pytest.mark.parametrize("scenario", ["uneven", "logged", "metric", "alone"])
 def test_summaries_and_activities_are_those_of_one_process(found, scenario):
     one, two = found[f"{scenario}/1"], found[f"{scenario}/2"]
     if scenario == "logged":  # its standard error is an estimate from batches, which differ
-        assert one["summaries"][0].pop("loss_gap_se") > 0
-        assert two["summaries"][0].pop("loss_gap_se") > 0
+        for key in ("loss_gap_se", "loss_gap_margin"):
+            assert one["summaries"][0].pop(key) > 0
+            assert two["summaries"][0].pop(key) > 0
 
     assert_same(one["summaries"], two["summaries"])
     assert one["activity"] == two["activity"]

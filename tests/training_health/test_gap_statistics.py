@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training_health.gap.statistics import NAN, Evaluation, Gap, Sums, sentence, total, variance_from_batch_means
+from training_health.gap.statistics import NAN, Evaluation, Gap, Sums, mean_of_batches, sentence, student_t, total
 
 losses = st.lists(st.floats(0, 10, width=32), max_size=30)
 
@@ -24,7 +24,7 @@ def test_sums_over_ranks_give_the_mean_and_variance_over_all_examples(ranks):
     if len(everything) > 1:
         assert found.accuracy == pytest.approx((everything > 1).mean())
         assert found.loss == pytest.approx(everything.mean(), abs=1e-9)
-        assert found.loss_variance == pytest.approx(everything.var(ddof=1), abs=1e-6)
+        assert found.loss_se == pytest.approx(everything.std(ddof=1) / len(everything) ** 0.5, abs=1e-6)
 
 
 @pytest.mark.parametrize(("training", "validation", "n"), [(0.95, 0.90, 5000), (0.5, 0.5, 40), (1.0, 0.7, 200)])
@@ -43,21 +43,40 @@ def test_a_gap_is_beyond_noise_above_two_standard_errors(training, verdict):
     assert Gap(Evaluation(5000, training), Evaluation(5000, 0.90)).beyond_noise is verdict
 
 
-def test_without_an_accuracy_the_loss_decides_with_the_variances_of_one_example():
-    gap = Gap(Evaluation(100, loss=0.2, loss_variance=0.25), Evaluation(400, loss=0.5, loss_variance=1.0))
+def test_without_an_accuracy_the_loss_decides_with_both_sides_errors():
+    gap = Gap(Evaluation(100, loss=0.2, loss_se=0.05, loss_df=99), Evaluation(400, loss=0.5, loss_se=0.05, loss_df=399))
 
     assert (gap.loss, gap.loss_se) == pytest.approx((0.3, math.sqrt(0.0025 + 0.0025)))
     assert gap.beyond_noise is True
     assert Gap(Evaluation(10), Evaluation(10)).beyond_noise is None
 
 
-def test_batch_means_give_the_variance_of_one_example():
+def test_batch_means_give_the_means_standard_error():
     examples = np.random.default_rng(0).normal(3, 2, size=(4000, 25))  # batches of 25
+    batches = [(mean, 25) for mean in examples.mean(axis=1).tolist()]
 
-    variance = variance_from_batch_means(examples.mean(axis=1).tolist(), [25] * 4000)
+    assert mean_of_batches(batches) == pytest.approx((examples.mean(), 2 / math.sqrt(100_000), 3999), rel=0.05)
+    assert math.isnan(mean_of_batches([(1.0, 25)])[1])  # one batch does not show any spread
 
-    assert variance == pytest.approx(4.0, rel=0.1)
-    assert math.isnan(variance_from_batch_means([1.0], [25]))
+
+@pytest.mark.parametrize("df", [1, 2, 3.5, 10, 200, 5000])
+def test_the_quantiles_are_students(df):
+    stats = pytest.importorskip("scipy.stats")
+
+    assert student_t(df) == pytest.approx(stats.t.ppf(0.975, df), rel=1e-3)
+
+
+@pytest.mark.parametrize(("train", "val"), [(2, 2), (3, 3), (4, 4), (8, 8), (20, 20), (2, 20), (5, 3)])
+def test_few_batches_give_false_alarms_in_about_five_percent_of_trials(train, val):
+    rng, fewest = np.random.default_rng(0), min(train, val)
+
+    def side(batches):  # means of 64 skewed losses
+        means = [(mean, 64) for mean in rng.lognormal(size=(batches, 64)).mean(1).tolist()]
+        return Evaluation(math.nan, NAN, *mean_of_batches(means, fewest))
+
+    alarms = [Gap(side(train), side(val)).beyond_noise for _ in range(3000)]
+
+    assert 0.03 <= np.mean(alarms) <= 0.07
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,32 @@
 
 import contextlib
 import random
-from collections import deque
+from collections import Counter, defaultdict, deque
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 from torchmetrics import MeanMetric
 
-from tests.training_health.toys import make_trainer, pl
-from training_health.training_sample.isolation import isolated
+from tests.training_health.toys import (
+    FEW_EXAMPLES,
+    Toy,
+    dense_network,
+    fingerprint,
+    fit,
+    image_set,
+    loader,
+    make_trainer,
+    pl,
+)
+from training_health import TrainValGapMonitor
+from training_health.batches import BatchSize
+from training_health.training_sample.isolation import Copies, isolated
+
+pytestmark = FEW_EXAMPLES
 
 
 class Leaky(pl.LightningModule):
@@ -63,7 +79,7 @@ def state(trainer, module: Leaky) -> tuple:
 def test_everything_is_put_back_also_after_an_exception(leaky, error):
     before, outputs = state(*leaky), leaky[1].outputs
 
-    with pytest.raises(error) if error else contextlib.nullcontext(), isolated(*leaky):
+    with pytest.raises(error) if error else contextlib.nullcontext(), isolated(leaky[0], Copies(*leaky)):
         leaky[1].step()
         if error is not None:
             raise error
@@ -73,17 +89,175 @@ def test_everything_is_put_back_also_after_an_exception(leaky, error):
 
 
 def test_inside_are_eval_mode_empty_metrics_and_a_log_that_keeps_values_with_their_weights(leaky):
-    _, module = leaky
+    trainer, module = leaky
 
-    with isolated(*leaky) as logged:
+    with isolated(trainer, Copies(*leaky)) as logged:
         assert not any(part.training for part in module.modules())
         module.mean.update(7.0)
         assert module.mean.compute().item() == 7.0
-        logged.examples = 4
+        logged.begin_batch()
         module.log("a", torch.tensor(2.0))
-        module.log_dict({"b": 3.0, "m": module.mean}, batch_size=2)
+        module.log("b", 3.0, batch_size=2)
+        module.log("m", module.mean, batch_size=1)
         module.logger.experiment.anything(1)
+        logged.end_batch(BatchSize(4, 3))
 
-    kept = {key: [(value.item(), weight) for value, weight in values] for key, values in logged.values.items()}
-    assert kept == {"a": [(2.0, 4)], "b": [(3.0, 2)]}
+    assert logged.numbers() == {"a": [(2.0, 4)], "b": [(3.0, 2)]}
+    assert (logged.batch_size, logged.examples) == (2, 3)
     assert logged.metrics == {"m": module.mean}
+
+
+class Box:
+    """Anything of the user's own."""
+
+    def __init__(self) -> None:
+        self.kept = []
+
+
+@dataclass
+class Record:
+    kept: list
+
+
+def put(kept, number: int) -> None:
+    """Add to whatever it is, in place."""
+    match kept:
+        case Counter():
+            kept["n"] += number
+        case defaultdict() | dict():
+            kept["n"].append(number)
+        case set():
+            kept.add((number, len(kept)))
+        case deque():
+            kept.append(number)
+        case [list()]:
+            kept[0].append(number)
+        case list():
+            kept.append(torch.full((2,), number))
+        case np.ndarray() | torch.Tensor():
+            kept += number
+        case MeanMetric():
+            kept.update(number)
+        case Box() | Record():
+            kept.kept.append(number)
+
+
+STATE = {
+    "list_of_tensors": list, "nested_list": lambda: [[]], "dict_of_lists": lambda: {"n": []},
+    "defaultdict": lambda: defaultdict(list), "counter": Counter, "object": Box, "dataclass": lambda: Record([]),
+    "numpy": lambda: np.zeros(1), "tensor": lambda: torch.zeros(1), "deque": deque, "set": set, "metric": MeanMetric,
+    "buffer": lambda: torch.zeros(1),
+}  # fmt: skip
+
+
+class Keeping(Toy):
+    """Keeps what it validates, over the epochs, and looks back at it."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(dense_network())
+        self.seen, kept = [], STATE[kind]()
+        if kind == "buffer":
+            self.register_buffer("kept", kept)
+        else:
+            self.holder = (kept,) if kind == "metric" else kept  # which makes it one that is not registered
+
+    @property
+    def state(self):
+        state = getattr(self, "holder", None)
+        return self.kept if state is None else state[0] if isinstance(state, tuple) else state
+
+    def training_step(self, batch, batch_idx):
+        self.last = super().training_step(batch, batch_idx)  # with its graph
+        return self.last
+
+    def validation_step(self, batch, batch_idx):
+        put(self.state, len(batch[0]))
+        return super().validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        state = self.state.compute() if isinstance(self.state, MeanMetric) else self.state
+        self.seen.append(repr(vars(state) if isinstance(state, (Box, Record)) else state))
+
+
+@pytest.mark.parametrize("kind", STATE)
+def test_the_users_own_state_is_the_same_with_and_without_the_monitor(kind, tmp_path):
+    seen = []
+    for callbacks in ([], [TrainValGapMonitor()]):
+        pl.seed_everything(1, verbose=False)
+        module = Keeping(kind)
+        fit(module, callbacks, tmp_path, epochs=3)
+        seen.append(module.seen)
+
+    assert len(seen[0]) == len(set(seen[0])) == 3 or kind == "metric"
+    assert seen[1] == seen[0]
+
+
+def test_what_cannot_be_copied_makes_the_pass_stand_aside_with_one_warning(tmp_path):
+    module, monitor = Toy(dense_network()), TrainValGapMonitor()
+    module.numbers = (n for n in range(5))
+
+    with pytest.warns(UserWarning, match="'numbers' cannot be copied") as caught:
+        fit(module, [monitor], tmp_path, epochs=2)
+
+    assert len([w for w in caught if "cannot be copied" in str(w.message)]) == 1
+    assert monitor.summary() == {}
+    assert "numbers" in monitor.sentence()
+
+
+class Noisy(Dataset):
+    """Augments with a generator of its own."""
+
+    def __init__(self) -> None:
+        self.images, self.rng = image_set(23), np.random.default_rng(0)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int):
+        image, label = self.images[index]
+        return image + float(self.rng.normal()), label
+
+
+@pytest.mark.filterwarnings("ignore:The sample of training examples comes from Noisy")
+def test_a_data_sets_own_random_generator_is_the_same_with_and_without(tmp_path):
+    def trained(callbacks):
+        pl.seed_everything(1, verbose=False)
+        module = Toy(dense_network())
+        make_trainer(callbacks, tmp_path, epochs=2).fit(module, DataLoader(Noisy(), batch_size=5), loader(13))
+        return fingerprint(module)
+
+    assert trained([TrainValGapMonitor()]) == trained([])
+
+
+class Scheduling(Toy):
+    """Swaps weights and steps a schedule in the hooks of its validation."""
+
+    def configure_optimizers(self):
+        optimizer = super().configure_optimizers()
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)]
+
+    def on_validation_epoch_start(self) -> None:
+        self.kept = [p.clone() for p in self.parameters()]
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.mul_(0.5)
+
+    def on_validation_epoch_end(self) -> None:
+        with torch.no_grad():
+            for parameter, kept in zip(self.parameters(), self.kept, strict=True):
+                parameter.copy_(kept)
+        self.lr_schedulers().step()
+        self.trainer.optimizers[0].param_groups[0]["momentum"] *= 0.9
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+def test_hooks_that_swap_weights_and_step_a_schedule_leave_the_training_as_it_is(tmp_path):
+    def trained(callbacks):
+        pl.seed_everything(1, verbose=False)
+        module = Scheduling(dense_network())
+        fit(module, callbacks, tmp_path, epochs=3)
+        return fingerprint(module)
+
+    monitor = TrainValGapMonitor()
+    assert trained([monitor]) == trained([])
+    assert monitor.summary()["n_train"] == 13

@@ -43,7 +43,7 @@ def tensors(tmp_path_factory):
         ("gap", {
             "kind": "gap", "columns": COLUMNS, "n_train": 13, "n_val": 13, "se_method": "binomial; per-example losses",
             "metrics": {"val_accuracy": "val/accuracy", "val_loss": "val/loss"},
-        }, 11, 13),
+        }, 13, 13),
     ],
 )  # fmt: skip
 def test_a_record_says_all_it_takes_to_read_it(tensors, tag, content, values, n):

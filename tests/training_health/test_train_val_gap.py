@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from tests.training_health.toys import FEW_EXAMPLES, Toy, dense_network, fit, image_set, loader, make_trainer, vectors
 from training_health import DeadReLUMonitor, TrainValGapMonitor
-from training_health.lightning import MisconfigurationException
+from training_health.lightning import Callback, MisconfigurationException
 
 pytestmark = FEW_EXAMPLES
 
@@ -66,6 +66,75 @@ def test_both_sides_are_measured_in_eval_mode_at_the_final_weights(make, keys, m
     assert {key: logged[key] for key in expected} == pytest.approx(expected, abs=1e-6)
     assert logged["gap/loss_se"] > 0
     assert method in monitor.summary()["se_method"]
+
+
+class AtTheEnd(Toy):
+    """Updates a metric in the step; computes and logs it at the epoch's end."""
+
+    def __init__(self) -> None:
+        super().__init__(dense_network())
+        self.metric = MulticlassAccuracy(num_classes=4, average="micro")
+
+    def validation_step(self, batch, batch_idx):
+        self.metric.update(self.net(batch[0]), batch[1])
+
+    def on_validation_epoch_end(self):
+        self.log("val/accuracy", self.metric.compute())
+        self.metric.reset()
+
+
+def test_what_is_logged_at_the_epochs_end_gives_a_gap(tmp_path):
+    module, monitor = AtTheEnd(), TrainValGapMonitor()
+
+    logged = fit(module, [monitor], tmp_path).callback_metrics
+
+    train_accuracy, _, val_accuracy, _ = evaluated(module.net)
+    assert logged["gap/accuracy"] == pytest.approx(train_accuracy - val_accuracy)
+    assert logged["val/accuracy"] == pytest.approx(val_accuracy)
+
+
+@pytest.mark.parametrize(
+    ("options", "idx"),
+    [({}, 0), ({"dataloader_idx": 1}, 1), ({"loss_key": "val/loss/dataloader_idx_1"}, 1)],
+)
+def test_of_several_validation_loaders_one_is_compared_which_is_said(options, idx, tmp_path):
+    class Several(Toy):
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            return super().validation_step(batch, batch_idx)
+
+    module, monitor = Several(dense_network(), exact=False), TrainValGapMonitor(**options)
+    trainer = make_trainer([monitor], tmp_path, epochs=1)
+    trainer.fit(module, loader(23, shuffle=True), [loader(13, seed=1), loader(9, seed=2)])
+
+    assert monitor.summary()["n_val"] == monitor.summary()["n_train"] == (13, 9)[idx]
+    expected = trainer.callback_metrics[f"val/loss/dataloader_idx_{idx}"].item()
+    assert monitor.summary()["val_loss"] == pytest.approx(expected)
+    assert f"number {idx}" in monitor.sentence()
+
+
+class Averaging(Callback):
+    """Validates with other weights."""
+
+    def on_validation_epoch_start(self, trainer, pl_module):
+        self.kept = [p.detach().clone() for p in pl_module.parameters()]
+        for parameter in pl_module.parameters():
+            parameter.data.mul_(0.5)
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        for parameter, kept in zip(pl_module.parameters(), self.kept, strict=True):
+            parameter.data.copy_(kept)
+
+
+def test_both_sides_have_the_weights_that_validation_ran_with(tmp_path):
+    module, monitor = Toy(dense_network()), TrainValGapMonitor()
+    fit(module, [Averaging(), monitor], tmp_path, epochs=1)
+
+    halved = copy.deepcopy(module.net)
+    for parameter in halved.parameters():
+        parameter.data.mul_(0.5)
+    _, train_loss, _, val_loss = evaluated(halved)
+    assert monitor.summary()["train_eval_loss"] == pytest.approx(train_loss, abs=1e-6)
+    assert monitor.summary()["val_loss"] == pytest.approx(val_loss, abs=1e-6)
 
 
 def test_nothing_to_compare_is_said_once_with_the_keys_there_are(tmp_path):
@@ -171,12 +240,14 @@ def test_a_stream_of_training_examples_is_skipped_with_one_warning(tmp_path):
 
 
 def test_a_validation_step_that_fails_on_training_examples_does_not_end_the_run(tmp_path):
-    class Picky(Toy):
+    class Picky(Counting):
         def validation_step(self, batch, batch_idx):
-            if "log" in vars(self):  # only there in the sample pass
+            results = super().validation_step(batch, batch_idx)
+            if len(BATCHES) == 4:  # the sample's first
                 raise KeyError("no such field")
-            return super().validation_step(batch, batch_idx)
+            return results
 
+    BATCHES.clear()
     with pytest.warns(UserWarning, match="failed on a sample.*no such field"):
         trainer = fit(Picky(), [TrainValGapMonitor()], tmp_path)
 

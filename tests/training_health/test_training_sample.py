@@ -1,12 +1,23 @@
 """Which training examples the sample holds."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, Dataset, Subset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    Sampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from training_health.training_sample.sample import NoTrainingSampleError, training_sample
 
@@ -15,11 +26,12 @@ def numbers(count: int) -> TensorDataset:
     return TensorDataset(torch.arange(count))
 
 
-def sampled(train, count: int, seed: int = 0, rank: int = 0, world: int = 1, val=None, datamodule=None):
+def sampled(train, count: int, seed: int = 0, rank: int = 0, world: int = 1, val=None, datamodule=None, limit=math.inf):
     """The batches, from what the sample needs of a trainer."""
     val = val or DataLoader(numbers(5), batch_size=4)
     trainer = SimpleNamespace(train_dataloader=train, val_dataloaders=val, datamodule=datamodule)
-    trainer.global_rank, trainer.world_size = rank, world
+    trainer.global_rank, trainer.world_size, trainer.num_training_batches = rank, world, limit
+    trainer.fast_dev_run = False
     return training_sample(trainer, count, seed)
 
 
@@ -59,6 +71,67 @@ def test_batches_have_the_validations_size_and_the_trainings_collation():
 
 def test_only_the_training_part_of_a_data_set_is_sampled():
     assert picked(DataLoader(numbers(30), sampler=SubsetRandomSampler([3, 5, 8, 13])), 20) == [3, 5, 8, 13]
+
+
+def test_examples_of_no_weight_are_not_sampled():
+    assert picked(DataLoader(numbers(4), sampler=WeightedRandomSampler([1, 0, 2, 0], 9)), 20) == [0, 2]
+
+
+class EverySecond(Sampler):
+    def __init__(self, count: int) -> None:
+        self.rest = iter(range(0, count, 2))
+
+    def __iter__(self):
+        return self.rest
+
+
+def test_a_sampler_of_the_users_own_is_asked_without_moving_it():
+    train = DataLoader(numbers(9), sampler=EverySecond(9))
+
+    assert picked(train, 20) == [0, 2, 4, 6, 8]
+    assert list(train.sampler) == [0, 2, 4, 6, 8]
+    with pytest.raises(NoTrainingSampleError, match="EverySecond"):
+        picked(train, 20, world=2)
+
+
+def test_only_the_batches_that_are_trained_on_are_sampled():
+    assert picked(DataLoader(numbers(30), batch_size=3), 20, limit=2) == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(NoTrainingSampleError, match="limit_train_batches"):
+        picked(DataLoader(numbers(30), batch_size=3, shuffle=True), 20, limit=2)
+
+
+class Batched(Dataset):
+    """Takes a list of indices and gives a batch."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, indices):
+        return torch.tensor(indices)
+
+
+def test_a_data_set_that_takes_batches_of_indices_gets_them():
+    train, val = (
+        DataLoader(Batched(), sampler=BatchSampler(SequentialSampler(range(10)), 4, False), batch_size=None)
+        for _ in range(2)
+    )
+
+    with pytest.warns(UserWarning, match="Batched as it is"):
+        assert [batch.tolist() for batch in sampled(train, 7, val=val)] == [[0, 1, 3, 4], [5, 7, 9]]
+
+
+@pytest.mark.parametrize("same", [numbers(8), ["graph"]], ids=["data_set", "items"])
+def test_training_that_cannot_be_told_from_validation_has_no_sample(same):
+    copied = list(same) if isinstance(same, list) else same
+    with pytest.raises(NoTrainingSampleError, match="mask"):
+        picked(DataLoader(same, shuffle=True), 5, val=DataLoader(copied))
+
+
+def test_two_parts_of_one_data_set_are_told_apart():
+    data = numbers(8)
+    parts = (DataLoader(data, sampler=SubsetRandomSampler(part)) for part in ([0, 1, 2], [3, 4]))
+
+    assert picked(next(parts), 5, val=next(parts)) == [0, 1, 2]
 
 
 class Numbers(Dataset):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from training_health.log_format import Record
 
@@ -14,44 +18,117 @@ NAN = math.nan
 
 @dataclass
 class Evaluation:
-    """What was measured on one set of examples; NaN where unknown."""
+    """What was measured on one set of examples; NaN where unknown.
 
-    examples: int
+    Standard errors are those of means, with their degrees of freedom. Where n is known, an accuracy has that of a
+    binomial proportion, sqrt(p (1 - p) / n).
+    """
+
+    examples: float
     accuracy: float = NAN
     loss: float = NAN
-    loss_variance: float = NAN  # of one example's loss
+    loss_se: float = NAN
+    loss_df: float = math.inf
+    accuracy_se: float = NAN
+    accuracy_df: float = math.inf
+
+    def __post_init__(self) -> None:
+        if self.examples > 0 and 0 <= self.accuracy <= 1:
+            self.accuracy_se = math.sqrt(self.accuracy * (1 - self.accuracy) / self.examples)
+            self.accuracy_df = self.examples - 1
+
+    def set(self, name: str, value: float, se: float, df: float) -> None:
+        """Give a metric its mean, standard error and degrees of freedom."""
+        setattr(self, name, value)
+        setattr(self, f"{name}_se", se)
+        setattr(self, f"{name}_df", df)
+        self.__post_init__()
 
 
 class Sums(NamedTuple):
     """Sums over examples on one rank: exact to add up over ranks."""
 
-    examples: int = 0
+    examples: float = 0
     correct: float = NAN
     loss: float = NAN
     squared_loss: float = NAN
 
     def evaluation(self) -> Evaluation:
-        """Means, and the sample variance of the per-example loss."""
+        """Means, and the loss's standard error from the sample variance of the per-example loss."""
         n = self.examples
-        if n == 0:
-            return Evaluation(0)
+        if not n > 0:
+            return Evaluation(n)
         mean = self.loss / n
         variance = max(self.squared_loss - n * mean * mean, 0.0) / (n - 1) if n > 1 and not math.isnan(mean) else NAN
-        return Evaluation(n, self.correct / n, mean, variance)
+        return Evaluation(n, self.correct / n, mean, math.sqrt(variance / n), n - 1)
 
 
 def total(parts: Iterable[Sums]) -> Sums:
     """Add up the ranks' sums; a rank without examples does not make anything unknown."""
-    known = [part for part in parts if part.examples]
+    known = [part for part in parts if part.examples != 0]
     return Sums(*map(sum, zip(*known, strict=True))) if known else Sums()
 
 
-def variance_from_batch_means(means: list[float], sizes: list[int]) -> float:
-    """Estimate one example's variance from means over batches: sum n_b (m_b - m)^2 / (B - 1); NaN for one batch."""
-    if len(means) < 2 or not sum(sizes):
+def mean_of_batches(batches: Sequence[tuple[float, float]], groups: int | None = None) -> tuple[float, float, float]:
+    """Give the mean of batch means, its standard error and the degrees of freedom; NaN where unknown.
+
+    With weights w_b and B batches the squared error is sum w_b (m_b - m)^2 / (B - 1) / sum w_b, with B - 1 degrees.
+
+    Args:
+        batches: Mean and weight of each.
+        groups: Count as if they had been as few larger batches, of neighbours.
+
+    >>> mean_of_batches([(1.0, 10), (3.0, 10)])
+    (2.0, 1.0, 1)
+    """
+    weight = sum(w for _, w in batches)
+    if not weight:
+        return NAN, NAN, NAN
+    mean = sum(m * w for m, w in batches) / weight
+    count = min(groups or len(batches), len(batches))
+    if count < 2:
+        return mean, NAN, NAN
+    cuts = [len(batches) * i // count for i in range(count + 1)]
+    merged = [mean_of_group(batches[a:b]) for a, b in itertools.pairwise(cuts)]
+    return mean, math.sqrt(sum(w * (m - mean) ** 2 for m, w in merged) / (count - 1) / weight), count - 1
+
+
+def mean_of_group(batches: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Give the weighted mean of neighbouring batches and their weight."""
+    weight = sum(w for _, w in batches)
+    return (sum(m * w for m, w in batches) / weight if weight else 0.0), weight
+
+
+def student_t(df: float, confidence: float = 0.95) -> float:
+    """Give the t beyond which, on both sides together, ``1 - confidence`` of Student's distribution lies.
+
+    >>> round(student_t(1), 1), round(student_t(2), 2), round(student_t(math.inf), 2)
+    (12.7, 4.3, 1.96)
+    """
+    if df > 1000:
+        return NormalDist().inv_cdf((1 + confidence) / 2)
+    # t = sqrt(df) tan(u) has the density cos(u)^(df - 1).
+    angle = np.linspace(0, math.pi / 2, 20_001)
+    density = np.cos(angle) ** (df - 1)
+    below = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    return math.sqrt(df) * math.tan(float(np.interp(confidence * below[-1], below, angle)))
+
+
+def margin(sides: Sequence[tuple[float, float]]) -> float:
+    """Give half of the 95 % interval of a difference, from each side's standard error and degrees of freedom.
+
+    The difference's degrees are those of Welch (1947), his second approximation: with Satterthwaite's, two batches on
+    either side give 2 % instead of 5 % false alarms, with these 3.5 %. NaN where a side has no degree of freedom.
+
+    >>> round(margin([(1.0, 1), (1.0, 1)]), 2)
+    6.08
+    """
+    degrees, squared = [df for _, df in sides], sum(se**2 for se, _ in sides)
+    if math.isnan(squared) or not min(degrees) >= 1:
         return NAN
-    mean = sum(m * n for m, n in zip(means, sizes, strict=True)) / sum(sizes)
-    return sum(n * (m - mean) ** 2 for m, n in zip(means, sizes, strict=True)) / (len(means) - 1)
+    uncertain = sum(se**4 / (df + 2) for se, df in sides)
+    df = min(max(squared**2 / uncertain - 2, min(degrees)), sum(degrees)) if uncertain else math.inf
+    return math.sqrt(squared) * student_t(df)
 
 
 @dataclass(frozen=True)
@@ -68,6 +145,7 @@ class Gap:
     running_accuracy: float = NAN
     running_loss: float = NAN
     se_method: str = "binomial; per-example losses"
+    notes: Mapping[str, str] = field(default_factory=dict)  # what else the numbers depend on
 
     @property
     def accuracy(self) -> float:
@@ -76,11 +154,13 @@ class Gap:
 
     @property
     def accuracy_se(self) -> float:
-        """Standard error from two binomial proportions, p (1 - p) / n each."""
-        sides = (self.training, self.validation)
-        if any(side.examples == 0 or not 0 <= side.accuracy <= 1 for side in sides):
-            return NAN
-        return math.sqrt(sum(side.accuracy * (1 - side.accuracy) / side.examples for side in sides))
+        """Standard error from both sides' own."""
+        return math.hypot(self.training.accuracy_se, self.validation.accuracy_se)
+
+    @property
+    def accuracy_margin(self) -> float:
+        """Half of the accuracy gap's 95 % interval."""
+        return margin([(side.accuracy_se, side.accuracy_df) for side in (self.training, self.validation)])
 
     @property
     def loss(self) -> float:
@@ -89,9 +169,13 @@ class Gap:
 
     @property
     def loss_se(self) -> float:
-        """Standard error from the variance of the per-example loss, s^2 / n each."""
-        sides = (self.training, self.validation)
-        return math.sqrt(sum(s.loss_variance / s.examples for s in sides)) if all(s.examples for s in sides) else NAN
+        """Standard error from both sides' own."""
+        return math.hypot(self.training.loss_se, self.validation.loss_se)
+
+    @property
+    def loss_margin(self) -> float:
+        """Half of the loss gap's 95 % interval."""
+        return margin([(side.loss_se, side.loss_df) for side in (self.training, self.validation)])
 
     @property
     def mode_effect(self) -> float:
@@ -100,10 +184,10 @@ class Gap:
 
     @property
     def beyond_noise(self) -> bool | None:
-        """Whether the gap (in accuracy; in loss without one) exceeds two standard errors; None if unknown."""
-        for gap, se in ((self.accuracy, self.accuracy_se), (self.loss, self.loss_se)):
-            if not math.isnan(gap) and not math.isnan(se):
-                return abs(gap) > 2 * se
+        """Whether 0 lies outside of the gap's 95 % interval (in accuracy; in loss without one); None if unknown."""
+        for gap, margin in ((self.accuracy, self.accuracy_margin), (self.loss, self.loss_margin)):
+            if not math.isnan(gap) and not math.isnan(margin):
+                return abs(gap) > margin
         return None
 
     def scalars(self) -> dict[str, float]:
@@ -132,12 +216,14 @@ class Gap:
             "val_loss": self.validation.loss,
             "loss_gap": self.loss,
             "loss_gap_se": self.loss_se,
+            "accuracy_gap_margin": self.accuracy_margin,
+            "loss_gap_margin": self.loss_margin,
         }
 
     def record(self) -> Record:
         """The ``gap`` record: ``[n of validation, one value per column]``."""
         values = self.columns()
-        content = {"columns": list(values), **self._labels()}
+        content = {"columns": list(values), **self._labels(), **self.notes}
         return "gap", "gap", [self.validation.examples, *values.values()], content
 
     def as_dict(self) -> dict[str, Any]:
@@ -146,25 +232,34 @@ class Gap:
         return {**values, **self._labels(), "beyond_noise": self.beyond_noise}
 
     def _labels(self) -> dict[str, Any]:
-        return {"n_train": self.training.examples, "n_val": self.validation.examples, "se_method": self.se_method}
+        sizes = {"n_train": self.training.examples, "n_val": self.validation.examples}
+        known = {name: int(size) for name, size in sizes.items() if not math.isnan(size)}
+        return {**known, "se_method": self.se_method}
 
 
-def sentence(gap: Gap | None) -> str:
-    """Say how large the gap is, whether it is more than noise, and what training mode hid."""
+def sentence(gap: Gap | None, obstacle: str = "") -> str:
+    """Say how large the gap is, whether it is more than noise, and what training mode hid; or why it is unknown."""
     if gap is None:
-        return "The gap was not measured: no validation has run beside training."
+        return f"The gap was not measured. {obstacle or 'No validation has run beside training.'}"
     train, val = gap.training, gap.validation
-    sizes = f"n = {train.examples:,} each"
+    sizes = f"n = {_whole(train.examples)} each"
     if train.examples != val.examples:
-        sizes = f"n = {train.examples:,} and {val.examples:,}"
-    verdict = {True: ": beyond noise", False: ": within 2 standard errors, noise", None: ""}[gap.beyond_noise]
-    if not math.isnan(gap.accuracy):
+        sizes = f"n = {_whole(train.examples)} and {_whole(val.examples)}"
+    points = not math.isnan(gap.accuracy)
+    if points:
         text = f"The gap is {100 * gap.accuracy:.1f} ± {_number(100 * gap.accuracy_se, 1)} points"
         sides = f"training {100 * train.accuracy:.1f} %, validation {100 * val.accuracy:.1f} %"
     else:
         text = f"The gap in loss is {_number(gap.loss, 4)} ± {_number(gap.loss_se, 4)}"
         sides = f"training {_number(train.loss, 4)}, validation {_number(val.loss, 4)}"
+    noise = f"{100 * gap.accuracy_margin:.1f}" if not math.isnan(gap.accuracy_margin) else f"{gap.loss_margin:.4f}"
+    verdict = {
+        True: f": beyond noise (95 %: ± {noise})",
+        False: f": within noise (95 %: ± {noise})",
+        None: "; whether that is noise is unknown",
+    }[gap.beyond_noise]
     text += f" ({sides}, both in eval mode, {sizes}){verdict}."
+    text += "".join(f" {note}" for note in gap.notes.values())
     effect = 100 * gap.mode_effect
     if math.isnan(effect):
         return text
@@ -177,3 +272,7 @@ def sentence(gap: Gap | None) -> str:
 
 def _number(value: float, digits: int) -> str:
     return "unknown" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _whole(value: float) -> str:
+    return "unknown" if math.isnan(value) else f"{value:,.0f}"

@@ -120,8 +120,11 @@ class UnitCounter:
         self._sites: dict[str, tuple[SiteCounts, ActivityCounter]] = {}  # without and with the sums per unit
 
     def begin_batch(self, size: BatchSize) -> None:
-        """Announce a batch, NaN for a size that is unknown."""
+        """Announce a batch, NaN for a size that is not known before its step."""
         self._batch = size
+
+    def end_batch(self, size: BatchSize) -> None:
+        """Add the batch's examples, NaN for a size that is unknown."""
         self._examples += size.counted
 
     def add(self, call: ReLUCall) -> None:

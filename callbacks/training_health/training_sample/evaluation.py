@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
+from torch import distributed
+
 from training_health import lightning as pl
-from training_health.batches import BatchSize, count_examples, size_of
-from training_health.training_sample.isolation import LoggedValues, isolated
+from training_health.batches import BatchSize, ExampleCounter, size_of
+from training_health.training_sample.isolation import (
+    CannotCopyError,
+    Copies,
+    LoggedValues,
+    copied_tensors,
+    isolated,
+    load_tensors,
+)
 from training_health.training_sample.sample import NoTrainingSampleError, training_sample
+from training_health.training_sample.validation import Validation
+
+T = TypeVar("T")
 
 
 class SampleRequest(NamedTuple):
@@ -17,6 +30,7 @@ class SampleRequest(NamedTuple):
 
     examples: int | None = None  # over all ranks; None: as many as validation has
     seed: int = 0
+    loader_idx: int = 0  # of the validation loader that it is compared with
 
 
 class SampleObserver:
@@ -46,9 +60,14 @@ class TrainingSampleEvaluation:
     """
 
     def __init__(self) -> None:
+        self.count_examples: ExampleCounter | None = None  # the user's own
         self._observers: dict[SampleObserver, SampleRequest | None] = {}
         self._failed = False
-        self.on_validation_start()
+        self._group: Any = None  # the processes that validate, where these are not all,
+        self._part: tuple[int, int] | None = None  # this one's number among them, and how many they are
+        self.validation = Validation()
+        self._done = False
+        self.obstacle = ""  # why the last evaluation failed, in words
 
     @classmethod
     def of(cls, trainer: pl.Trainer) -> TrainingSampleEvaluation:
@@ -61,29 +80,50 @@ class TrainingSampleEvaluation:
         The first observer with a request decides which sample; without one it is `SampleRequest()`.
         """
         self._observers[observer] = request
-        self._failed = False
+        self._failed, self.obstacle = False, ""
 
     def is_due(self, trainer: pl.Trainer) -> bool:
         """Whether the running validation is one that the evaluation follows."""
         return trainer.state.fn == "fit" and not trainer.sanity_checking and pl.is_epochs_last_validation(trainer)
 
+    def on_train_epoch_start(self, trainer: pl.Trainer) -> None:
+        """Find out which processes validate: one without a batch reaches no hook of the validation. Collective."""
+        counts = pl.every_rank(trainer, sum(trainer.num_val_batches))
+        if all(counts) or not any(counts):  # or not known yet
+            self._group = self._part = None
+        elif self._part is None:
+            ranks = [rank for rank, count in enumerate(counts) if count]
+            self._group = distributed.new_group(ranks)
+            self._part = ranks.index(trainer.global_rank) if counts[trainer.global_rank] else 0, len(ranks)
+
+    @property
+    def some_do_not_validate(self) -> bool:
+        """Whether there are processes without a validation batch, beside others that have some."""
+        return self._part is not None
+
+    def everyone(self, trainer: pl.Trainer, payload: T) -> list[T]:
+        """Give the payloads of all processes that validate; for the hooks of the validation. Collective."""
+        return pl.every_rank(trainer, payload, self._group)
+
     def on_validation_start(self) -> None:
         """Start to count the validation's examples."""
-        self._examples = 0  # counted in this validation, on this rank
-        self._batch: tuple[int, int] | None = None  # the one counted last, and its size
-        self._size = BatchSize(0, 0)
+        self.validation.stop_listening()
+        self.validation = Validation(self.count_examples)
         self._done = False
 
     def validation_batch(self, trainer: pl.Trainer, batch: Any, batch_idx: int, dataloader_idx: int) -> BatchSize:  # noqa: ANN401
-        """Count a validation batch's examples; asked again for the same batch, give the same answer."""
-        if self._batch != (batch_idx, dataloader_idx):
-            self._batch = batch_idx, dataloader_idx
-            self._size = size_of(batch, pl.loader_at(trainer.val_dataloaders, dataloader_idx), batch_idx)
-            self._examples += self._size.counted
-        return self._size
+        """Count a validation batch's examples before its step; asked again for the same batch, give the same answer."""
+        if self._observers and not self._failed and not self.validation.weights and self.is_due(trainer):
+            self.validation.weights = copied_tensors(trainer.lightning_module)
+        return self.validation.batch_start(trainer, batch, batch_idx, dataloader_idx)
+
+    def validation_batch_end(self, trainer: pl.Trainer, batch: Any) -> BatchSize:  # noqa: ANN401
+        """Count the same batch's examples after its step, which may have told how many they are."""
+        return self.validation.batch_end(trainer, batch)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate the sample, if it is time to."""
+        self.validation.stop_listening()
         if self._done or self._failed or not self.is_due(trainer):
             return
         self._done = True
@@ -91,44 +131,93 @@ class TrainingSampleEvaluation:
         # A callback may have been taken away since it registered.
         observers = {o: request for o, request in self._observers.items() if o in callbacks}
         request = next((request for request in observers.values() if request is not None), SampleRequest())
-        count = request.examples or sum(pl.every_rank(trainer, self._examples))
-        failure = None
-        with isolated(trainer, pl_module) as logged:
+        copies, obstacle = None, None
+        try:
+            copies = Copies(trainer, pl_module)
+        except CannotCopyError as error:
+            obstacle = f"Training examples cannot be evaluated without a trace: {error}"
+        seen = self.validation.logged.get(request.loader_idx, LoggedValues())
+        parts = self.everyone(trainer, (seen.examples, seen.batches, obstacle))
+        failures = [text for _, _, text in parts if text]
+        if copies is not None and not failures:
+            count = request.examples or _total(trainer, [part[:2] for part in parts])
             try:
-                _evaluate(trainer, pl_module, observers, training_sample(trainer, count, request.seed), logged)
-            except NoTrainingSampleError as error:
-                failure = f"No sample of training examples can be evaluated: {error}."
-            except Exception as error:  # a monitor never ends a run
-                failure = f"`validation_step` failed on a sample of training examples, left out from now on: {error!r}"
-            # Every rank must take part in what the observers exchange, so all must know.
-            failures = [text for text in pl.every_rank(trainer, failure) if text is not None]
-            for observer in observers:
-                observer.on_sample_end(trainer, pl_module, None if failures else logged)
-        self._failed = bool(failures)
+                with isolated(trainer, copies, self.validation.weights) as logged:
+                    failures = self._evaluate(trainer, pl_module, list(observers), request, count, logged)
+                    for observer in observers if not failures else ():
+                        observer.on_sample_end(trainer, pl_module, logged)
+            except Exception as error:
+                failures = [f"Training examples could not be evaluated: {error!r}"]
+        self.validation.weights = []  # their memory is needed elsewhere
+        self.obstacle = failures[0] if failures else ""
         if failures:
+            self._failed = True
+            for observer in observers:
+                observer.on_sample_end(trainer, pl_module, None)
             pl.rank_zero_warn(failures[0])
+
+    def _evaluate(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        observers: list[SampleObserver],
+        request: SampleRequest,
+        count: int,
+        logged: LoggedValues,
+    ) -> list[str]:
+        """Play a validation epoch on the sample; returns what went wrong, on whichever process."""
+        loader_idx = request.loader_idx
+
+        def steps() -> None:
+            batches = training_sample(trainer, count, request.seed, loader_idx, self._part)
+            pl_module.on_validation_epoch_start()
+            load_tensors(self.validation.weights)  # which a callback may have put away since, such as averages
+            for observer in observers:
+                observer.on_sample_start(pl_module)
+            for batch_idx, batch in enumerate(batches):
+                batch = pl.to_device(trainer, pl_module, batch, loader_idx)
+                if hasattr(batch, "train_mask") and hasattr(batch, "val_mask"):
+                    raise NoTrainingSampleError(
+                        "Masks tell training from validation within a batch: there is no sample of training examples."
+                    )
+                logged.begin_batch()
+                size = size_of(batch, batches, batch_idx, self.count_examples)
+                for observer in observers:
+                    observer.on_sample_batch_start(size)
+                pl_module.on_validation_batch_start(batch, batch_idx, loader_idx)
+                outputs = pl.validation_step(trainer, pl_module, batch, batch_idx, loader_idx)
+                pl_module.on_validation_batch_end(outputs, batch, batch_idx, loader_idx)
+                size = size_of(batch, batches, batch_idx, self.count_examples, logged.batch_size)
+                logged.end_batch(size)
+                for observer in observers:
+                    observer.on_sample_batch_end(outputs, size)
+                del batch, outputs  # or the next batch's activations would have to be laid around them
+
+        # Every process must take part in what follows, so all must know how it went.
+        for part in (steps, pl_module.on_validation_epoch_end):
+            if failures := [text for text in self.everyone(trainer, _failure_of(part)) if text]:
+                return failures
+        return []
 
 
 # Weak: it lives as long as its trainer.
 _BY_TRAINER: WeakKeyDictionary[pl.Trainer, TrainingSampleEvaluation] = WeakKeyDictionary()
 
 
-def _evaluate(
-    trainer: pl.Trainer,
-    pl_module: pl.LightningModule,
-    observers: Iterable[SampleObserver],
-    batches: Iterable[Any],
-    logged: LoggedValues,
-) -> None:
-    for observer in observers:
-        observer.on_sample_start(pl_module)
-    for batch_idx, batch in enumerate(batches):
-        batch = pl.to_device(trainer, pl_module, batch)
-        logged.examples = count_examples(batch)
-        size = BatchSize(logged.examples, logged.examples)
-        for observer in observers:
-            observer.on_sample_batch_start(size)
-        outputs = pl.validation_step(trainer, pl_module, batch, batch_idx)
-        for observer in observers:
-            observer.on_sample_batch_end(outputs, size)
-        del batch, outputs  # or the next batch's activations would have to be laid around them
+def _failure_of(part: Callable[[], None]) -> str | None:
+    """Run a part of the evaluation; a monitor never ends a run."""
+    try:
+        part()
+    except NoTrainingSampleError as error:
+        return str(error)
+    except Exception as error:
+        return f"The module's validation failed on a sample of training examples, left out from now on: {error!r}"
+    return None
+
+
+def _total(trainer: pl.Trainer, parts: list[tuple[float, int]]) -> int:
+    """Validation's examples over all processes; where they are unknown, what as many training batches hold."""
+    examples = sum(count for count, _ in parts)
+    if not math.isnan(examples):
+        return int(examples)
+    return sum(batches for _, batches in parts) * (getattr(trainer.train_dataloader, "batch_size", None) or 1)

@@ -1,79 +1,278 @@
-"""Run a module's validation_step in isolation: nothing it does outlives the evaluation."""
+"""Run a module's validation in isolation: nothing it does outlives the evaluation."""
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+import copy
+import inspect
+import io
+import math
+import pickle
+import random
+import types
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torchmetrics import Metric
 
 from training_health import lightning as pl
+from training_health.batches import BatchSize
 
-_CONTAINERS = (list, dict, OrderedDict, set, deque)  # a module's own are ordered in older torch
+# What the copies share with the originals: what holds no state of the module's own, or is guarded apart.
+_SHARED = (
+    nn.Parameter, type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, weakref.ref, inspect.Signature,
+)  # fmt: skip
+_PROXIES = (weakref.ProxyType, weakref.CallableProxyType)
+_SHARED_PACKAGES = (
+    "lightning.", "pytorch_lightning.", "lightning_fabric.", "torch.utils.data.", "torch.optim.", "torch.distributed.",
+    "torch._dynamo.", "training_health.",
+)  # fmt: skip
+_PLAIN = {int, float, bool, str, type(None), list, dict, tuple}  # to be quick
+_MODULES_OWN = vars(nn.Module()).keys()
+
+
+class CannotCopyError(Exception):
+    """Something in the module that cannot be copied; the message names it."""
 
 
 class LoggedValues:
-    """Stands in for a module's ``log``: collects values instead of logging them."""
+    """Stands in for a module's ``log``, or listens to it: keeps what is logged, batch by batch.
 
-    def __init__(self) -> None:
-        self.examples = 0  # in the batch whose step is running
-        self.values: dict[str, list[tuple[Tensor, int]]] = {}  # per key: value and weight of each batch
+    Args:
+        log: The method to pass everything on to; None to keep it from being logged.
+    """
+
+    def __init__(self, log: Callable[..., None] | None = None) -> None:
+        self._log = log
+        self.values: dict[str, list[tuple[Tensor, float]]] = {}  # per key: value and weight of each batch
+        self.last: dict[str, Tensor] = {}  # what is logged outside of the steps
         self.metrics: dict[str, Metric] = {}
+        self.examples, self.batches = 0.0, 0
+        self.begin_batch()
+        self._in_step = False
 
-    def __call__(self, name: str, value: Any, *args: object, batch_size: int | None = None, **kwargs: object) -> None:  # noqa: ANN401
+    def begin_batch(self) -> None:
+        """Announce a step."""
+        self.batch_size: int | None = None  # as the running step gave it
+        self._running: dict[str, tuple[Tensor, int | None]] = {}
+        self._in_step = True
+
+    def end_batch(self, size: BatchSize) -> None:
+        """End a step: what it logged without a ``batch_size`` weighs as much as its examples, where these are known."""
+        known = 1.0 if math.isnan(size.examples) else size.examples
+        for name, (value, own) in self._running.items():
+            self.values.setdefault(name, []).append((value, known if own is None else own))
+        self.examples += size.counted
+        self.batches += 1
+        self._running, self._in_step = {}, False
+
+    def __call__(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Stand in for ``LightningModule.log``."""
+        size = kwargs.get("batch_size")
         if isinstance(value, Metric):
             self.metrics[name] = value
-        elif isinstance(value, (Tensor, int, float)):
-            weight = self.examples if batch_size is None else batch_size
-            self.values.setdefault(name, []).append((torch.as_tensor(value).detach().reshape(()), weight))
+        elif isinstance(value, (Tensor, int, float)) and kwargs.get("reduce_fx", "mean") in ("mean", "avg", torch.mean):
+            number = torch.as_tensor(value).detach()
+            if number.numel() == 1 and self._in_step:
+                self._running[name] = number.reshape(()), size
+            elif number.numel() == 1:
+                self.last[name] = number.reshape(())
+        if size is not None and not isinstance(value, Metric):  # which weighs examples itself
+            self.batch_size = size
+        if self._log is not None:
+            self._log(name, value, *args, **kwargs)
+
+    def numbers(self) -> dict[str, list[tuple[float, float]]]:
+        """Fetch value and weight of every batch, by key."""
+        columns = {name: list(zip(*part, strict=True)) for name, part in self.values.items()}
+        return {
+            name: list(zip(torch.stack(values).cpu().double().tolist(), weights, strict=True))
+            for name, (values, weights) in columns.items()
+        }
+
+
+class Copies:
+    """Copies of the plain state of a module and its parts, whatever its type: all attributes, to any depth.
+
+    Shared with the originals are parameters, the registered parts, functions, classes, the trainer with its loggers,
+    loaders and callbacks, data sets and optimisers. Buffers are shared too, which `isolated` guards.
+
+    Raises:
+        CannotCopyError: For an open file, a lock, a generator and the like.
+    """
+
+    def __init__(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        parts = list(pl_module.modules())
+        known = [*parts, *pl_module.buffers(), trainer, trainer.train_dataloader, trainer.val_dataloaders]
+        self._known = {id(value): value for value in known if value is not None}
+        states = [{name: value for name, value in vars(part).items() if name not in _MODULES_OWN} for part in parts]
+        try:
+            copies = self._copy(states)
+        except Exception as error:
+            raise CannotCopyError(f"{self._culprit(states)} cannot be copied: {error}") from error
+        for state, part in zip(copies, parts, strict=True):
+            # New tables of parameters, buffers, parts and hooks, with the same entries.
+            state.update({name: copy.copy(value) for name, value in vars(part).items() if name in _MODULES_OWN})
+        self.module = pl_module
+        self.states: list[tuple[nn.Module, dict[str, Any]]] = list(zip(parts, copies, strict=True))
+
+    def _copy(self, value: Any) -> Any:  # noqa: ANN401
+        file = io.BytesIO()
+        pickler = _Pickler(file, self._known)
+        pickler.dump(value)
+        file.seek(0)
+        return _Unpickler(file, pickler.kept).load()
+
+    def _culprit(self, states: list[dict[str, Any]]) -> str:
+        for name, value in ((name, value) for state in states for name, value in state.items()):
+            try:
+                self._copy(value)
+            except Exception:
+                return f"the module's attribute {name!r}"
+        return "the module's state"
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles plain state; what is shared, and tensors, which are copied where they are, it hands on as they are."""
+
+    def __init__(self, file: io.BytesIO, known: Mapping[int, Any]) -> None:
+        super().__init__(file, pickle.HIGHEST_PROTOCOL)
+        self.known = known
+        self.kept: list[Any] = []
+        self.seen: dict[int, tuple[int, Any]] = {}  # with the object, so that its id stays its own
+
+    def persistent_id(self, value: Any) -> int | None:  # noqa: ANN401
+        if type(value) in _PLAIN:
+            return None
+        if id(value) not in self.seen:
+            if id(value) in self.known or _is_shared(value, self.known):
+                copied = value
+            elif isinstance(value, (Tensor, torch.Generator, Metric)):
+                copied = _copy_of(value)
+            else:
+                return None
+            self.seen[id(value)] = len(self.kept), value
+            self.kept.append(copied)
+        return self.seen[id(value)][0]
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, kept: list[Any]) -> None:
+        super().__init__(file)
+        self.kept = kept
+
+    def persistent_load(self, pid: int) -> Any:  # noqa: ANN401
+        return self.kept[pid]
+
+
+def _is_shared(value: Any, known: Mapping[int, Any]) -> bool:  # noqa: ANN401
+    if isinstance(value, _SHARED) or type(value) in _PROXIES:
+        return True
+    if isinstance(value, types.MethodType):
+        return id(value.__self__) in known
+    return not isinstance(value, dict) and _is_of_a_package(type(value))  # type: ignore[arg-type]
+
+
+@cache
+def _is_of_a_package(kind: type) -> bool:
+    return any(base.__module__.startswith(_SHARED_PACKAGES) for base in kind.__mro__)
+
+
+def _copy_of(value: Tensor | torch.Generator | Metric) -> Any:  # noqa: ANN401
+    if isinstance(value, Metric):  # not registered, or it would be shared
+        metric = copy.deepcopy(value)
+        metric.reset()
+        return metric
+    if isinstance(value, torch.Generator):
+        generator = torch.Generator(value.device)
+        generator.set_state(value.get_state())
+        return generator
+    tensor = value.detach().clone()
+    return tensor.requires_grad_() if value.is_leaf and value.requires_grad and not tensor.is_inference() else tensor
 
 
 @contextmanager
-def isolated(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Iterator[LoggedValues]:
-    """Give the module a throw-away state: eval mode, empty metrics, loggers and ``log`` that go nowhere.
+def isolated(
+    trainer: pl.Trainer, copies: Copies, weights: Sequence[tuple[Tensor, Tensor]] = ()
+) -> Iterator[LoggedValues]:
+    """Let the module work on ``copies``: eval mode, empty metrics, loggers and ``log`` that go nowhere.
 
-    Put back at the end, whatever happened: the random generators of torch, CUDA, NumPy and Python, every submodule's
-    mode, buffers, metric states and plain attributes (the content of lists, dicts, sets and deques too), ``log`` and
-    the trainer's loggers. A tensor kept as a plain attribute is put back but not copied: changes made inside it stay.
+    Put back at the end, whatever happened: the module's state, which nothing has touched meanwhile, and the content of
+    parameters and buffers, schedulers, optimisers' settings, the trainer's loggers, and the random generators of torch,
+    CUDA, NumPy, Python and the training loader. Not put back are files, and what functions hold in their closures.
     Yields what the module logs meanwhile.
+
+    Args:
+        trainer: The module's.
+        copies: Of the module's state.
+        weights: Of the module's `copied_tensors`, which save a copy where they are still up to date.
     """
     logged = LoggedValues()
     with ExitStack() as stack:
         generators = pl.isolate_rng()
         generators.__enter__()
         stack.callback(generators.__exit__, None, None, None)  # as it stands it restores nothing after an exception
-        for module in pl_module.modules():
-            stack.callback(_memory_of(module))
+        fresh = bool(weights) and all(torch.equal(tensor, values) for tensor, values in weights)
+        stack.callback(load_tensors, weights if fresh else copied_tensors(copies.module))
+        for get, put in _generators_in(trainer.train_dataloader):
+            stack.callback(put, get())
+        loggers, stop = trainer.loggers, trainer.should_stop
+        stack.callback(setattr, trainer, "loggers", loggers)
+        stack.callback(setattr, trainer, "should_stop", stop)
+        schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+        schedulers += [inner for outer in schedulers for inner in getattr(outer, "_schedulers", ())]
+        settings = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        states = [vars(module) for module, _ in copies.states]
+        for attributes in (*map(vars, schedulers), *settings, *states):
+            stack.callback(_put_back, attributes, dict(attributes))
+        for module, state in copies.states:
+            _put_back(vars(module), state)
+        for module, _ in copies.states:  # after all are copies: a metric made of others resets these too
             if isinstance(module, Metric):
                 module.reset()
             module.training = False
-        loggers = trainer.loggers
+            if hasattr(module, "log_dict"):  # a LightningModule, or one within
+                vars(module)["log"] = logged
         trainer.loggers = [pl.DummyLogger() for _ in loggers]
-        stack.callback(setattr, trainer, "loggers", loggers)
-        vars(pl_module)["log"] = logged
+        if "validation_step" in vars(copies.module) and hasattr(torch.compiler, "set_stance"):  # a compiled one
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield logged
 
 
-def _memory_of(module: nn.Module) -> Callable[[], None]:
-    """Remember a module's state; the returned function puts it back."""
-    attributes = vars(module)  # its dictionaries of buffers, parameters and parts too
-    kept = dict(attributes)
-    contents = [(value, value.copy()) for value in kept.values() if type(value) in _CONTAINERS]
-    buffers = [(buffer, buffer.clone()) for buffer in module.buffers(recurse=False)]
+def copied_tensors(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """Copy a module's parameters and buffers: each with its copy, for `load_tensors`."""
+    tensors = [each for each in (*module.parameters(), *module.buffers()) if not is_lazy(each)]
+    return [(tensor, tensor.detach().clone()) for tensor in tensors]
 
-    def restore() -> None:
-        for name in attributes.keys() - kept.keys():
-            del attributes[name]
-        attributes.update(kept)
-        for container, content in contents:
-            container.clear()
-            (container.extend if isinstance(container, (list, deque)) else container.update)(content)
-        for buffer, values in buffers:
-            buffer.copy_(values)
 
-    return restore
+def load_tensors(kept: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Give tensors the values that they had when they were copied."""
+    with torch.no_grad():
+        for tensor, values in kept:
+            tensor.copy_(values)
+
+
+def _generators_in(value: Any, depth: int = 7) -> Iterator[tuple[Callable[[], Any], Callable[[Any], None]]]:  # noqa: ANN401
+    """Find the random generators in a loader, its data set and transforms: how to get and to set their state."""
+    if isinstance(value, random.Random):
+        yield value.getstate, value.setstate
+    elif isinstance(value, (torch.Generator, np.random.RandomState)):
+        yield value.get_state, cast(Any, value).set_state
+    elif isinstance(value, np.random.Generator):
+        bits = value.bit_generator
+        yield lambda: bits.state, lambda state: setattr(bits, "state", state)
+    elif depth and not isinstance(value, (Tensor, nn.Module, type, types.ModuleType, types.FunctionType)):
+        parts = value if isinstance(value, (list, tuple)) else [*getattr(value, "__dict__", {}).values()]
+        for part in parts[:100]:  # a list of examples has none
+            yield from _generators_in(part, depth - 1)
+
+
+def _put_back(attributes: dict[str, Any], kept: dict[str, Any]) -> None:
+    attributes.clear()
+    attributes.update(kept)

@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from training_health import lightning as pl
 
 
 class NoTrainingSampleError(Exception):
-    """No sample can be drawn from this training loader; the message says why."""
+    """Training examples cannot be evaluated; the message says why."""
 
 
-def training_sample(trainer: pl.Trainer, count: int, seed: int) -> Iterable[Any]:
+def _none(reason: str) -> NoTrainingSampleError:
+    return NoTrainingSampleError(
+        f"No sample of training examples can be drawn: {reason}. A training loader or datamodule with a method "
+        "`evaluation_sample(count, seed, rank, world_size)` that returns batches would give one."
+    )
+
+
+def training_sample(
+    trainer: pl.Trainer, count: int, seed: int, loader_idx: int = 0, part: tuple[int, int] | None = None
+) -> Iterable[Any]:
     """Give this rank's batches of the sample.
 
     A training loader, or else a datamodule, with a method ``evaluation_sample(count, seed, rank, world_size)`` is
-    asked for them. Otherwise they are drawn from the training loader's data set: indices from a generator seeded with
+    asked for them. Otherwise they are drawn from what the training loader draws: indices from a generator seeded with
     ``seed`` alone, the training loader's collation, the validation loader's batch size and, where both data sets have
     one, its ``transform``.
 
@@ -29,35 +52,90 @@ def training_sample(trainer: pl.Trainer, count: int, seed: int) -> Iterable[Any]
         trainer: A trainer that fits.
         count: Examples over all ranks; fewer if there are fewer.
         seed: Of the choice.
+        loader_idx: Which validation loader it is compared with.
+        part: Which part of the sample, of how many; by default this rank's.
 
     Raises:
-        NoTrainingSampleError: If the training examples cannot be picked by index.
+        NoTrainingSampleError: If which examples are trained on is unknown, or if they are validation's as well.
     """
-    rank, world = trainer.global_rank, trainer.world_size
-    for source in (trainer.train_dataloader, getattr(trainer, "datamodule", None)):
+    rank, world = part or (trainer.global_rank, trainer.world_size)
+    train: Any = trainer.train_dataloader
+    for source in (train, getattr(trainer, "datamodule", None)):
         sample = getattr(source, "evaluation_sample", None)
         if sample is not None:
             return sample(count, seed, rank, world)
-    train: Any = trainer.train_dataloader
-    val = pl.loader_at(trainer.val_dataloaders)
+    val = pl.loader_at(trainer.val_dataloaders, loader_idx)
     dataset = getattr(train, "dataset", None)
-    if dataset is None or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
-        raise NoTrainingSampleError(
-            f"the training loader ({type(train).__name__}) has no data set that can be indexed; give it a method "
-            "`evaluation_sample(count, seed, rank, world_size)` that returns batches"
+    if not isinstance(train, DataLoader) or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
+        raise _none(f"the training loader ({type(train).__name__}) is not one with a data set to index")
+    limit = math.inf if trainer.fast_dev_run else trainer.num_training_batches  # type: ignore[attr-defined]
+    population = _drawn_from(train, limit, trainer.world_size)
+    if _is_the_same(dataset, getattr(val, "dataset", None)) and not set(population).isdisjoint(_drawn_from(val)):
+        raise _none(
+            "training and validation loader draw the same examples from one data set; what tells them apart, such as "
+            "a mask, is known in the steps alone"
         )
-    sampler = getattr(train, "sampler", None)
-    population: Sequence[int] = sampler.indices if isinstance(sampler, SubsetRandomSampler) else range(len(dataset))
+    sizes = [sampler.batch_size for sampler in map(_batch_sampler, (val, train)) if sampler is not None]
+    by_one = _batch_sampler(train) is None and train.batch_sampler is None  # each index stands for a whole batch
+    if by_one and hasattr(val, "__len__"):
+        count = min(count, len(val))
     order = torch.randperm(len(population), generator=torch.Generator().manual_seed(seed))[:count].tolist()
-    chosen = sorted(population[i] for i in order)
-    batch_size = getattr(val, "batch_size", None) or getattr(train, "batch_size", None) or 64
+    chosen = sorted(population[i] for i in order)[rank::world]
+    size = sizes[0] if sizes else 64
+    batches: Any = chosen if by_one else [chosen[i : i + size] for i in range(0, len(chosen), size)]
+    how = {"batch_sampler": batches} if train.batch_sampler is not None else {"sampler": batches, "batch_size": None}
     return DataLoader(
-        Subset(_without_augmentation(dataset, getattr(val, "dataset", None)), chosen[rank::world]),
-        batch_size=batch_size,
+        _without_augmentation(dataset, getattr(val, "dataset", None)),
         collate_fn=train.collate_fn,
         num_workers=train.num_workers,
         worker_init_fn=train.worker_init_fn,
+        **how,
     )
+
+
+def _batch_sampler(loader: Any) -> BatchSampler | None:  # noqa: ANN401
+    """What draws a loader's batches of indices, also where its data set takes a batch of them at once."""
+    samplers = (getattr(loader, "batch_sampler", None), getattr(loader, "sampler", None))
+    return next((sampler for sampler in samplers if type(sampler) is BatchSampler), None)
+
+
+def _drawn_from(loader: Any, limit: float = math.inf, world: int = 1) -> Sequence[int]:  # noqa: ANN401
+    """The indices that a loader draws in the first ``limit`` batches of each epoch."""
+    batches = _batch_sampler(loader)
+    draws = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+    sampler: Any = draws if batches is None else batches.sampler
+    with suppress(TypeError):  # a loader without a length
+        limit = limit if limit < len(loader) else math.inf
+    everything = range(len(loader.dataset))
+    shuffled: Sequence[int] | None = None
+    if isinstance(sampler, SubsetRandomSampler):
+        shuffled = list(sampler.indices)
+    elif isinstance(sampler, WeightedRandomSampler):
+        shuffled = [index for index, weight in enumerate(sampler.weights.tolist()) if weight]
+    elif isinstance(sampler, RandomSampler) or (type(sampler) is DistributedSampler and sampler.shuffle):
+        shuffled = everything
+    if shuffled is not None:
+        if limit < math.inf:
+            raise _none("from a shuffled loader `limit_train_batches` takes other examples every epoch")
+        return shuffled
+    if type(sampler) in (SequentialSampler, DistributedSampler):
+        most = (
+            limit
+            * (1 if batches is None else batches.batch_size)
+            * (1 if type(sampler) is SequentialSampler else world)
+        )
+        return everything if math.isinf(most) else everything[: int(most)]
+    if world > 1:
+        raise _none(f"which examples {type(sampler).__name__} gives to each process is unknown")
+    drawn = itertools.islice(iter(copy.deepcopy(draws, {id(loader.dataset): loader.dataset})), len(everything))
+    found = itertools.islice(drawn, None if math.isinf(limit) else int(limit))
+    return sorted({index for draw in found for index in (draw if isinstance(draw, (list, tuple)) else [draw])})
+
+
+def _is_the_same(train: Any, val: Any) -> bool:  # noqa: ANN401
+    if isinstance(train, list) and isinstance(val, list):
+        return len(train) == len(val) and all(a is b for a, b in zip(train, val, strict=True))
+    return train is val
 
 
 def _without_augmentation(train: Any, val: Any) -> Any:  # noqa: ANN401

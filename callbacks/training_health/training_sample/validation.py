@@ -1,0 +1,59 @@
+"""What the running validation has: examples, logged values, and the weights it runs with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from training_health import lightning as pl
+from training_health.batches import BatchSize, ExampleCounter, size_of
+from training_health.training_sample.isolation import LoggedValues
+
+
+class Validation:
+    """Counts the examples of one validation, and listens to what the module logs in its steps.
+
+    Args:
+        count_examples: The user's own way to count a batch's.
+    """
+
+    def __init__(self, count_examples: ExampleCounter | None = None) -> None:
+        self.count_examples = count_examples
+        self.logged: dict[int, LoggedValues] = {}  # by validation loader
+        self.weights: list[tuple[Tensor, Tensor]] = []  # parameters and buffers, each with a copy
+        self._batch: tuple[int, int] | None = None  # the one counted last, and its size
+        self._size = BatchSize(0, 0)
+        self._module: pl.LightningModule | None = None
+
+    def batch_start(self, trainer: pl.Trainer, batch: Any, batch_idx: int, loader_idx: int) -> BatchSize:  # noqa: ANN401
+        """Count a batch's examples as far as they are known before its step, and listen to that."""
+        if self._batch != (batch_idx, loader_idx):
+            self.stop_listening()
+            self._batch, self._module = (batch_idx, loader_idx), trainer.lightning_module
+            logged = self.logged.setdefault(loader_idx, LoggedValues(self._module.log))
+            logged.begin_batch()
+            if "validation_step" not in vars(self._module):  # not a compiled one, which would be compiled again
+                vars(self._module)["log"] = logged
+            self._size = self._count(trainer, batch, None)
+        return self._size
+
+    def batch_end(self, trainer: pl.Trainer, batch: Any) -> BatchSize:  # noqa: ANN401
+        """Count the same batch's examples after its step, which may have logged how many they are."""
+        if self._module is not None and self._batch is not None:
+            self.stop_listening()
+            logged = self.logged[self._batch[1]]
+            self._size = self._count(trainer, batch, logged.batch_size)
+            logged.end_batch(self._size)
+        return self._size
+
+    def _count(self, trainer: pl.Trainer, batch: Any, logged: int | None) -> BatchSize:  # noqa: ANN401
+        assert self._batch is not None
+        batch_idx, loader_idx = self._batch
+        return size_of(batch, pl.loader_at(trainer.val_dataloaders, loader_idx), batch_idx, self.count_examples, logged)
+
+    def stop_listening(self) -> None:
+        """Give the module its ``log`` back; at any time."""
+        if self._module is not None:
+            vars(self._module).pop("log", None)
+            self._module = None

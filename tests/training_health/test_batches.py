@@ -1,0 +1,83 @@
+"""How many examples a batch holds: right, or unknown."""
+
+import math
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
+
+from training_health.batches import count_examples, size_of
+
+
+@dataclass
+class Pair:
+    x: torch.Tensor
+    y: torch.Tensor
+
+
+class Named(NamedTuple):
+    inputs: torch.Tensor
+    labels: torch.Tensor
+
+
+def time_first(*shape: int) -> torch.Tensor:
+    return torch.zeros(5, 8, *shape)
+
+
+@pytest.mark.parametrize(
+    ("batch", "examples"),
+    [
+        (torch.zeros(8, 3), 8),
+        ([torch.zeros(8, 3), torch.zeros(8)], 8),
+        ({"a": {"b": torch.zeros(8, 3)}, "names": ["x"] * 9}, 8),
+        (Pair(torch.zeros(8, 3), torch.zeros(8)), 8),
+        (Pair(time_first(3), torch.zeros(8)), 8),
+        ((time_first(3), torch.zeros(8)), 8),
+        ({"series": time_first(), "labels": torch.zeros(8)}, 8),
+        (Named(time_first(), torch.zeros(8)), 8),
+        (SimpleNamespace(x=torch.zeros(245, 6), edge_index=torch.zeros(2, 700), y=torch.zeros(245), num_graphs=32), 32),
+        (SimpleNamespace(x=torch.zeros(245, 6), edge_index=torch.zeros(2, 700), y=torch.zeros(245)), 1),
+        ((time_first(3), torch.zeros(7, 8)), None),
+        (torch.zeros(()), None),
+        (["only", "words"], None),
+        (object(), None),
+    ],
+)
+def test_the_examples_that_a_batch_shows(batch, examples):
+    assert count_examples(batch) == examples
+
+
+def loader(count: int, **options) -> DataLoader:
+    return DataLoader(range(count), **options)
+
+
+def by_index_batches(count: int, size: int) -> DataLoader:
+    return loader(count, batch_size=None, sampler=BatchSampler(SequentialSampler(range(count)), size, False))
+
+
+ODD = (time_first(3), torch.zeros(7, 8))  # does not show its examples
+
+
+@pytest.mark.parametrize(
+    ("batch", "source", "idx", "options", "examples"),
+    [
+        (ODD, loader(13, batch_size=5), 0, {}, 5),
+        (ODD, loader(13, batch_size=5), 2, {}, 3),  # the last batch
+        (ODD, by_index_batches(13, 5), 2, {}, 3),
+        (ODD, loader(13, batch_size=5), 0, {"logged": 800}, 5),  # which weighs by tokens
+        (ODD, loader(13, batch_size=1), 0, {"logged": 4}, 4),  # an index may stand for a whole batch
+        (torch.zeros(8), loader(13, batch_size=1), 0, {}, 8),
+        (torch.zeros(8), None, 0, {"logged": 2}, 2),
+        (torch.zeros(8), None, 0, {"logged": 1}, 8),  # said where it does not matter
+        (torch.zeros(8), loader(13, batch_size=5), 0, {"own": lambda batch: len(batch) // 4}, 2),
+    ],
+)
+def test_the_users_own_count_comes_first_then_the_loader_the_log_and_the_batch(batch, source, idx, options, examples):
+    assert size_of(batch, source, idx, **options) == (examples, examples)
+
+
+def test_what_nothing_shows_is_unknown():
+    assert all(map(math.isnan, size_of(ODD, None, 0)))
