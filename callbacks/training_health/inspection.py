@@ -90,7 +90,7 @@ def inspect(
         >>> from training_health import inspect
         >>> net = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2))
         >>> _ = nn.init.constant_(net[0].bias, -99.0)
-        >>> print(inspect(net, torch.zeros(5, 4, 3)))
+        >>> print(inspect(net, [torch.zeros(20, 3)]))
         100.0 % of the network is dead (2 of 2 units, on 20 examples): relu.1 2/2.
         site    units  dead  rare  not a number  dead units
         relu.1      2     2     0             0  0, 1

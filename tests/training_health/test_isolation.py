@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from torchmetrics import MeanMetric
+from torchmetrics import CatMetric, MeanMetric
 
 from tests.training_health.toys import (
     FEW_EXAMPLES,
@@ -261,3 +261,36 @@ def test_hooks_that_swap_weights_and_step_a_schedule_leave_the_training_as_it_is
     monitor = TrainValGapMonitor()
     assert trained([monitor]) == trained([])
     assert monitor.summary()["n_train"] == 13
+
+
+class ComposedMetrics(Toy):
+    """Logs a metric made of two others, and keeps one with a list of values within another."""
+
+    def __init__(self) -> None:
+        super().__init__(dense_network())
+        self.first, self.second, self.values = MeanMetric(), MeanMetric(), CatMetric()
+        self.total, self.doubled = self.first + 2 * self.second, self.values * 2
+        self.found = []
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        for metric in (self.first, self.second, self.values):
+            metric.update(loss.detach())
+        return loss
+
+    def on_train_epoch_end(self):
+        self.found.append((float(self.total.compute()), len(self.values.compute())))
+        for metric in (self.first, self.second, self.values):
+            metric.reset()
+
+
+def test_metrics_made_of_others_are_the_same_with_and_without(tmp_path):
+    found = []
+    for monitors in ([], [TrainValGapMonitor()]):
+        pl.seed_everything(0)
+        module = ComposedMetrics()
+        fit(module, monitors, tmp_path, epochs=3)
+        found.append(module.found)
+
+    assert [count for _, count in found[0]] == [5, 5, 5]
+    assert found[1] == found[0]

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
+from lightning_utilities.core import rank_zero
 
 from tests.training_health.tab.test_one_file import data_in
 from tests.training_health.test_packages import python
@@ -129,7 +130,7 @@ def test_a_resumed_fit_records_in_the_same_folder_and_another_in_the_next(tmp_pa
 
 
 def test_one_line_says_where_the_records_are(tmp_path, caplog):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger=rank_zero.log.name):  # Lightning's, whichever package's it is
         seeded_fit(tmp_path)
 
     (line,) = [record.getMessage() for record in caplog.records if "The monitors write" in record.getMessage()]
