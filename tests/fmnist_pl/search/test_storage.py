@@ -34,7 +34,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
     with pytest.raises(UserError, match="file is not a database"):
         open_it(f"sqlite:///{path}")
     with pytest.raises(UserError, match="unable to open database file"):
-        open_it("sqlite:////nowhere/at/all/study.db")
+        open_it(f"sqlite:///{tmp_path}/absent/study.db")
 
 
 @pytest.mark.parametrize(("kind", "driver"), [("postgresql", "psycopg"), ("mysql", "pymysql")])
