@@ -154,7 +154,10 @@ class FashionCLI(LightningCLI):
         always.append(LastCheckpoint())
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": always}
         plugins = [*(self.config_init[self.subcommand].trainer.plugins or []), DurableCheckpointIO()]
-        return super().instantiate_trainer(plugins=plugins, **kwargs)
+        trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
+        if self.resume is None:
+            run_folder.refuse_used(trainer)
+        return trainer
 
     def fit(self, **options: Any) -> None:  # noqa: ANN401
         """Train, from the start or from where the run stopped."""

@@ -17,6 +17,7 @@ from training_health.durable_file import remove_stale_temporaries, replace_durab
 from training_health.errors import UserError
 
 TENSORBOARD = ("RunLogger", "TensorBoardLogger")
+_RUN_FILES = ("config.yaml", "summary.json", "identity.json", "predictions.csv", "checkpoints/*.ckpt", "events.out.*")
 
 
 def choose(config: Any, command: str) -> None:  # noqa: ANN401
@@ -28,7 +29,7 @@ def choose(config: Any, command: str) -> None:  # noqa: ANN401
     logger = config.trainer.logger
     if not _is_tensorboard(logger) or logger.init_args.name is not None:
         return
-    logger.init_args.name = runs_folder(config).name + ("" if command == "fit" else f"-{command}")
+    logger.init_args.name = _name(config, command)
     if config.trainer.fast_dev_run or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         return  # no files, or the first rank made the folder
     if logger.init_args.version is None:
@@ -40,6 +41,26 @@ def runs_folder(config: Any) -> Path:  # noqa: ANN401
     logs = getattr(getattr(config.trainer.logger, "init_args", None), "save_dir", "lightning_logs")
     synthetic = "-synthetic" if config.data.dataset == "synthetic" else ""
     return Path(logs) / (variant_name(config.variant) + synthetic)
+
+
+def _name(config: Any, command: str) -> str:  # noqa: ANN401
+    return runs_folder(config).name + ("" if command == "fit" else f"-{command}")
+
+
+def refuse_used(trainer: pl.Trainer) -> None:
+    """Refuse to write into the folder of another run: its files would be replaced."""
+    folders = {trainer.log_dir, *(getattr(logger, "log_dir", None) for logger in trainer.loggers)} - {None}
+    if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return  # the first rank asks before it launches the others
+    for folder in map(Path, sorted(map(str, folders))):
+        used = (name for pattern in _RUN_FILES for name in folder.glob(pattern))
+        if (file := next(used, None)) is not None:
+            raise UserError(
+                f"{folder} is the folder of another run: it has {file.name}, which this one would replace. Give "
+                "--trainer.logger.init_args.version=NUMBER (without a logger --trainer.default_root_dir=FOLDER) "
+                "another value or none; to continue that run, give --resume and its folder.",
+                exit_code=2,
+            )
 
 
 def reopen(config: Any, folder: Path) -> None:  # noqa: ANN401
@@ -143,13 +164,20 @@ class RunLogger(TensorBoardLogger):
 
 
 class SavedConfig(SaveConfigCallback):
-    """Writes ``config.yaml`` whole or not at all: a resumed run is built from it."""
+    """Writes ``config.yaml`` whole or not at all: a resumed run is built from it.
+
+    The folder that was chosen for this run is left out: a run with the same configuration gets one of its own.
+    """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write it once, on one rank."""
         folder = trainer.log_dir  # every rank must ask
         if folder is not None and not self.already_saved and trainer.is_global_zero:
-            write_file(Path(folder) / self.config_filename, self.parser.dump(self.config, skip_none=False))
+            config = self.config.clone()
+            if _is_tensorboard(logger := config.trainer.logger):
+                chosen = logger.init_args.name == _name(config, getattr(trainer.state.fn, "value", ""))
+                logger.init_args.name, logger.init_args.version = None if chosen else logger.init_args.name, None
+            write_file(Path(folder) / self.config_filename, self.parser.dump(config, skip_none=False))
         self.already_saved = True
 
 

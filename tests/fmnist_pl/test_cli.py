@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import pytorch_lightning as pl
@@ -200,14 +201,36 @@ def test_a_configuration_file_can_ask_to_resume(fmnist, tmp_path):
         fmnist("fit", "--config", "mine.yaml", "--monitors=off", "--trainer.max_epochs=1")
 
 
-def test_a_run_without_monitors_keeps_its_identity_when_its_saved_configuration_is_used(fmnist, tmp_path):
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_without_monitors_repeated_with_its_saved_configuration_is_the_same_in_a_folder_of_its_own(
+    fmnist, tmp_path
+):
     fmnist("fit", "--monitors", "off", "--trainer.max_epochs=1")
     first = tmp_path / "lightning_logs" / "baseline-synthetic" / "version_0"
+    before = contents(first)
 
-    main(["fit", "--config", str(first / "config.yaml"), "--trainer.logger.init_args.version=7"])
+    main(["fit", "--config", str(first / "config.yaml")])
+    main(["test", "--config", str(first / "config.yaml"), "--ckpt_path", str(first)])
 
-    again = first.with_name("version_7")
+    again = first.with_name("version_1")
     assert (first / "identity.json").read_text() == (again / "identity.json").read_text()
+    assert contents(first) == before
+    assert (tmp_path / "lightning_logs" / "baseline-synthetic-test" / "version_0" / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_a_folder_that_holds_a_run_is_refused(fmnist, tmp_path, finished_run, command):
+    shutil.copytree(finished_run, tmp_path / "logs" / "mine" / "version_3")
+    before = contents(tmp_path)
+    logger = [f"--trainer.logger.init_args.{name}" for name in ("save_dir=logs", "name=mine", "version=3")]
+
+    with pytest.raises(UserError, match="logs/mine/version_3 is the folder of another run"):
+        fmnist(command, *logger, *(["--ckpt_path", str(finished_run)] if command == "test" else []))
+
+    assert contents(tmp_path) == before
 
 
 def test_without_a_logger_the_summary_promises_no_folder(fmnist, capsys):

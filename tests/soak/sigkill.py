@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import tempfile
 import time
@@ -44,6 +45,8 @@ def in_a_process(task: Callable[[], Any], kill_after: float | None = None) -> in
 def attempt(logs: Path) -> None:
     """Start the run, or resume it if it has a checkpoint; nothing if it is finished."""
     saved = any((logs / RUN / "checkpoints" / name).is_file() for name in RESUMABLE)
+    if not saved:  # killed in its first epoch, it is begun again
+        shutil.rmtree(logs / RUN, ignore_errors=True)
     try:
         fit(logs, *(["--resume", str(logs / RUN)] if saved else ["--trainer.logger.init_args.version=0"]))
     except UserError as error:
