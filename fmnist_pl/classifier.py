@@ -118,7 +118,7 @@ class FashionClassifier(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         """The optimiser, and where asked for a schedule that moves at every step."""
-        optimizer = self._optimizer()
+        optimizer = self.make_optimizer()
         if self.schedule == "constant":
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
@@ -129,7 +129,8 @@ class FashionClassifier(pl.LightningModule):
             scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _optimizer(self) -> torch.optim.Optimizer:
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """A new optimiser of the weights, without a schedule."""
         parameters, fused = self.parameters(), self.device.type in {"cpu", "cuda"}
         if self.optimizer == "sgd":
             return torch.optim.SGD(

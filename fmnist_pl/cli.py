@@ -1,8 +1,9 @@
 """The ``fmnist`` command: LightningCLI with variants, monitors on or off, and a test and summary after each fit."""
 
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +47,7 @@ class FashionCLI(LightningCLI):
     def __init__(self, *args: Any, callbacks: Sequence[pl.Callback] = (), **options: Any) -> None:  # noqa: ANN401
         self.callbacks = list(callbacks)
         self.resume: ResumePoint | None = None
+        self.loaded: tuple[Path, dict[str, Any]] | None = None  # checkpoint that is evaluated or resumed: file, content
         self.lock: BaseFileLock | None = None
         self.overlay = ""  # digest of what the variant's overlay says, if the command line names one
         self.requested = (options.get("args") or [""])[0]
@@ -93,8 +95,10 @@ class FashionCLI(LightningCLI):
             asked = os.environ.get(_RESUMED_FILE, config.resume) if launched else config.resume
             self.resume = resume.find(asked, run_folder.runs_folder(config))
             os.environ[_RESUMED_FILE] = str(self.resume.file)
+            self.loaded = self.resume.file, self.resume.checkpoint
             self.config = parser.parse_args([command, "--config", str(self.resume.folder / "config.yaml"), *given])
-            resume.check_options(self.resume, self.config[command], self.overlay)
+            with self._malformed_is_said():
+                resume.check_options(self.resume, self.config[command], self.overlay)
 
     def _take_network(self, parser: LightningArgumentParser, given: list[str]) -> None:
         """Check the checkpoint to be evaluated; take the network's arguments and, unless given, the labels from it."""
@@ -104,6 +108,7 @@ class FashionCLI(LightningCLI):
         file = Path(config.ckpt_path)
         file = file / "checkpoints" / BEST if file.is_dir() else file
         checkpoint = load_checked(file)
+        self.loaded = file, checkpoint
         config.ckpt_path, config.weights_only = str(file), True
         run, found = checkpoint.get(RUN, {}), {"model": checkpoint.get("hyper_parameters", {})}
         if "variant" in run and option(given, "variant") is None:
@@ -123,7 +128,8 @@ class FashionCLI(LightningCLI):
             config.trainer.callbacks = [c for c in config.trainer.callbacks or [] if c.class_path not in MONITORS]
         self.identity = identity(config) if self.subcommand == "fit" else {}
         if self.resume is not None:
-            resume.check_identity(self.resume, self.identity)
+            with self._malformed_is_said():
+                resume.check_identity(self.resume, self.identity)
             run_folder.reopen(config, self.resume.folder)
             config.resume = None  # the saved configuration is that of the run
         run_folder.choose(config, str(self.subcommand))
@@ -132,7 +138,7 @@ class FashionCLI(LightningCLI):
         """Build model, data and trainer; what their constructors refuse is a wrong option."""
         try:
             super().instantiate_classes()
-        except (MisconfigurationException, ValueError) as error:
+        except (MisconfigurationException, MemoryError, *resume.MALFORMED) as error:
             raise UserError(f"These options do not go together: {error}", exit_code=2) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:  # noqa: ANN401
@@ -166,13 +172,43 @@ class FashionCLI(LightningCLI):
         if first and folder and isinstance(self.trainer.logger, TensorBoardLogger):
             self.lock = run_folder.claim(Path(folder))
         if self.resume is not None:
-            resume.check_network(self.resume, self.model, self.trainer.world_size)
+            with self._malformed_is_said():
+                resume.check_network(self.resume, self.model, self.trainer)
             options["ckpt_path"], steps = self.resume.file, self.resume.checkpoint["global_step"]
             if first:
                 (self.resume.folder / "summary.json").unlink(missing_ok=True)  # of fewer epochs
         if first and not self.config.fit.trainer.fast_dev_run:
             run_folder.void_later_curves(self.trainer.loggers, steps)
-        self.trainer.fit(**{**options, "weights_only": True})
+        with self._malformed_is_said():
+            self.trainer.fit(**{**options, "weights_only": True})
+
+    def validate(self, **options: Any) -> None:  # noqa: ANN401
+        """Evaluate on the validation images."""
+        self._evaluate(self.trainer.validate, options)
+
+    def test(self, **options: Any) -> None:  # noqa: ANN401
+        """Evaluate on the test images."""
+        self._evaluate(self.trainer.test, options)
+
+    def predict(self, **options: Any) -> None:  # noqa: ANN401
+        """Predict the test images."""
+        self._evaluate(self.trainer.predict, options)
+
+    def _evaluate(self, function: Callable[..., object], options: dict[str, Any]) -> None:
+        with self._malformed_is_said():
+            assert self.loaded is not None
+            resume.check_weights(*self.loaded, self.model)
+            function(**options)
+
+    @contextlib.contextmanager
+    def _malformed_is_said(self) -> Iterator[None]:
+        """Say in words what the content of a checkpoint breaks before the first batch."""
+        try:
+            yield
+        except resume.MALFORMED as error:
+            if self.loaded is None or (hasattr(self, "record") and self.record.began):
+                raise
+            raise resume.malformed(self.loaded[0], error) from error
 
     def after_fit(self) -> None:
         """Test what was asked to be tested, write the summary and print it."""

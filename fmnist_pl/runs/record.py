@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.trainer.states import TrainerFn
 from torch.utils.tensorboard import FileWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
@@ -48,12 +49,13 @@ class RunRecord(pl.Callback):
         self.history: list[dict[str, float]] = []
         self.last_epoch: dict[str, float] = {}  # what was logged last under each key
         self.findings: dict[str, dict[str, Any]] = {}  # of each monitor: its summary and its sentence
-        self._fitted = False
+        self.began = False  # no checkpoint is loaded any more, but into a run that is tested at its end
         self._epoch_started = 0.0
         self._started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the description that the Training Health tab shows during the run."""
+        self.began = True
         write_text(trainer, "run", self.description(trainer, pl_module))
         if trainer.is_global_zero:
             for logger in trainer.loggers:
@@ -77,9 +79,11 @@ class RunRecord(pl.Callback):
         seconds = time.perf_counter() - self._epoch_started
         self.history.append({"epoch": trainer.current_epoch, **metrics, "seconds": seconds})
 
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep what is known: testing loads the best checkpoint, and with it every callback's older state."""
-        self._fitted = True
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note that nothing is left to be loaded."""
+        self.began = True
+
+    on_validation_start = on_predict_start = on_test_start
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -97,8 +101,14 @@ class RunRecord(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep what was known: Lightning forgets metrics, and a run may be resumed only to be tested."""
-        if not self._fitted and (run := checkpoint.get(RUN)):
+        """Keep what was known: Lightning forgets metrics, and a run may be resumed only to be tested.
+
+        Not where a run is tested at its end: the best checkpoint knows less.
+        """
+        if trainer.state.fn == TrainerFn.FITTING and (run := checkpoint.get(RUN)):
+            # What is malformed is to fail here, not in the epoch's end that adds to it.
+            sum(run["last_epoch"].values(), sum(sum(e.values()) + e["epoch"] + e["seconds"] for e in run["history"]))
+            tuple((found["summary"], found["sentence"]) for found in run["findings"].values())
             self.history, self.last_epoch, self.findings = run["history"], run["last_epoch"], run["findings"]
             self._started, self.overlay = run["started"], run["overlay"]
 
