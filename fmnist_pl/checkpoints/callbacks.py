@@ -60,6 +60,7 @@ class LastCheckpoint(Checkpoint):
     def __init__(self) -> None:
         self.path: Path | None = None
         self._at_epoch_end = self._stopped_early = False
+        self._max_epochs: int | None = None
 
     @property
     def state_key(self) -> str:
@@ -72,8 +73,12 @@ class LastCheckpoint(Checkpoint):
             self.path = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / LAST
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Restore that training was about to end before its last epoch."""
-        trainer.should_stop = trainer.should_stop or self._stopped_early
+        """Restore that training was about to end before its last epoch, unless it is to have more epochs now."""
+        if self._stopped_early and self._max_epochs not in {None, trainer.max_epochs}:
+            for stopping in trainer.early_stopping_callbacks:
+                stopping.wait_count = 0  # its patience begins again
+        elif self._stopped_early:
+            trainer.should_stop = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """See to it that SIGTERM ends the process at once."""
@@ -84,7 +89,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the state; Lightning logs the epoch's metrics only after this."""
         if self.path is not None:
-            self._at_epoch_end, self._stopped_early = True, trainer.should_stop
+            self._at_epoch_end, self._stopped_early, self._max_epochs = True, trainer.should_stop, trainer.max_epochs
             trainer.save_checkpoint(self.path, storage_options=HOLD)
             self._at_epoch_end = False
 
@@ -113,12 +118,14 @@ class LastCheckpoint(Checkpoint):
         end_launched_ranks(trainer, patience=0.0 if isinstance(exception, Stopped) else 3.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Whether this is the state at an epoch's end, and whether training was about to stop early."""
-        return {"at_epoch_end": self._at_epoch_end, "stopped_early": self._stopped_early}
+        """Whether this is the state at an epoch's end, and whether training was about to stop before its limit."""
+        stopped = {"stopped_early": self._stopped_early, "max_epochs": self._max_epochs}
+        return {"at_epoch_end": self._at_epoch_end, **stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore `state_dict`."""
         self._stopped_early = state_dict["stopped_early"]
+        self._max_epochs = state_dict.get("max_epochs")  # files of before have none
 
 
 def is_resumable(checkpoint: dict[str, Any]) -> bool:

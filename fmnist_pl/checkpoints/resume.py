@@ -89,8 +89,8 @@ def check_options(point: ResumePoint, config: Any, overlay: str = "") -> None:  
         )
     if epochs == epochs_before and is_finished(point.folder):
         raise UserError(
-            f"{point.folder} is finished: {epochs} epochs. To train it further, raise --trainer.max_epochs; "
-            "for a new run leave --resume out."
+            f"{point.folder} is finished: {len(point.run['history'])} epochs. To train it further, raise "
+            "--trainer.max_epochs; for a new run leave --resume out."
         )
     if epochs != epochs_before:
         schedule = before["model.schedule"]

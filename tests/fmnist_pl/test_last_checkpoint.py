@@ -62,7 +62,7 @@ def test_a_trial_run_saves_nothing():
     assert not list(Path().rglob("*.ckpt"))
 
 
-def test_a_run_that_stopped_early_is_not_trained_further_when_resumed():
+def test_a_run_that_stopped_early_is_trained_further_only_where_it_is_to_have_more_epochs():
     stopping = "--trainer.callbacks+={class_path: EarlyStopping, init_args: {monitor: val/loss, min_delta: 10.0}}"
     straight = main([*OPTIONS, "--trainer.max_epochs=9", stopping])
     (RUN / "summary.json").unlink()
@@ -70,6 +70,10 @@ def test_a_run_that_stopped_early_is_not_trained_further_when_resumed():
 
     assert straight.trainer.global_step == resumed.trainer.global_step == 8 * 4
     assert any(isinstance(callback, EarlyStopping) for callback in resumed.trainer.callbacks)
+
+    longer = main(["fit", "--resume", str(RUN), "--trainer.max_epochs=12"])
+
+    assert longer.trainer.global_step == 8 * (4 + 3)  # the patience of three epochs begins again
 
 
 @pytest.mark.parametrize(
