@@ -214,6 +214,8 @@ class FashionCLI(LightningCLI):
         """Test what was asked to be tested, write the summary and print it."""
         if self.config.fit.trainer.fast_dev_run:
             return
+        if self.trainer.is_global_zero:
+            run_folder.wait_for_later_names(self.trainer.loggers, own=True)
         tested = "none" if self.record.test_checkpoint == "none" else self._test()
         folder = self.trainer.log_dir  # every rank must ask
         if self.trainer.is_global_zero:

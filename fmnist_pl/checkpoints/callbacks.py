@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
 from fmnist_pl.checkpoints.checkpoint_file import BEST, HOLD, LAST, RESUMABLE, DurableCheckpointIO
 from fmnist_pl.process import Stopped, replace_lightnings_handler
+from fmnist_pl.runs.folder import sync_curves
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -50,7 +51,7 @@ class LastCheckpoint(Checkpoint):
     """Writes ``checkpoints/last.ckpt`` after every epoch; the one before it is kept as ``previous.ckpt``.
 
     The state is taken when everything of the epoch is over, validation and the other callbacks included, and written
-    when Lightning has logged the epoch and the loggers are flushed: what a checkpoint counts as done is in the curves.
+    when Lightning has logged the epoch and the curves are on disk: what a checkpoint counts as done is in the curves.
     It must be the last of the Trainer's callbacks, and needs the plugin `DurableCheckpointIO`. It logs nothing.
 
     >>> plugins, callbacks = [DurableCheckpointIO()], [LastCheckpoint()]
@@ -96,8 +97,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the state of the epoch before, which has been logged."""
         if self.path is not None and trainer.is_global_zero:
-            for logger in trainer.loggers:
-                logger.save()
+            sync_curves(trainer.loggers)
             io = trainer.strategy.checkpoint_io
             assert isinstance(io, DurableCheckpointIO)
             io.write_held()

@@ -1,5 +1,7 @@
 """``lightning_logs/<variant>[-synthetic]/version_N/``: a run's files, and how its logger writes there."""
 
+import contextlib
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -96,21 +98,47 @@ def void_later_curves(loggers: list[Any], steps: int) -> None:
 
     Every run says so, the first with step 0: one of TensorBoard's two readers ignores the first such mark it meets.
     """
+    wait_for_later_names(loggers)
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            wait_for_a_later_name(Path(logger.log_dir))
             writer = logger.experiment.file_writer
             for mark in (Event(file_version="brain.Event:2"), Event(session_log=SessionLog(status=SessionLog.START))):
                 writer.add_event(mark, steps)
 
 
-def wait_for_a_later_name(folder: Path) -> None:
-    """Event files are read in the order of their names, which begin with the second they were made in."""
-    seconds = [path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*")]
-    newest = max((int(second) for second in seconds if second.isdigit()), default=0)
-    until = time.time() + 2  # more only if a clock was set back: do not wait for that
-    while int(time.time()) <= newest and time.time() < until:
-        time.sleep(0.05)
+def wait_for_later_names(loggers: list[Any], *, own: bool = False) -> None:
+    """See to it that event files which are made from now on are read after those that are there.
+
+    They are read in the order of their names, which begin with the second they were made in; those that a process made
+    (``own``) in one second are counted. Where the clock was set back, the files that are there are renamed.
+    """
+    for logger in loggers:
+        folder = Path(logger.log_dir if isinstance(logger, TensorBoardLogger) else "/nowhere")
+        files = sorted(path for path in folder.glob("events.out.tfevents.*") if path.name.split(".")[3].isdigit())
+        seconds = [int(path.name.split(".")[3]) for path in files]
+        newest, until = max(seconds, default=0) - own, time.time() + 2
+        while int(time.time()) <= newest and time.time() < until:
+            time.sleep(0.05)
+        now = int(time.time())
+        for number, (path, second) in enumerate(zip(files, seconds, strict=True), start=now - len(files)):
+            if newest >= now:
+                words = path.name.split(".")
+                path.rename(path.with_name(".".join([*words[:3], f"{min(second, number):010}", *words[4:]])))
+
+
+def sync_curves(loggers: list[Any]) -> None:
+    """Have the records of all TensorBoard loggers outlast a power cut, with the folders that they are in."""
+    for logger in loggers:
+        logger.save()  # flushes
+        if isinstance(logger, TensorBoardLogger) and Path(logger.log_dir).is_dir():
+            folder = Path(logger.log_dir)
+            for path in (*folder.glob("events.out.tfevents.*"), folder, *folder.parents[:2]):
+                with contextlib.suppress(OSError):  # some systems cannot open or sync a folder
+                    descriptor = os.open(path, os.O_RDONLY)
+                    try:
+                        os.fsync(descriptor)
+                    finally:
+                        os.close(descriptor)
 
 
 def new_version(folder: Path) -> int:

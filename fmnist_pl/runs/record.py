@@ -16,7 +16,7 @@ from torch.utils.tensorboard import FileWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from fmnist_pl.network import parameter_count
-from fmnist_pl.runs.folder import write_file
+from fmnist_pl.runs.folder import sync_curves, wait_for_later_names, write_file
 from fmnist_pl.runs.identity import FILE_NAME, versions
 from training_health.sinks import write_text
 
@@ -152,9 +152,8 @@ class RunRecord(pl.Callback):
     def write(self, trainer: pl.Trainer, summary: dict[str, Any]) -> None:
         """Write ``summary.json``, the hparams with their final metrics, and the tab's result record."""
         metrics = {**summary["last_epoch"], **summary["test"]}
+        wait_for_later_names(trainer.loggers, own=True)
         for logger in trainer.loggers:
-            if folder := getattr(logger, "log_dir", None):
-                write_json(Path(folder) / "summary.json", summary)
             if isinstance(logger, TensorBoardLogger):
                 self._write_hparams(logger.log_dir, [key for key in RESULTS if metrics.get(key) is not None])
         result = {
@@ -167,6 +166,10 @@ class RunRecord(pl.Callback):
         write_text(trainer, "result", result)
         for logger in trainer.loggers:
             logger.finalize("success")
+        sync_curves(trainer.loggers)
+        for logger in trainer.loggers:  # the last: what has a summary is finished
+            if folder := getattr(logger, "log_dir", None):
+                write_json(Path(folder) / "summary.json", summary)
 
     def _write_hparams(self, folder: str, metrics: list[str]) -> None:
         """One record at the end: the dashboard reads the metrics from the scalars of the same names."""

@@ -1,5 +1,6 @@
 """When a run saves, what it leaves, and how it is stopped."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -54,6 +55,18 @@ def test_three_checkpoints_are_there_after_a_run_and_what_a_killed_one_left_is_n
         "best.ckpt": False,
     }
     assert (found["last.ckpt"]["epoch"], found["previous.ckpt"]["epoch"]) == (3, 2)
+
+
+def test_an_epochs_curves_are_on_disk_before_the_checkpoint_that_counts_it(monkeypatch):
+    synced, real = [], os.fsync
+    name = lambda descriptor: Path(os.readlink(f"/proc/self/fd/{descriptor}")).name  # noqa: E731
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(name(descriptor)), real(descriptor)))
+    main([*OPTIONS, "--trainer.max_epochs=1"])
+
+    found = [kind for one in synced for kind in ("events", ".last.ckpt", ".summary.json") if one.startswith(kind)]
+    kinds = [kind for kind, _ in itertools.groupby(found)]
+    assert kinds[:2] == ["events", ".last.ckpt"]
+    assert kinds[-2:] == ["events", ".summary.json"]
 
 
 def test_a_trial_run_saves_nothing():

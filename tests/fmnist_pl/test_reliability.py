@@ -52,6 +52,16 @@ def test_a_run_that_is_killed_again_and_again_ends_like_one_that_was_not():
     assert wrong == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc what is synced")
+@pytest.mark.parametrize(("module", "call"), [("power_cuts", "check(3, 0)"), ("hostile_checkpoints", "check(5, 0)")])
+def test_a_power_cut_or_a_hostile_checkpoint_spoils_no_run(module, call):
+    code = f"import json; from tests.soak import {module}; print(json.dumps({module}.{call}))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout.splitlines()[-1]) == []
+
+
 def test_the_command_ends_at_once_with_a_status_of_its_own_when_it_is_told_to_stop(tmp_path):
     process = start(tmp_path, "--monitors=off", "--trainer.max_epochs=1000", *TWO_RANKS)
     run = tmp_path / "baseline-synthetic" / "version_0"

@@ -8,7 +8,7 @@ import time
 import pytorch_lightning as pl
 import torch
 
-CHECKS = ("every_epoch", "two_ranks", "sigkill", "torn_saves", "bit_flips", "hostile_checkpoints")
+CHECKS = ("every_epoch", "two_ranks", "sigkill", "torn_saves", "bit_flips", "hostile_checkpoints", "power_cuts")
 
 
 def main(names: list[str]) -> int:
