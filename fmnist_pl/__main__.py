@@ -2,11 +2,14 @@
 
 import sys
 
+from fmnist_pl.process import end_with_parent, keep_writing
 from training_health.errors import UserError
 
 
 def run() -> None:
     """Run the command line of this process and exit with its status."""
+    end_with_parent()  # before the seconds that imports take
+    keep_writing()
     try:
         from fmnist_pl.commands import main  # here, so that Ctrl-C during an import shows no traceback
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import jsonargparse.typing
 import pytorch_lightning as pl
+import torch
 from filelock import BaseFileLock
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -21,7 +23,7 @@ from fmnist_pl.checkpoints.resume import ResumePoint
 from fmnist_pl.classifier import FashionClassifier
 from fmnist_pl.configuration import BASE, load_yaml, option, options, overlay_path, packaged_variants, variant_name
 from fmnist_pl.data import FashionMNISTDataModule
-from fmnist_pl.process import keep_freed_memory, quiet_libraries, skip_gpu_search, stop_at_once
+from fmnist_pl.process import ending_children, keep_freed_memory, quiet_libraries, skip_gpu_search, stop_at_once
 from fmnist_pl.runs import folder as run_folder
 from fmnist_pl.runs.identity import content_hash, identity
 from fmnist_pl.runs.predictions_file import PredictionsFile
@@ -35,6 +37,8 @@ MONITORS = (
     "training_health.TrainValGapMonitor",
 )
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
+# An argument of StochasticWeightAveraging, that is to be read back.
+jsonargparse.typing.register_type(torch.device, deserializer_exceptions=(RuntimeError, TypeError))
 _RESUMED_FILE = "FMNIST_RESUMED_FILE"  # environment variable: what the first rank resumes from
 
 
@@ -253,7 +257,7 @@ def main(args: list[str] | None = None, callbacks: Sequence[pl.Callback] = ()) -
     skip_gpu_search()
     quiet_libraries()
     try:
-        with stop_at_once():
+        with stop_at_once(), ending_children():
             return FashionCLI(
                 FashionClassifier,
                 FashionMNISTDataModule,

@@ -10,7 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
-from fmnist_pl.checkpoints.checkpoint_file import BEST, HOLD, LAST, RESUMABLE, DurableCheckpointIO
+from fmnist_pl.checkpoints.checkpoint_file import BEST, HOLD, LAST, RESUMABLE, DurableCheckpointIO, checkpoint_bytes
 from fmnist_pl.process import Stopped, replace_lightnings_handler
 from fmnist_pl.runs.folder import sync_curves
 
@@ -82,10 +82,15 @@ class LastCheckpoint(Checkpoint):
             trainer.should_stop = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """See to it that SIGTERM ends the process at once, and that what is saved can be loaded."""
+        replace_lightnings_handler()
+        if self.path is not None:
+            states = {type(callback).__name__: callback.state_dict() for callback in trainer.callbacks}  # type: ignore[attr-defined]
+            checkpoint_bytes({"callbacks": states, "hyper_parameters": dict(pl_module.hparams)})
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """See to it that SIGTERM ends the process at once."""
         replace_lightnings_handler()
-
-    on_test_start = on_train_start
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the state; Lightning logs the epoch's metrics only after this."""

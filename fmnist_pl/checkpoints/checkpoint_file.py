@@ -21,17 +21,28 @@ HOLD = {"hold": True}  # storage options
 
 
 def checkpoint_bytes(checkpoint: dict[str, Any]) -> bytes:
-    """Content of a checkpoint's file; UserError if it could not be loaded safely."""
-    buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)
-    try:
-        torch.load(io.BytesIO(buffer.getbuffer()), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    """Content of a checkpoint's file; UserError, which names the part, if it could not be loaded safely."""
+    content, error = _saved(checkpoint)
+    if error is not None:
+        parts = {**checkpoint.get("callbacks", {}), **checkpoint}
+        name = next((name for name, value in parts.items() if _saved(value)[1] is not None), "something")
         raise UserError(
-            "No run could resume from this checkpoint. Callbacks and hyper-parameters must hold tensors and plain "
-            f"values (numbers, strings, lists, dicts). torch says: {_first_line(error)}"
-        ) from None
-    return buffer.getvalue()
+            f"No run could resume from a checkpoint with the state of {name.partition('{')[0]}. Callbacks and "
+            "hyper-parameters must hold tensors and plain values (numbers, strings, lists, dicts). "
+            f"torch says: {_first_line(error)}"
+        )
+    return content
+
+
+def _saved(value: Any) -> tuple[bytes, Exception | None]:  # noqa: ANN401
+    """A value as torch saves it, and what makes that impossible to load."""
+    buffer = io.BytesIO()
+    try:
+        torch.save(value, buffer)
+        torch.load(io.BytesIO(buffer.getbuffer()), map_location="cpu", weights_only=True)
+    except (pickle.PickleError, AttributeError, TypeError) as error:
+        return b"", error
+    return buffer.getvalue(), None
 
 
 def write_checkpoint(path: Path, content: bytes, keep_as: str | None = None) -> None:

@@ -3,15 +3,16 @@
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import yaml
 from filelock import BaseFileLock, FileLock, Timeout
 from pytorch_lightning.cli import SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from fmnist_pl.configuration import variant_name
@@ -205,8 +206,27 @@ class SavedConfig(SaveConfigCallback):
             if _is_tensorboard(logger := config.trainer.logger):
                 chosen = logger.init_args.name == _name(config, getattr(trainer.state.fn, "value", ""))
                 logger.init_args.name, logger.init_args.version = None if chosen else logger.init_args.name, None
-            write_file(Path(folder) / self.config_filename, self.parser.dump(config, skip_none=False))
+            text = self.parser.dump(config, skip_none=False)
+            write_file(Path(folder) / self.config_filename, text)
+            if lost := sorted(set(_unreadable(yaml.safe_load(text)))):
+                rank_zero_warn(
+                    f"This run cannot be resumed: {', '.join(lost)} cannot be written into {self.config_filename}. "
+                    "Give values that YAML can hold."
+                )
         self.already_saved = True
+
+
+def _unreadable(value: Any, name: str = "", owner: str = "") -> Iterator[str]:  # noqa: ANN401
+    """The arguments in a saved configuration in whose stead stands that jsonargparse could not write them."""
+    if isinstance(value, dict):
+        owner = str(value.get("class_path", owner)).rpartition(".")[2]
+        for key, item in value.items():
+            yield from _unreadable(item, key, owner)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _unreadable(item, name, owner)
+    elif isinstance(value, str) and value.startswith("Unable to serialize instance"):
+        yield f"{name} of {owner}" if owner else name
 
 
 def _is_tensorboard(logger: Any) -> bool:  # noqa: ANN401

@@ -24,7 +24,7 @@ from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from fmnist_pl.process import slot_environment
+from fmnist_pl.process import keep_writing, slot_environment
 from fmnist_pl.search.storage import opened
 from fmnist_pl.search.study import Settings, best_of, counts, open_study, origin, retry
 from training_health.errors import UserError
@@ -126,6 +126,7 @@ def _work(search: Search, environment: dict[str, str], slot: int, objective: str
     with (search.folder / "output" / f"worker_{slot}.log").open("a") as log:
         for descriptor in (1, 2):  # what libraries and trainings print
             os.dup2(log.fileno(), descriptor)
+    keep_writing()
     try:
         with search.open() as (study, storage):
             _train(study, storage, search, pkgutil.resolve_name(objective)(search), sender)

@@ -17,6 +17,7 @@ from fmnist_pl.checkpoints.checkpoint_file import load_checked
 from fmnist_pl.cli import main
 from fmnist_pl.process import Stopped, stop_at_once
 from tests.soak.command import TINY
+from training_health.errors import UserError
 
 OPTIONS = ("fit", *TINY, "--monitors=off", "--trainer.logger.init_args.version=0")
 RUN = Path("lightning_logs") / "baseline-synthetic" / "version_0"
@@ -67,6 +68,32 @@ def test_an_epochs_curves_are_on_disk_before_the_checkpoint_that_counts_it(monke
     kinds = [kind for kind, _ in itertools.groupby(found)]
     assert kinds[:2] == ["events", ".last.ckpt"]
     assert kinds[-2:] == ["events", ".summary.json"]
+
+
+class Holds(pl.Callback):
+    """Has a state that no run could resume from."""
+
+    def state_dict(self):
+        return {"path": Path()}
+
+
+def test_a_callback_whose_state_cannot_be_loaded_is_named_at_the_start():
+    with pytest.raises(UserError, match="the state of Holds"):
+        main([*OPTIONS], callbacks=[Holds()])
+
+    assert checkpoints() == {}
+
+
+class Takes(pl.Callback):
+    """Has an argument that no configuration can hold."""
+
+    def __init__(self, thing: torch.Size | None = torch.Size([2])) -> None: ...
+
+
+@pytest.mark.filterwarnings("ignore:.*Unable to serialize")
+def test_an_argument_that_does_not_read_back_is_named_at_the_start():
+    with pytest.warns(UserWarning, match="cannot be resumed: thing of Takes"):
+        main([*OPTIONS, "--trainer.max_epochs=1", f"--trainer.callbacks+={__name__}.Takes"])
 
 
 def test_a_trial_run_saves_nothing():

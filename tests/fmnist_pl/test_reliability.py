@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +78,20 @@ def test_the_command_ends_at_once_with_a_status_of_its_own_when_it_is_told_to_st
     assert f"Resume: fmnist fit --resume {run}" in said
     assert "Traceback" not in said
     assert load_checked(run / "checkpoints" / "last.ckpt")["global_step"] > 0
+
+
+def test_a_rank_ends_with_the_command_that_started_it(tmp_path):
+    process = start(tmp_path, "--monitors=off", "--trainer.max_epochs=1000", *TWO_RANKS)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    until = time.monotonic() + 120
+    while not (ranks := children.read_text().split()):  # git, or the second rank while it starts
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.kill()
+    process.communicate(timeout=20)  # until the last of them has closed the output
+
+    assert not any(Path("/proc", rank).exists() for rank in ranks)
 
 
 def test_one_ranks_failure_ends_all_with_its_message(tmp_path):
