@@ -21,7 +21,7 @@ from fmnist_pl.checkpoints.callbacks import LastCheckpoint
 from fmnist_pl.checkpoints.checkpoint_file import BEST, DurableCheckpointIO, load_checked
 from fmnist_pl.checkpoints.resume import ResumePoint
 from fmnist_pl.classifier import FashionClassifier
-from fmnist_pl.configuration import BASE, load_yaml, option, options, overlay_path, packaged_variants, variant_name
+from fmnist_pl.configuration import BASE, load_yaml, option, options, overlay_path, variant_name
 from fmnist_pl.data import FashionMNISTDataModule
 from fmnist_pl.process import ending_children, keep_freed_memory, quiet_libraries, skip_gpu_search, stop_at_once
 from fmnist_pl.runs import folder as run_folder
@@ -87,6 +87,8 @@ class FashionCLI(LightningCLI):
         command, *given = args
         self.config = parser.parse_args([command, *configs_of(given), *given])
         config = self.config[command]
+        if not 0 <= int(config.seed_everything or 0) < 2**32:
+            raise UserError(f"--seed_everything must be from 0 to {2**32 - 1}, got {config.seed_everything}.", 2)
         if (variant := option(given, "variant")) is not None:
             self.overlay = content_hash(load_yaml(overlay_path(variant)))
         if command != "fit":
@@ -271,6 +273,12 @@ def main(args: list[str] | None = None, callbacks: Sequence[pl.Callback] = ()) -
             )
     except MisconfigurationException as error:
         raise UserError(f"Lightning cannot run this configuration: {error}") from error
+    except OSError as error:  # a full disk, a limit, a folder that was deleted
+        file = f"{error.filename}: " if error.filename else ""
+        raise UserError(
+            f"The system refuses what the run needs: {file}{error.strerror or error}. Make room, or correct "
+            "folders and permissions; what was saved is kept: resume with --resume and the run's folder."
+        ) from error
 
 
 def configs_of(args: list[str]) -> list[str]:
@@ -283,7 +291,9 @@ def configs_of(args: list[str]) -> list[str]:
     else:
         contents = [load_yaml(Path(file)) for file in options(args, "config")]
         named = [content.get("variant") for content in contents if isinstance(content, dict)]
-        overlays = [overlay_path(name) for name in named if name in packaged_variants()][-1:]
+        # A file of the user's may be gone: what it said is in the configuration that was saved.
+        names = [str(name) for name in named if name is not None and not str(name).endswith((".yaml", ".yml"))]
+        overlays = [overlay_path(name) for name in names][-1:]
     return [word for path in (BASE, *overlays) for word in ("--config", str(path))]
 
 

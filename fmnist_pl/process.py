@@ -79,6 +79,8 @@ class _Output(io.FileIO):
 
 def keep_writing() -> None:
     """Let no closed pipe, full disk or closed stream end the process in the middle of its work."""
+    # What goes wrong in TensorBoard's writing thread is raised again where the next record is written.
+    threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else threading.__excepthook__(args)
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)

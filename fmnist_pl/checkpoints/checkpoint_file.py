@@ -1,8 +1,10 @@
 """Checkpoint files: the zip archives of ``torch.save``, whose CRC-32 sums are checked before anything is loaded."""
 
+import errno
 import io
 import os
 import pickle
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from training_health.errors import UserError
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 RESUMABLE = (LAST, PREVIOUS)  # what a run resumes from, in this order
+_MOST_BYTES = 4 << 30
 HOLD = {"hold": True}  # storage options
 
 
@@ -48,7 +51,7 @@ def _saved(value: Any) -> tuple[bytes, Exception | None]:  # noqa: ANN401
 def write_checkpoint(path: Path, content: bytes, keep_as: str | None = None) -> None:
     """Write a checkpoint whole or not at all; ``keep_as``: name in the folder for the file before, if it is whole."""
     try:
-        if keep_as and path.exists() and damage(path.read_bytes()) is None:
+        if keep_as and path.exists() and damage(_read(path)) is None:
             os.replace(path, path.with_name(keep_as))
         replace_durably(path, content)
     except OSError as error:
@@ -62,7 +65,7 @@ def load_checked(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Read a checkpoint; UserError if it is not there, damaged, or holds more than tensors and plain values."""
     path = Path(path)
     try:
-        content = path.read_bytes()
+        content = _read(path)
     except FileNotFoundError:
         raise UserError(f"There is no checkpoint {path}. Give the path of a file.", exit_code=2) from None
     except OSError as error:
@@ -82,6 +85,14 @@ def load_checked(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{path} is not a checkpoint of a training run: it has no state_dict.")
     return checkpoint
+
+
+def _read(path: Path) -> bytes:
+    """The content of a regular file of a possible size; OSError for what would block, or fill the memory."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
+        raise OSError(errno.EINVAL, f"it is no regular file of up to {_MOST_BYTES >> 30} GiB")
+    return path.read_bytes()
 
 
 def damage(content: bytes) -> str | None:

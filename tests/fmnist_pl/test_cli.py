@@ -287,6 +287,8 @@ def test_fewer_than_one_epoch_is_refused(fmnist, epochs):
     [
         ("--model.conv_channels=[2, 2, 2, 2, 2]", "conv5 would leave an image of 0 pixels"),
         ("--model.learning_rate=-1", "learning_rate must not be negative"),
+        ("--model.learning_rate=.nan", "learning_rate must not be negative, infinite or NaN"),
+        ("--model.hidden_dropout=.nan", "hidden_dropout must be a fraction"),
         ("--trainer.accelerator=nonsense", "nonsense"),
         ("--trainer.devices=0", "devices"),
     ],
@@ -297,6 +299,22 @@ def test_what_a_constructor_refuses_is_one_message(fmnist, option, said):
 
     assert said in str(raised.value)
     assert raised.value.exit_code == 2
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**32)])
+def test_a_seed_out_of_range_is_refused(fmnist, seed):
+    with pytest.raises(UserError, match="seed_everything must be from 0 to 4294967295"):
+        fmnist("fit", f"--seed_everything={seed}")
+
+
+@pytest.mark.parametrize("variant", ["nosuch", "[1]"])
+def test_an_unknown_variant_in_a_configuration_is_refused_and_leaves_nothing(fmnist, tmp_path, variant):
+    (tmp_path / "mine.yaml").write_text(f"variant: {variant}\n")
+
+    with pytest.raises(UserError, match="There is no variant named"):
+        fmnist("fit", "--config", "mine.yaml")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
 
 
 def test_without_data_the_error_names_the_folder_and_the_way_out(fmnist, tmp_path, monkeypatch):

@@ -87,7 +87,7 @@ def test_a_callback_whose_state_cannot_be_loaded_is_named_at_the_start():
 class Takes(pl.Callback):
     """Has an argument that no configuration can hold."""
 
-    def __init__(self, thing: torch.Size | None = torch.Size([2])) -> None: ...
+    def __init__(self, thing: torch.dtype | str | None = torch.float32) -> None: ...
 
 
 @pytest.mark.filterwarnings("ignore:.*Unable to serialize")

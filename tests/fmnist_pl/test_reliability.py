@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from fmnist_pl.checkpoints.checkpoint_file import load_checked
 from tests.soak import every_epoch, two_ranks
-from tests.soak.command import TWO_RANKS, differences, fit_elsewhere, start
+from tests.soak.command import TINY, TWO_RANKS, differences, fit_elsewhere, start
 
 pytestmark = pytest.mark.slow
 
@@ -92,6 +93,18 @@ def test_a_rank_ends_with_the_command_that_started_it(tmp_path):
     process.communicate(timeout=20)  # until the last of them has closed the output
 
     assert not any(Path("/proc", rank).exists() for rank in ranks)
+
+
+@pytest.mark.parametrize("blocks", [8, 60])  # full in an event file, in a checkpoint
+def test_a_disk_that_is_full_is_one_message(tmp_path, blocks):
+    command = shlex.join([sys.executable, "-m", "fmnist_pl", "fit", *TINY, f"--data.root={tmp_path / 'data'}"])
+    words = ["bash", "-c", f"ulimit -f {blocks}; exec {command}"]
+    environment = {**os.environ, "PYTHONPATH": f"{Path.cwd()}:{Path.cwd() / 'callbacks'}", "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    assert ended.returncode == 1, ended.stderr
+    assert "File too large" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_one_ranks_failure_ends_all_with_its_message(tmp_path):
