@@ -85,6 +85,8 @@ class FashionCLI(LightningCLI):
             self.config = parser.parse_args(args)
             return
         command, *given = args
+        if unreadable := [word for word in given if word.encode(errors="replace").decode() != word]:
+            raise UserError(f"{unreadable[0]} is no UTF-8 text, as a configuration is. Rename what it names.", 2)
         self.config = parser.parse_args([command, *configs_of(given), *given])
         config = self.config[command]
         if not 0 <= int(config.seed_everything or 0) < 2**32:

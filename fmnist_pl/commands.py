@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from fmnist_pl.configuration import option, overlay_path
+from fmnist_pl.process import printable
 from training_health.errors import UserError
 
 COMMANDS = {
@@ -70,4 +71,4 @@ def report(args: list[str]) -> None:
     parser.add_argument("--output", type=Path, default=Path("report.html"), help="Default: %(default)s.")
     options = parser.parse_args(args)
     write_report(options.logdir, options.output)
-    print(f"Written: {options.output}")
+    print(f"Written: {printable(options.output)}")

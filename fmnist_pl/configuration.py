@@ -73,5 +73,6 @@ def overlay_path(variant: str) -> Path:
 
 
 def variant_name(variant: str) -> str:
-    """What runs of a variant are called: the packaged name, or the stem of the user's file."""
-    return Path(variant).stem if variant.endswith((".yaml", ".yml")) else variant
+    """What runs of a variant, and their folder, are called: the packaged name, or the stem of the user's file."""
+    name = Path(variant).stem if variant.endswith((".yaml", ".yml")) else variant
+    return "".join(character if character.isprintable() else "_" for character in name)

@@ -77,6 +77,18 @@ class _Output(io.FileIO):
             return memoryview(data).nbytes
 
 
+class _Messages(io.TextIOWrapper):
+    """A stream of messages, whose names of files shall not steer the terminal: control characters are escaped."""
+
+    def write(self, text: str) -> int:
+        return super().write(printable(text))
+
+
+def printable(text: object) -> str:
+    """The text with every control character but those of white space escaped, and every byte that is no text."""
+    return "".join(c if c.isprintable() or c in "\n\r\t" else c.encode("unicode_escape").decode() for c in str(text))
+
+
 def keep_writing() -> None:
     """Let no closed pipe, full disk or closed stream end the process in the middle of its work."""
     # What goes wrong in TensorBoard's writing thread is raised again where the next record is written.
@@ -90,7 +102,8 @@ def keep_writing() -> None:
         if number:
             stream, buffered = getattr(sys, name), io.BufferedWriter(_Output(number, "wb", closefd=False))
             coding = getattr(stream, "encoding", "utf-8"), "backslashreplace"  # names of files may be any bytes
-            setattr(sys, name, io.TextIOWrapper(buffered, *coding, line_buffering=number == 2 or os.isatty(number)))
+            kind, direct = (_Messages, True) if number == 2 else (io.TextIOWrapper, os.isatty(number))
+            setattr(sys, name, kind(buffered, *coding, line_buffering=direct))
 
 
 class Stopped(SystemExit):

@@ -1,6 +1,7 @@
 """The callbacks that keep checkpoints: of the best epoch, and of the last, to resume as if it had never stopped."""
 
 import contextlib
+import shlex
 import subprocess
 import sys
 import time
@@ -113,7 +114,7 @@ class LastCheckpoint(Checkpoint):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Say how to resume, and leave no other rank waiting for this one."""
         if trainer.is_global_zero and isinstance(exception, Stopped) and self.path is not None:
-            how = f"Resume: fmnist fit --resume {self.path.parents[1]}"
+            how = f"Resume: fmnist fit --resume {shlex.quote(str(self.path.parents[1]))}"
             saved = (
                 how
                 if any(self.path.with_name(name).is_file() for name in RESUMABLE)

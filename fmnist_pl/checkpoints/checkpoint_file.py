@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import pickle
+import shlex
 import stat
 import zipfile
 import zlib
@@ -55,9 +56,10 @@ def write_checkpoint(path: Path, content: bytes, keep_as: str | None = None) -> 
             os.replace(path, path.with_name(keep_as))
         replace_durably(path, content)
     except OSError as error:
+        run = shlex.quote(str(path.parents[1]))
         raise UserError(
             f"The checkpoint {path} cannot be written: {error.strerror}. The run ends here, since it could not be "
-            f"resumed later. Make room or correct the permissions, then resume: fmnist fit --resume {path.parents[1]}"
+            f"resumed later. Make room or correct the permissions, then resume: fmnist fit --resume {run}"
         ) from error
 
 

@@ -1,6 +1,7 @@
 """Find the run that ``--resume`` means, and refuse what would not continue it exactly."""
 
 import copy
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def find(value: str, runs: Path) -> ResumePoint:
     if RUN not in checkpoint or not is_resumable(checkpoint):
         raise UserError(
             f"{file} was not written by fmnist fit at the end of an epoch, so no run resumes from it. "
-            f"Resume from {' or '.join(RESUMABLE)}: --resume {folder}",
+            f"Resume from {' or '.join(RESUMABLE)}: --resume {shlex.quote(str(folder))}",
             exit_code=2,
         )
     return ResumePoint(folder, file, config, checkpoint)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -155,9 +156,9 @@ def new_version(folder: Path) -> int:
                 version += 1
             else:
                 return version
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a null character
         raise UserError(
-            f"The run's folder {folder} cannot be written: {error.strerror}. Choose another with "
+            f"The run's folder {folder} cannot be written: {getattr(error, 'strerror', error)}. Choose another with "
             "--trainer.logger.init_args.save_dir=FOLDER, or correct its permissions."
         ) from error
 
@@ -206,7 +207,9 @@ class SavedConfig(SaveConfigCallback):
             if _is_tensorboard(logger := config.trainer.logger):
                 chosen = logger.init_args.name == _name(config, getattr(trainer.state.fn, "value", ""))
                 logger.init_args.name, logger.init_args.version = None if chosen else logger.init_args.name, None
-            text = self.parser.dump(config, skip_none=False)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=r"\s*Unable to serialize")  # said below, with its owner
+                text = self.parser.dump(config, skip_none=False)
             write_file(Path(folder) / self.config_filename, text)
             if lost := sorted(set(_unreadable(yaml.safe_load(text)))):
                 rank_zero_warn(

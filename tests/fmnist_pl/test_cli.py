@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 
 import pytest
@@ -142,6 +143,21 @@ def test_the_summary_ends_with_how_to_look_at_it(fmnist, capsys):
     assert printed.rstrip().splitlines()[-1] == "See it all: tensorboard --logdir lightning_logs"
 
 
+@pytest.mark.parametrize(
+    ("name", "logs"), [("mine", "a [b] [/c] :smile:"), ("f\x1b[31m", "it's"), ("50% #1?", "50% #1?")]
+)
+def test_a_run_in_a_folder_of_any_name_says_how_to_look_at_it(fmnist, tmp_path, capsys, name, logs):
+    (tmp_path / f"{name}.yaml").write_text("model: {activation: gelu}\n")
+    fmnist("fit", "--variant", f"{name}.yaml", "--monitors=off", f"--trainer.logger.init_args.save_dir={logs}")
+
+    printed = capsys.readouterr().out
+    assert printed.rstrip().splitlines()[-1] == f"See it all: tensorboard --logdir {shlex.quote(logs)}"
+    (run,) = (tmp_path / logs).glob("*/version_0")
+    assert run.parent.name.isprintable()
+    with pytest.raises(UserError, match="is finished"):
+        main(["fit", "--resume", str(run)])
+
+
 @pytest.mark.parametrize("name", packaged_variants())
 def test_every_packaged_variant_trains(fmnist, name):
     fmnist("fit", "--variant", name, "--trainer.fast_dev_run", "true")
@@ -264,6 +280,11 @@ def test_an_option_that_does_not_parse_ends_with_status_2_and_its_name(fmnist, c
 
     assert raised.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_bytes_that_are_no_text_are_refused(fmnist):
+    with pytest.raises(UserError, match="is no UTF-8 text"):
+        fmnist("fit", "--variant", "f\udcfc.yaml")
 
 
 def test_a_variant_file_with_a_wrong_type_is_refused(fmnist, tmp_path, capsys):

@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from fmnist_pl.process import skip_gpu_search, slot_environment
+from fmnist_pl.process import printable, skip_gpu_search, slot_environment
 
 VARIABLE = "PYTORCH_NVML_BASED_CUDA_CHECK"
 
@@ -34,6 +34,10 @@ def test_freed_memory_is_used_again_without_page_faults():
 
     assert taken == "True"
     assert int(faults) < pages_of_one  # ten allocations, 9,766 pages each
+
+
+def test_what_steers_a_terminal_is_escaped():
+    assert printable("a\x1b[31m\x00\udcfc\n\tü") == "a\\x1b[31m\\x00\\udcfc\n\tü"
 
 
 def test_without_a_gpu_torch_is_told_not_to_search_again(monkeypatch):
