@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from fmnist_pl.checkpoints.checkpoint_file import BEST, HOLD, LAST, RESUMABLE, DurableCheckpointIO, checkpoint_bytes
 from fmnist_pl.process import Stopped, replace_lightnings_handler
 from fmnist_pl.runs.folder import sync_curves
+from fmnist_pl.runs.record import RUN
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -62,7 +63,7 @@ class LastCheckpoint(Checkpoint):
     def __init__(self) -> None:
         self.path: Path | None = None
         self._at_epoch_end = self._stopped_early = False
-        self._max_epochs: int | None = None
+        self._max_epochs: int | None = None  # when it stopped early
 
     @property
     def state_key(self) -> str:
@@ -76,7 +77,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore that training was about to end before its last epoch, unless it is to have more epochs now."""
-        if self._stopped_early and self._max_epochs not in {None, trainer.max_epochs}:
+        if self._stopped_early and self._max_epochs != trainer.max_epochs:
             for stopping in trainer.early_stopping_callbacks:
                 stopping.wait_count = 0  # its patience begins again
         elif self._stopped_early:
@@ -96,7 +97,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the state; Lightning logs the epoch's metrics only after this."""
         if self.path is not None:
-            self._at_epoch_end, self._stopped_early, self._max_epochs = True, trainer.should_stop, trainer.max_epochs
+            self._at_epoch_end, self._stopped_early = True, trainer.should_stop
             trainer.save_checkpoint(self.path, storage_options=HOLD)
             self._at_epoch_end = False
 
@@ -123,15 +124,19 @@ class LastCheckpoint(Checkpoint):
             print(f"Stopped by {exception.reason}. {saved}", file=sys.stderr, flush=True)
         end_launched_ranks(trainer, patience=0.0 if isinstance(exception, Stopped) else 3.0)
 
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note the limit at which it stopped."""
+        self._max_epochs = checkpoint.get(RUN, {}).get("max_epochs")
+
     def state_dict(self) -> dict[str, Any]:
-        """Whether this is the state at an epoch's end, and whether training was about to stop before its limit."""
-        stopped = {"stopped_early": self._stopped_early, "max_epochs": self._max_epochs}
-        return {"at_epoch_end": self._at_epoch_end, **stopped}
+        """Whether this is the state at an epoch's end, and whether training was about to stop early."""
+        return {"at_epoch_end": self._at_epoch_end, "stopped_early": self._stopped_early}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore `state_dict`."""
         self._stopped_early = state_dict["stopped_early"]
-        self._max_epochs = state_dict.get("max_epochs")  # files of before have none
 
 
 def is_resumable(checkpoint: dict[str, Any]) -> bool:

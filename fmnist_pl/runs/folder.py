@@ -57,7 +57,7 @@ def refuse_used(trainer: pl.Trainer) -> None:
     if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return  # the first rank asks before it launches the others
     for folder in map(Path, sorted(map(str, folders))):
-        used = (name for pattern in _RUN_FILES for name in folder.glob(pattern))
+        used = (file for pattern in _RUN_FILES for file in folder.glob(pattern) if file.is_file())
         if (file := next(used, None)) is not None:
             raise UserError(
                 f"{folder} is the folder of another run: it has {file.name}, which this one would replace. Give "

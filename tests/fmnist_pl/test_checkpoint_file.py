@@ -68,7 +68,7 @@ def test_a_cut_file_is_damaged(tmp_path_factory, fraction):
 def test_what_is_not_there_or_a_folder_is_named(tmp_path):
     with pytest.raises(UserError, match=r"There is no checkpoint .*absent.ckpt"):
         load_checked(tmp_path / "absent.ckpt")
-    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+    with pytest.raises(UserError, match="cannot be read: it is no regular file"):
         load_checked(tmp_path)
 
 
