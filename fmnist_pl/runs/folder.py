@@ -115,7 +115,9 @@ def wait_for_later_names(loggers: list[Any], *, own: bool = False) -> None:
     (``own``) in one second are counted. Where the clock was set back, the files that are there are renamed.
     """
     for logger in loggers:
-        folder = Path(logger.log_dir if isinstance(logger, TensorBoardLogger) else "/nowhere")
+        if not isinstance(logger, TensorBoardLogger):
+            continue
+        folder = Path(logger.log_dir)
         files = sorted(path for path in folder.glob("events.out.tfevents.*") if path.name.split(".")[3].isdigit())
         seconds = [int(path.name.split(".")[3]) for path in files]
         newest, until = max(seconds, default=0) - own, time.time() + 2
@@ -134,7 +136,10 @@ def sync_curves(loggers: list[Any]) -> None:
         logger.save()  # flushes
         if isinstance(logger, TensorBoardLogger) and Path(logger.log_dir).is_dir():
             folder = Path(logger.log_dir)
-            for path in (*folder.glob("events.out.tfevents.*"), folder, *folder.parents[:2]):
+            for path in folder.glob("events.out.tfevents.*"):
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            for path in (folder, *folder.parents[:2]):
                 with contextlib.suppress(OSError):  # some systems cannot open or sync a folder
                     descriptor = os.open(path, os.O_RDONLY)
                     try:

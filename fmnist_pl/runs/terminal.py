@@ -50,9 +50,8 @@ class Progress(TQDMProgressBar):
 
 def print_summary(summary: dict[str, Any], run_folder: Path | None) -> None:
     """Print a run's summary, as `RunRecord.summary` returns it; without a logger there is no run folder."""
-    console = Console(
-        soft_wrap=True, highlight=False, markup=False, emoji=False
-    )  # as wide as the table needs where it is no terminal
+    # As wide as the table needs where it is no terminal; names are shown as they are.
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     data = "SYNTHETIC images, not Fashion-MNIST" if summary["dataset"] == "synthetic" else "Fashion-MNIST"
     title = f"{summary['variant']} on {data}, seed {summary['seed']}"
     table = Table(title=title, title_justify="left", show_header=False)

@@ -44,9 +44,7 @@ def file_url(path: Path) -> str:
     try:
         return URL.create("sqlite", database=str(path)).render_as_string()
     except UnicodeEncodeError:
-        raise UserError(
-            f"The name of {path} is no text: no database can be kept there. Choose another --output."
-        ) from None
+        raise UserError(f"The name of {path} is no text, as databases need. Choose another --output.") from None
 
 
 @contextlib.contextmanager
@@ -114,7 +112,7 @@ def _wait_for_restart(engine: Engine, where: str, say: Callable[[str], object]) 
                     raise
                 if not said:
                     say(
-                        f"The storage {shown(where)} does not answer; waiting for it up to {PATIENCE / 60:.0f} minutes."
+                        f"The storage {shown(where)} does not answer; waiting up to {PATIENCE / 60:.0f} minutes for it."
                     )
                 said = True
                 time.sleep(1)
