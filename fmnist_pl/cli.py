@@ -23,6 +23,8 @@ from fmnist_pl.checkpoints.resume import ResumePoint
 from fmnist_pl.classifier import FashionClassifier
 from fmnist_pl.configuration import BASE, load_yaml, option, options, overlay_path, variant_name
 from fmnist_pl.data import FashionMNISTDataModule
+from fmnist_pl.dataset.clothes import SIDE
+from fmnist_pl.dataset.files import CLASS_NAMES
 from fmnist_pl.process import ending_children, keep_freed_memory, quiet_libraries, skip_gpu_search, stop_at_once
 from fmnist_pl.runs import folder as run_folder
 from fmnist_pl.runs.identity import content_hash, identity
@@ -132,6 +134,9 @@ class FashionCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.trainer.max_epochs is not None and config.trainer.max_epochs < 1 and config.trainer.max_epochs != -1:
             raise UserError(f"--trainer.max_epochs must be at least 1, got {config.trainer.max_epochs}.", exit_code=2)
+        if config.model.classes < len(CLASS_NAMES) or config.model.image_size != SIDE:
+            made = f"{config.model.classes} classes and images of {config.model.image_size} pixels"
+            raise UserError(f"The data have {len(CLASS_NAMES)} classes and images of {SIDE} pixels, not {made}.", 2)
         if config.monitors == "off":
             config.trainer.callbacks = [c for c in config.trainer.callbacks or [] if c.class_path not in MONITORS]
         self.identity = identity(config) if self.subcommand == "fit" else {}

@@ -322,6 +322,12 @@ def test_what_a_constructor_refuses_is_one_message(fmnist, option, said):
     assert raised.value.exit_code == 2
 
 
+@pytest.mark.parametrize("option", ["--model.classes=9", "--model.image_size=14"])
+def test_a_network_for_other_data_is_refused(fmnist, option):
+    with pytest.raises(UserError, match="The data have 10 classes and images of 28 pixels"):
+        fmnist("fit", option)
+
+
 @pytest.mark.parametrize("seed", ["-1", str(2**32)])
 def test_a_seed_out_of_range_is_refused(fmnist, seed):
     with pytest.raises(UserError, match="seed_everything must be from 0 to 4294967295"):

@@ -1,6 +1,7 @@
 """Command lines of valid options with hostile values: no traceback, and no file that is there is changed."""
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -84,6 +85,7 @@ def check(count: int, seed: int) -> list[str]:
             now = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
             if status or any(now.get(path) != content for path, content in before.items()):
                 found.append(f"{command} {words}: status {status}")
+                print(found[-1], file=sys.stderr, flush=True)
                 for path, content in before.items():
                     path.write_bytes(content)
 
