@@ -1,5 +1,6 @@
 """The LightningModule: steps, metrics and optimiser around the network."""
 
+import math
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -36,7 +37,8 @@ class FashionClassifier(pl.LightningModule):
         network: Arguments of `FashionCNN`.
 
     Raises:
-        ValueError: A negative learning rate, or an argument that `FashionCNN` does not take.
+        ValueError: A rate, momentum, epsilon or smoothing that is negative or no finite number, or an argument that
+            `FashionCNN` does not take.
 
     Example:
         >>> model = FashionClassifier(optimizer="sgd", momentum=0.9, conv_channels=(8,), hidden_units=(16,))
@@ -56,8 +58,12 @@ class FashionClassifier(pl.LightningModule):
         **network: Any,  # noqa: ANN401
     ) -> None:
         super().__init__()
-        if learning_rate < 0:
-            raise ValueError(f"learning_rate must not be negative, got {learning_rate}.")
+        rates = {"learning_rate": learning_rate, "weight_decay": weight_decay, "adam_epsilon": adam_epsilon}
+        for name, value in {**rates, "momentum": momentum, "label_smoothing": label_smoothing}.items():
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must not be negative, infinite or NaN, got {value}.")
+        if label_smoothing > 1:
+            raise ValueError(f"label_smoothing must be at most 1, got {label_smoothing}.")
         self.save_hyperparameters()
         self.optimizer, self.learning_rate = optimizer, learning_rate
         self.momentum, self.weight_decay, self.adam_epsilon = momentum, weight_decay, adam_epsilon
@@ -118,7 +124,7 @@ class FashionClassifier(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         """The optimiser, and where asked for a schedule that moves at every step."""
-        optimizer = self._optimizer()
+        optimizer = self.make_optimizer()
         if self.schedule == "constant":
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
@@ -129,7 +135,8 @@ class FashionClassifier(pl.LightningModule):
             scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _optimizer(self) -> torch.optim.Optimizer:
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """A new optimiser of the weights, without a schedule."""
         parameters, fused = self.parameters(), self.device.type in {"cpu", "cuda"}
         if self.optimizer == "sgd":
             return torch.optim.SGD(

@@ -1,12 +1,15 @@
 """The ``fmnist`` command: LightningCLI with variants, monitors on or off, and a test and summary after each fit."""
 
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import jsonargparse.typing
 import pytorch_lightning as pl
+import torch
 from filelock import BaseFileLock
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -18,9 +21,11 @@ from fmnist_pl.checkpoints.callbacks import LastCheckpoint
 from fmnist_pl.checkpoints.checkpoint_file import BEST, DurableCheckpointIO, load_checked
 from fmnist_pl.checkpoints.resume import ResumePoint
 from fmnist_pl.classifier import FashionClassifier
-from fmnist_pl.configuration import BASE, load_yaml, option, options, overlay_path, packaged_variants, variant_name
+from fmnist_pl.configuration import BASE, load_yaml, option, options, overlay_path, variant_name
 from fmnist_pl.data import FashionMNISTDataModule
-from fmnist_pl.process import keep_freed_memory, quiet_libraries, skip_gpu_search, stop_at_once
+from fmnist_pl.dataset.clothes import SIDE
+from fmnist_pl.dataset.files import CLASS_NAMES
+from fmnist_pl.process import ending_children, keep_freed_memory, quiet_libraries, skip_gpu_search, stop_at_once
 from fmnist_pl.runs import folder as run_folder
 from fmnist_pl.runs.identity import content_hash, identity
 from fmnist_pl.runs.predictions_file import PredictionsFile
@@ -34,6 +39,8 @@ MONITORS = (
     "training_health.TrainValGapMonitor",
 )
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
+# An argument of StochasticWeightAveraging, that is to be read back.
+jsonargparse.typing.register_type(torch.device, deserializer_exceptions=(RuntimeError, TypeError))
 _RESUMED_FILE = "FMNIST_RESUMED_FILE"  # environment variable: what the first rank resumes from
 
 
@@ -46,6 +53,7 @@ class FashionCLI(LightningCLI):
     def __init__(self, *args: Any, callbacks: Sequence[pl.Callback] = (), **options: Any) -> None:  # noqa: ANN401
         self.callbacks = list(callbacks)
         self.resume: ResumePoint | None = None
+        self.loaded: tuple[Path, dict[str, Any]] | None = None  # checkpoint that is evaluated or resumed: file, content
         self.lock: BaseFileLock | None = None
         self.overlay = ""  # digest of what the variant's overlay says, if the command line names one
         self.requested = (options.get("args") or [""])[0]
@@ -79,8 +87,12 @@ class FashionCLI(LightningCLI):
             self.config = parser.parse_args(args)
             return
         command, *given = args
+        if unreadable := [word for word in given if word.encode(errors="replace").decode() != word]:
+            raise UserError(f"{unreadable[0]} is no UTF-8 text, as a configuration is. Rename what it names.", 2)
         self.config = parser.parse_args([command, *configs_of(given), *given])
         config = self.config[command]
+        if not 0 <= int(config.seed_everything or 0) < 2**32:
+            raise UserError(f"--seed_everything must be from 0 to {2**32 - 1}, got {config.seed_everything}.", 2)
         if (variant := option(given, "variant")) is not None:
             self.overlay = content_hash(load_yaml(overlay_path(variant)))
         if command != "fit":
@@ -93,8 +105,10 @@ class FashionCLI(LightningCLI):
             asked = os.environ.get(_RESUMED_FILE, config.resume) if launched else config.resume
             self.resume = resume.find(asked, run_folder.runs_folder(config))
             os.environ[_RESUMED_FILE] = str(self.resume.file)
+            self.loaded = self.resume.file, self.resume.checkpoint
             self.config = parser.parse_args([command, "--config", str(self.resume.folder / "config.yaml"), *given])
-            resume.check_options(self.resume, self.config[command], self.overlay)
+            with self._malformed_is_said():
+                resume.check_options(self.resume, self.config[command], self.overlay)
 
     def _take_network(self, parser: LightningArgumentParser, given: list[str]) -> None:
         """Check the checkpoint to be evaluated; take the network's arguments and, unless given, the labels from it."""
@@ -104,6 +118,7 @@ class FashionCLI(LightningCLI):
         file = Path(config.ckpt_path)
         file = file / "checkpoints" / BEST if file.is_dir() else file
         checkpoint = load_checked(file)
+        self.loaded = file, checkpoint
         config.ckpt_path, config.weights_only = str(file), True
         run, found = checkpoint.get(RUN, {}), {"model": checkpoint.get("hyper_parameters", {})}
         if "variant" in run and option(given, "variant") is None:
@@ -119,11 +134,15 @@ class FashionCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.trainer.max_epochs is not None and config.trainer.max_epochs < 1 and config.trainer.max_epochs != -1:
             raise UserError(f"--trainer.max_epochs must be at least 1, got {config.trainer.max_epochs}.", exit_code=2)
+        if config.model.classes < len(CLASS_NAMES) or config.model.image_size != SIDE:
+            made = f"{config.model.classes} classes and images of {config.model.image_size} pixels"
+            raise UserError(f"The data have {len(CLASS_NAMES)} classes and images of {SIDE} pixels, not {made}.", 2)
         if config.monitors == "off":
             config.trainer.callbacks = [c for c in config.trainer.callbacks or [] if c.class_path not in MONITORS]
         self.identity = identity(config) if self.subcommand == "fit" else {}
         if self.resume is not None:
-            resume.check_identity(self.resume, self.identity)
+            with self._malformed_is_said():
+                resume.check_identity(self.resume, self.identity)
             run_folder.reopen(config, self.resume.folder)
             config.resume = None  # the saved configuration is that of the run
         run_folder.choose(config, str(self.subcommand))
@@ -132,7 +151,7 @@ class FashionCLI(LightningCLI):
         """Build model, data and trainer; what their constructors refuse is a wrong option."""
         try:
             super().instantiate_classes()
-        except (MisconfigurationException, ValueError) as error:
+        except (MisconfigurationException, MemoryError, *resume.MALFORMED) as error:
             raise UserError(f"These options do not go together: {error}", exit_code=2) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:  # noqa: ANN401
@@ -154,7 +173,10 @@ class FashionCLI(LightningCLI):
         always.append(LastCheckpoint())
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": always}
         plugins = [*(self.config_init[self.subcommand].trainer.plugins or []), DurableCheckpointIO()]
-        return super().instantiate_trainer(plugins=plugins, **kwargs)
+        trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
+        if self.resume is None:
+            run_folder.refuse_used(trainer)
+        return trainer
 
     def fit(self, **options: Any) -> None:  # noqa: ANN401
         """Train, from the start or from where the run stopped."""
@@ -163,18 +185,50 @@ class FashionCLI(LightningCLI):
         if first and folder and isinstance(self.trainer.logger, TensorBoardLogger):
             self.lock = run_folder.claim(Path(folder))
         if self.resume is not None:
-            resume.check_network(self.resume, self.model, self.trainer.world_size)
+            with self._malformed_is_said():
+                resume.check_network(self.resume, self.model, self.trainer)
             options["ckpt_path"], steps = self.resume.file, self.resume.checkpoint["global_step"]
             if first:
                 (self.resume.folder / "summary.json").unlink(missing_ok=True)  # of fewer epochs
         if first and not self.config.fit.trainer.fast_dev_run:
             run_folder.void_later_curves(self.trainer.loggers, steps)
-        self.trainer.fit(**{**options, "weights_only": True})
+        with self._malformed_is_said():
+            self.trainer.fit(**{**options, "weights_only": True})
+
+    def validate(self, **options: Any) -> None:  # noqa: ANN401
+        """Evaluate on the validation images."""
+        self._evaluate(self.trainer.validate, options)
+
+    def test(self, **options: Any) -> None:  # noqa: ANN401
+        """Evaluate on the test images."""
+        self._evaluate(self.trainer.test, options)
+
+    def predict(self, **options: Any) -> None:  # noqa: ANN401
+        """Predict the test images."""
+        self._evaluate(self.trainer.predict, options)
+
+    def _evaluate(self, function: Callable[..., object], options: dict[str, Any]) -> None:
+        with self._malformed_is_said():
+            assert self.loaded is not None
+            resume.check_weights(*self.loaded, self.model)
+            function(**options)
+
+    @contextlib.contextmanager
+    def _malformed_is_said(self) -> Iterator[None]:
+        """Say in words what the content of a checkpoint breaks before the first batch."""
+        try:
+            yield
+        except resume.MALFORMED as error:
+            if self.loaded is None or (hasattr(self, "record") and self.record.began):
+                raise
+            raise resume.malformed(self.loaded[0], error) from error
 
     def after_fit(self) -> None:
         """Test what was asked to be tested, write the summary and print it."""
         if self.config.fit.trainer.fast_dev_run:
             return
+        if self.trainer.is_global_zero:
+            run_folder.wait_for_later_names(self.trainer.loggers, own=True)
         tested = "none" if self.record.test_checkpoint == "none" else self._test()
         folder = self.trainer.log_dir  # every rank must ask
         if self.trainer.is_global_zero:
@@ -212,7 +266,7 @@ def main(args: list[str] | None = None, callbacks: Sequence[pl.Callback] = ()) -
     skip_gpu_search()
     quiet_libraries()
     try:
-        with stop_at_once():
+        with stop_at_once(), ending_children():
             return FashionCLI(
                 FashionClassifier,
                 FashionMNISTDataModule,
@@ -226,6 +280,12 @@ def main(args: list[str] | None = None, callbacks: Sequence[pl.Callback] = ()) -
             )
     except MisconfigurationException as error:
         raise UserError(f"Lightning cannot run this configuration: {error}") from error
+    except OSError as error:  # a full disk, a limit, a folder that was deleted
+        file = f"{error.filename}: " if error.filename else ""
+        raise UserError(
+            f"The system refuses what the run needs: {file}{error.strerror or error}. Make room, or correct "
+            "folders and permissions; what was saved is kept: resume with --resume and the run's folder."
+        ) from error
 
 
 def configs_of(args: list[str]) -> list[str]:
@@ -238,7 +298,9 @@ def configs_of(args: list[str]) -> list[str]:
     else:
         contents = [load_yaml(Path(file)) for file in options(args, "config")]
         named = [content.get("variant") for content in contents if isinstance(content, dict)]
-        overlays = [overlay_path(name) for name in named if name in packaged_variants()][-1:]
+        # A file of the user's may be gone: what it said is in the configuration that was saved.
+        names = [str(name) for name in named if name is not None and not str(name).endswith((".yaml", ".yml"))]
+        overlays = [overlay_path(name) for name in names][-1:]
     return [word for path in (BASE, *overlays) for word in ("--config", str(path))]
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from fmnist_pl.configuration import option, overlay_path
-from fmnist_pl.process import import_torchmetrics
+from fmnist_pl.process import import_torchmetrics, printable
 from training_health.errors import UserError
 
 COMMANDS = {
@@ -75,7 +75,7 @@ def report(args: list[str]) -> None:
     parser.add_argument("--output", type=Path, default=Path("report.html"), help="Default: %(default)s.")
     options = parser.parse_args(args)
     write_report(options.logdir, options.output)
-    print(f"Written: {options.output}")
+    print(f"Written: {printable(options.output)}")
 
 
 def inspect(args: list[str]) -> None:
@@ -106,4 +106,4 @@ def inspect(args: list[str]) -> None:
     print(found)
     if options.write is not None:
         found.write(options.write)
-        print(f"Written: {options.write}")
+        print(f"Written: {printable(options.write)}")

@@ -15,6 +15,7 @@ from training_health.errors import UserError
 
 CONFIGS = Path(__file__).parent / "configs"
 BASE = CONFIGS / "base.yaml"
+_MOST_CHARACTERS = 1_000_000
 
 
 def options(args: list[str], name: str) -> list[str]:
@@ -34,7 +35,10 @@ def load_yaml(path: Path) -> Any:  # noqa: ANN401
     """Read a YAML file as plain values; a UserError names the file that is not there, or not YAML."""
     try:
         with path.open(encoding="utf-8") as file:
-            return yaml.safe_load(file)
+            text = file.read(_MOST_CHARACTERS + 1)
+        if len(text) > _MOST_CHARACTERS:
+            raise ValueError(f"it is longer than {_MOST_CHARACTERS:,} characters")
+        return yaml.safe_load(text)
     except FileNotFoundError:
         raise UserError(f"There is no configuration {path}. Give the path of a YAML file.", exit_code=2) from None
     except OSError as error:
@@ -69,5 +73,6 @@ def overlay_path(variant: str) -> Path:
 
 
 def variant_name(variant: str) -> str:
-    """What runs of a variant are called: the packaged name, or the stem of the user's file."""
-    return Path(variant).stem if variant.endswith((".yaml", ".yml")) else variant
+    """What runs of a variant, and their folder, are called: the packaged name, or the stem of the user's file."""
+    name = Path(variant).stem if variant.endswith((".yaml", ".yml")) else variant
+    return "".join(character if character.isprintable() else "_" for character in name)

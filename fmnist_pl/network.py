@@ -63,6 +63,9 @@ class FashionCNN(nn.Module):
     ) -> None:
         super().__init__()
         _check_arguments(conv_channels, kernel_size, stride, convs_per_pool, hidden_units)
+        for name, rate in {"conv_dropout": conv_dropout, "hidden_dropout": hidden_dropout}.items():
+            if not 0 <= rate <= 1:  # nor NaN
+                raise ValueError(f"{name} must be a fraction from 0 to 1, got {rate}.")
         size, channels = image_size, 1
         for number, filters in enumerate(conv_channels, start=1):
             pooled = convs_per_pool > 0 and number % convs_per_pool == 0

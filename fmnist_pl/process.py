@@ -5,17 +5,22 @@ It imports torch only inside functions: the number of threads must be set before
 
 import contextlib
 import ctypes
+import io
 import logging
 import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from types import FrameType, ModuleType
+from typing import Any
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 _MIB = 1 << 20
+_PR_SET_PDEATHSIG = 1  # Linux's prctl.h
+PARENT = "FMNIST_PARENT"  # environment variable: id of the process with which this one ends
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
@@ -75,6 +80,45 @@ def quiet_libraries() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
+class _Output(io.FileIO):
+    """A standard stream that loses what nobody reads any more, or what no disk takes, instead of ending the run."""
+
+    def write(self, data: Any) -> int:  # noqa: ANN401
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+class _Messages(io.TextIOWrapper):
+    """A stream of messages, whose names of files shall not steer the terminal: control characters are escaped."""
+
+    def write(self, text: str) -> int:
+        return super().write(printable(text))
+
+
+def printable(text: object) -> str:
+    """The text with every control character but those of white space escaped, and every byte that is no text."""
+    return "".join(c if c.isprintable() or c in "\n\r\t" else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def keep_writing() -> None:
+    """Let no closed pipe, full disk or closed stream end the process in the middle of its work."""
+    # What goes wrong in TensorBoard's writing thread is raised again where the next record is written.
+    threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else threading.__excepthook__(args)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: else a file of the run would take its number, and what libraries print
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            os.set_inheritable(number, True)
+        if number:
+            stream, buffered = getattr(sys, name), io.BufferedWriter(_Output(number, "wb", closefd=False))
+            coding = getattr(stream, "encoding", "utf-8"), "backslashreplace"  # names of files may be any bytes
+            kind, direct = (_Messages, True) if number == 2 else (io.TextIOWrapper, os.isatty(number))
+            setattr(sys, name, kind(buffered, *coding, line_buffering=direct))
+
+
 class Stopped(SystemExit):
     """Ends the process with the status that shells give to its signal: 130 after Ctrl-C, 143 after SIGTERM."""
 
@@ -106,6 +150,35 @@ def replace_lightnings_handler() -> None:
 
 def _stop(number: int, _frame: FrameType | None) -> None:
     raise Stopped(number)
+
+
+@contextlib.contextmanager
+def ending_children() -> Iterator[None]:
+    """Have the ranks that are started within the block end when this process does, whenever that is."""
+    end_with_parent()
+    os.environ[PARENT] = str(os.getpid())
+    try:
+        yield
+    finally:
+        os.environ.pop(PARENT, None)
+
+
+def end_with_parent() -> None:
+    """Have this process killed when its parent ends, or has ended already, if `PARENT` in the environment names it."""
+    parent = int(os.environ.pop(PARENT, "0"))
+    if not parent:
+        return
+    with contextlib.suppress(OSError, AttributeError):  # Linux: at once, whatever this process does
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if os.getppid() != parent:
+        watch()
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def slot_environment(slot: int, jobs: int) -> dict[str, str]:

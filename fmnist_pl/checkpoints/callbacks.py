@@ -1,6 +1,7 @@
 """The callbacks that keep checkpoints: of the best epoch, and of the last, to resume as if it had never stopped."""
 
 import contextlib
+import shlex
 import subprocess
 import sys
 import time
@@ -10,8 +11,10 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
-from fmnist_pl.checkpoints.checkpoint_file import BEST, HOLD, LAST, RESUMABLE, DurableCheckpointIO
+from fmnist_pl.checkpoints.checkpoint_file import BEST, HOLD, LAST, RESUMABLE, DurableCheckpointIO, checkpoint_bytes
 from fmnist_pl.process import Stopped, replace_lightnings_handler
+from fmnist_pl.runs.folder import sync_curves
+from fmnist_pl.runs.record import RUN
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -50,7 +53,7 @@ class LastCheckpoint(Checkpoint):
     """Writes ``checkpoints/last.ckpt`` after every epoch; the one before it is kept as ``previous.ckpt``.
 
     The state is taken when everything of the epoch is over, validation and the other callbacks included, and written
-    when Lightning has logged the epoch and the loggers are flushed: what a checkpoint counts as done is in the curves.
+    when Lightning has logged the epoch and the curves are on disk: what a checkpoint counts as done is in the curves.
     It must be the last of the Trainer's callbacks, and needs the plugin `DurableCheckpointIO`. It logs nothing.
 
     >>> plugins, callbacks = [DurableCheckpointIO()], [LastCheckpoint()]
@@ -60,6 +63,7 @@ class LastCheckpoint(Checkpoint):
     def __init__(self) -> None:
         self.path: Path | None = None
         self._at_epoch_end = self._stopped_early = False
+        self._max_epochs: int | None = None  # when it stopped early
 
     @property
     def state_key(self) -> str:
@@ -72,14 +76,23 @@ class LastCheckpoint(Checkpoint):
             self.path = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / LAST
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Restore that training was about to end before its last epoch."""
-        trainer.should_stop = trainer.should_stop or self._stopped_early
+        """Restore that training was about to end before its last epoch, unless it is to have more epochs now."""
+        if self._stopped_early and self._max_epochs != trainer.max_epochs:
+            for stopping in trainer.early_stopping_callbacks:
+                stopping.wait_count = 0  # its patience begins again
+        elif self._stopped_early:
+            trainer.should_stop = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """See to it that SIGTERM ends the process at once, and that what is saved can be loaded."""
+        replace_lightnings_handler()
+        if self.path is not None:
+            states = {type(callback).__name__: callback.state_dict() for callback in trainer.callbacks}  # type: ignore[attr-defined]
+            checkpoint_bytes({"callbacks": states, "hyper_parameters": dict(pl_module.hparams)})
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """See to it that SIGTERM ends the process at once."""
         replace_lightnings_handler()
-
-    on_test_start = on_train_start
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the state; Lightning logs the epoch's metrics only after this."""
@@ -91,8 +104,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the state of the epoch before, which has been logged."""
         if self.path is not None and trainer.is_global_zero:
-            for logger in trainer.loggers:
-                logger.save()
+            sync_curves(trainer.loggers)
             io = trainer.strategy.checkpoint_io
             assert isinstance(io, DurableCheckpointIO)
             io.write_held()
@@ -103,7 +115,7 @@ class LastCheckpoint(Checkpoint):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Say how to resume, and leave no other rank waiting for this one."""
         if trainer.is_global_zero and isinstance(exception, Stopped) and self.path is not None:
-            how = f"Resume: fmnist fit --resume {self.path.parents[1]}"
+            how = f"Resume: fmnist fit --resume {shlex.quote(str(self.path.parents[1]))}"
             saved = (
                 how
                 if any(self.path.with_name(name).is_file() for name in RESUMABLE)
@@ -111,6 +123,12 @@ class LastCheckpoint(Checkpoint):
             )
             print(f"Stopped by {exception.reason}. {saved}", file=sys.stderr, flush=True)
         end_launched_ranks(trainer, patience=0.0 if isinstance(exception, Stopped) else 3.0)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note the limit at which it stopped."""
+        self._max_epochs = checkpoint.get(RUN, {}).get("max_epochs")
 
     def state_dict(self) -> dict[str, Any]:
         """Whether this is the state at an epoch's end, and whether training was about to stop early."""

@@ -1,8 +1,11 @@
 """Checkpoint files: the zip archives of ``torch.save``, whose CRC-32 sums are checked before anything is loaded."""
 
+import errno
 import io
 import os
 import pickle
+import shlex
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -17,33 +20,46 @@ from training_health.errors import UserError
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 RESUMABLE = (LAST, PREVIOUS)  # what a run resumes from, in this order
+_MOST_BYTES = 4 << 30
 HOLD = {"hold": True}  # storage options
 
 
 def checkpoint_bytes(checkpoint: dict[str, Any]) -> bytes:
-    """Content of a checkpoint's file; UserError if it could not be loaded safely."""
-    buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)
-    try:
-        torch.load(io.BytesIO(buffer.getbuffer()), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    """Content of a checkpoint's file; UserError, which names the part, if it could not be loaded safely."""
+    content, error = _saved(checkpoint)
+    if error is not None:
+        parts = {**checkpoint.get("callbacks", {}), **checkpoint}
+        name = next((name for name, value in parts.items() if _saved(value)[1] is not None), "something")
         raise UserError(
-            "No run could resume from this checkpoint. Callbacks and hyper-parameters must hold tensors and plain "
-            f"values (numbers, strings, lists, dicts). torch says: {_first_line(error)}"
-        ) from None
-    return buffer.getvalue()
+            f"No run could resume from a checkpoint with the state of {name.partition('{')[0]}. Callbacks and "
+            "hyper-parameters must hold tensors and plain values (numbers, strings, lists, dicts). "
+            f"torch says: {_first_line(error)}"
+        )
+    return content
+
+
+def _saved(value: Any) -> tuple[bytes, Exception | None]:  # noqa: ANN401
+    """A value as torch saves it, and what makes that impossible to load."""
+    buffer = io.BytesIO()
+    try:
+        torch.save(value, buffer)
+        torch.load(io.BytesIO(buffer.getbuffer()), map_location="cpu", weights_only=True)
+    except (pickle.PickleError, AttributeError, TypeError) as error:
+        return b"", error
+    return buffer.getvalue(), None
 
 
 def write_checkpoint(path: Path, content: bytes, keep_as: str | None = None) -> None:
     """Write a checkpoint whole or not at all; ``keep_as``: name in the folder for the file before, if it is whole."""
     try:
-        if keep_as and path.exists() and damage(path.read_bytes()) is None:
+        if keep_as and path.exists() and damage(_read(path)) is None:
             os.replace(path, path.with_name(keep_as))
         replace_durably(path, content)
     except OSError as error:
+        run = shlex.quote(str(path.parents[1]))
         raise UserError(
             f"The checkpoint {path} cannot be written: {error.strerror}. The run ends here, since it could not be "
-            f"resumed later. Make room or correct the permissions, then resume: fmnist fit --resume {path.parents[1]}"
+            f"resumed later. Make room or correct the permissions, then resume: fmnist fit --resume {run}"
         ) from error
 
 
@@ -51,7 +67,7 @@ def load_checked(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Read a checkpoint; UserError if it is not there, damaged, or holds more than tensors and plain values."""
     path = Path(path)
     try:
-        content = path.read_bytes()
+        content = _read(path)
     except FileNotFoundError:
         raise UserError(f"There is no checkpoint {path}. Give the path of a file.", exit_code=2) from None
     except OSError as error:
@@ -71,6 +87,14 @@ def load_checked(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{path} is not a checkpoint of a training run: it has no state_dict.")
     return checkpoint
+
+
+def _read(path: Path) -> bytes:
+    """The content of a regular file of a possible size; OSError for what would block, or fill the memory."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
+        raise OSError(errno.EINVAL, f"it is no regular file of up to {_MOST_BYTES >> 30} GiB")
+    return path.read_bytes()
 
 
 def damage(content: bytes) -> str | None:

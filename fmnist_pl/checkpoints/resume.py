@@ -1,19 +1,25 @@
 """Find the run that ``--resume`` means, and refuse what would not continue it exactly."""
 
+import copy
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 
 from fmnist_pl.checkpoints.callbacks import is_resumable
 from fmnist_pl.checkpoints.checkpoint_file import RESUMABLE, load_checked
+from fmnist_pl.classifier import FashionClassifier
 from fmnist_pl.configuration import load_yaml, variant_name
 from fmnist_pl.runs.identity import relevant_config
 from fmnist_pl.runs.record import RUN
 from training_health.errors import UserError
+
+MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ def find(value: str, runs: Path) -> ResumePoint:
     if RUN not in checkpoint or not is_resumable(checkpoint):
         raise UserError(
             f"{file} was not written by fmnist fit at the end of an epoch, so no run resumes from it. "
-            f"Resume from {' or '.join(RESUMABLE)}: --resume {folder}",
+            f"Resume from {' or '.join(RESUMABLE)}: --resume {shlex.quote(str(folder))}",
             exit_code=2,
         )
     return ResumePoint(folder, file, config, checkpoint)
@@ -84,8 +90,8 @@ def check_options(point: ResumePoint, config: Any, overlay: str = "") -> None:  
         )
     if epochs == epochs_before and is_finished(point.folder):
         raise UserError(
-            f"{point.folder} is finished: {epochs} epochs. To train it further, raise --trainer.max_epochs; "
-            "for a new run leave --resume out."
+            f"{point.folder} is finished: {len(point.run['history'])} epochs. To train it further, raise "
+            "--trainer.max_epochs; for a new run leave --resume out."
         )
     if epochs != epochs_before:
         schedule = before["model.schedule"]
@@ -113,32 +119,66 @@ def check_identity(point: ResumePoint, identity: dict[str, Any]) -> None:
         rank_zero_warn(f"{point.folder} began with {'; '.join(changed)}. Its last digits may differ from here on.")
 
 
-def check_network(point: ResumePoint, model: torch.nn.Module, world_size: int) -> None:
-    """Refuse weights or optimiser state of another network, and another number of processes."""
-    saved, state = point.checkpoint["state_dict"], model.state_dict()
-    found = [(name, saved.get(name), state.get(name)) for name in sorted(saved.keys() | state.keys())]
-    # torch's fused optimisers do not compare shapes: with other ones they write beyond the ends of their arrays.
-    parameters = dict(enumerate(model.parameters()))
-    for optimizer in point.checkpoint["optimizer_states"]:
-        for number, values in optimizer["state"].items():
-            found += [
-                (f"the optimiser's {name} of parameter {number}", value, parameters.get(number))
-                for name, value in values.items()
-                if isinstance(value, torch.Tensor) and value.ndim
-            ]
-    for name, before, now in found:
-        if before is None or now is None or before.shape != now.shape:
-            shapes = ["absent" if value is None else tuple(value.shape) for value in (before, now)]
-            raise UserError(
-                f"{point.file} is of another network: {name} is {shapes[0]} in it and {shapes[1]} in this run. "
-                f"Give the checkpoint of this run: --resume {point.folder}"
-            )
-    if point.run["devices"] != world_size:
+def check_weights(file: Path, checkpoint: dict[str, Any], model: torch.nn.Module) -> None:
+    """Refuse a checkpoint whose weights are of another network, by name, shape and type."""
+    saved, state = checkpoint["state_dict"], model.state_dict()
+    _refuse_others(file, {name: (saved.get(name), state.get(name)) for name in sorted(saved.keys() | state.keys())})
+
+
+def check_network(point: ResumePoint, model: FashionClassifier, trainer: pl.Trainer) -> None:
+    """Refuse weights or optimiser state of another network, and another number of processes.
+
+    torch's fused optimisers do not look at the state that they are given: they write beyond the ends of tensors that
+    are smaller than the weights, of another type, or of overlapping elements.
+    """
+    model = trainer.precision_plugin.convert_module(copy.deepcopy(model))  # type: ignore[assignment]
+    check_weights(point.file, point.checkpoint, model)
+    optimizer = model.make_optimizer()
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()  # makes the state
+    (saved,), expected = point.checkpoint["optimizer_states"], optimizer.state_dict()
+    found = {}
+    for number, state in saved["state"].items():
+        known = expected["state"].get(number, {})
+        for name in sorted(state.keys() | known.keys()) if state else ():
+            found[f"the optimiser's {name} of parameter {number}"] = state.get(name), known.get(name)
+    for before, now in zip(saved["param_groups"], expected["param_groups"], strict=True):
+        found |= {f"the optimiser's {name}": (before.get(name), now[name]) for name in now.keys() - {"fused"}}
+    _refuse_others(point.file, found)
+    if point.run["devices"] != trainer.world_size:
         raise UserError(
-            f"{point.folder} was trained by {point.run['devices']} processes, and this is {world_size}: the batches "
-            "would differ. Resume with --trainer.devices and --trainer.num_nodes as it began.",
+            f"{point.folder} was trained by {point.run['devices']} processes, and this is {trainer.world_size}: the "
+            "batches would differ. Resume with --trainer.devices and --trainer.num_nodes as it began.",
             exit_code=2,
         )
+
+
+def malformed(file: Path, error: BaseException) -> UserError:
+    """What to say of one of the errors `MALFORMED` that the content of a checkpoint caused."""
+    reason = (str(error).strip().splitlines() or [""])[0]
+    return UserError(f"{file} is malformed, or not of this run: {type(error).__name__}: {reason}. Use another one.")
+
+
+def _refuse_others(file: Path, found: dict[str, tuple[Any, Any]]) -> None:
+    """Refuse a checkpoint unless each of its values, given with the one that it replaces, is of the same kind."""
+    for name, (before, now) in found.items():
+        for one, other in zip(_kind(before), _kind(now), strict=False):
+            if one != other:
+                raise UserError(
+                    f"{file} is of another network: {name} is {one} in it and {other} in this run. "
+                    "Give the checkpoint of this run."
+                )
+
+
+def _kind(value: Any) -> tuple[Any, ...]:  # noqa: ANN401
+    """What must be the same of a value and of the one that it replaces; not the numbers themselves."""
+    if isinstance(value, torch.Tensor):
+        strides = [stride for stride, size in zip(value.stride(), value.shape, strict=True) if size > 1]
+        return tuple(value.shape), value.dtype, f"laid out by {strides}"
+    if isinstance(value, list | tuple):
+        return ([item if isinstance(item, int) else _kind(item) for item in value],)
+    return ("a number" if isinstance(value, float) else "absent" if value is None else value,)
 
 
 def _newest(runs: Path) -> Path:

@@ -61,8 +61,8 @@ def wanted_runs(variants: Sequence[str], seeds: Sequence[int], options: Sequence
     if not variants or not seeds:
         missing = "variants" if not variants else "seeds"
         raise UserError(f"No {missing} were given. Name them: --variants baseline sgd --seeds 0 1 2 3 4", exit_code=2)
-    if min(seeds) < 0:
-        raise UserError(f"A seed must be a whole number from 0, got {min(seeds)}.", exit_code=2)
+    if wrong := [seed for seed in seeds if not 0 <= seed < 2**32]:
+        raise UserError(f"A seed must be a whole number from 0 to {2**32 - 1}, got {wrong[0]}.", exit_code=2)
     names = [variant_name(variant) for variant in variants]
     if len(set(names)) < len(names):
         raise UserError(f"Two variants have the same name: {', '.join(names)}. Rename one's file.", exit_code=2)

@@ -78,7 +78,7 @@ class LogFolder:
         found, files = [], self.path.glob(f"*/version_*/{name}")
         for file in sorted(files, key=lambda file: (len(str(file)), file)):  # version_9 before version_10
             with contextlib.suppress(OSError, ValueError):
-                content = json.loads(file.read_text(encoding="utf-8"))
+                content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None  # a pipe would wait
                 found += [(file.parent, content)] if isinstance(content, dict) else []
         return found
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import os
 import re
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from statistics import fmean
 
 from fmnist_pl.compare.log_folder import LogFolder, WantedRun
 from fmnist_pl.compare.run_metrics import BY_KEY
-from fmnist_pl.process import slot_environment
+from fmnist_pl.process import PARENT, slot_environment
 from training_health.errors import UserError
 
 Command = Callable[[WantedRun, Path | None], Sequence[str]]
@@ -141,8 +142,11 @@ class TrainingPool:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=slot_environment(slot, self.jobs),
-                pass_fds=[lock],  # should this process be killed, the training still holds the lock
+                env={
+                    **slot_environment(slot, self.jobs),
+                    PARENT: str(os.getpid()),
+                },  # killed, it takes the training along
+                pass_fds=[lock],  # until that has ended, it holds the lock
                 process_group=0,  # Ctrl-C reaches this process alone, which ends the training
             )
             self._processes.add(process)

@@ -35,6 +35,8 @@ def load_synthetic(root: Path, split: Split, seed: int = 0, images: int | None =
     images = SYNTHETIC_IMAGES[split] if images is None else images
     path = Path(root).expanduser() / f"synthetic-v{VERSION}-seed{seed}-{split}-{images}.npz"
     with contextlib.suppress(Exception):  # not there, or damaged in whichever way: it is made again
+        if not path.is_file():
+            raise FileNotFoundError  # nor a pipe, which would wait
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # the first array whose checksum does not match
         with np.load(path) as arrays:

@@ -1,15 +1,19 @@
 """``lightning_logs/<variant>[-synthetic]/version_N/``: a run's files, and how its logger writes there."""
 
+import contextlib
+import os
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import yaml
 from filelock import BaseFileLock, FileLock, Timeout
 from pytorch_lightning.cli import SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from fmnist_pl.configuration import variant_name
@@ -17,6 +21,7 @@ from training_health.durable_file import remove_stale_temporaries, replace_durab
 from training_health.errors import UserError
 
 TENSORBOARD = ("RunLogger", "TensorBoardLogger")
+_RUN_FILES = ("config.yaml", "summary.json", "identity.json", "predictions.csv", "checkpoints/*.ckpt", "events.out.*")
 
 
 def choose(config: Any, command: str) -> None:  # noqa: ANN401
@@ -28,7 +33,7 @@ def choose(config: Any, command: str) -> None:  # noqa: ANN401
     logger = config.trainer.logger
     if not _is_tensorboard(logger) or logger.init_args.name is not None:
         return
-    logger.init_args.name = runs_folder(config).name + ("" if command == "fit" else f"-{command}")
+    logger.init_args.name = _name(config, command)
     if config.trainer.fast_dev_run or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         return  # no files, or the first rank made the folder
     if logger.init_args.version is None:
@@ -40,6 +45,26 @@ def runs_folder(config: Any) -> Path:  # noqa: ANN401
     logs = getattr(getattr(config.trainer.logger, "init_args", None), "save_dir", "lightning_logs")
     synthetic = "-synthetic" if config.data.dataset == "synthetic" else ""
     return Path(logs) / (variant_name(config.variant) + synthetic)
+
+
+def _name(config: Any, command: str) -> str:  # noqa: ANN401
+    return runs_folder(config).name + ("" if command == "fit" else f"-{command}")
+
+
+def refuse_used(trainer: pl.Trainer) -> None:
+    """Refuse to write into the folder of another run: its files would be replaced."""
+    folders = {trainer.log_dir, *(getattr(logger, "log_dir", None) for logger in trainer.loggers)} - {None}
+    if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return  # the first rank asks before it launches the others
+    for folder in map(Path, sorted(map(str, folders))):
+        used = (file for pattern in _RUN_FILES for file in folder.glob(pattern) if file.is_file())
+        if (file := next(used, None)) is not None:
+            raise UserError(
+                f"{folder} is the folder of another run: it has {file.name}, which this one would replace. Give "
+                "--trainer.logger.init_args.version=NUMBER (without a logger --trainer.default_root_dir=FOLDER) "
+                "another value or none; to continue that run, give --resume and its folder.",
+                exit_code=2,
+            )
 
 
 def reopen(config: Any, folder: Path) -> None:  # noqa: ANN401
@@ -75,21 +100,52 @@ def void_later_curves(loggers: list[Any], steps: int) -> None:
 
     Every run says so, the first with step 0: one of TensorBoard's two readers ignores the first such mark it meets.
     """
+    wait_for_later_names(loggers)
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            wait_for_a_later_name(Path(logger.log_dir))
             writer = logger.experiment.file_writer
             for mark in (Event(file_version="brain.Event:2"), Event(session_log=SessionLog(status=SessionLog.START))):
                 writer.add_event(mark, steps)
 
 
-def wait_for_a_later_name(folder: Path) -> None:
-    """Event files are read in the order of their names, which begin with the second they were made in."""
-    seconds = [path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*")]
-    newest = max((int(second) for second in seconds if second.isdigit()), default=0)
-    until = time.time() + 2  # more only if a clock was set back: do not wait for that
-    while int(time.time()) <= newest and time.time() < until:
-        time.sleep(0.05)
+def wait_for_later_names(loggers: list[Any], *, own: bool = False) -> None:
+    """See to it that event files which are made from now on are read after those that are there.
+
+    They are read in the order of their names, which begin with the second they were made in; those that a process made
+    (``own``) in one second are counted. Where the clock was set back, the files that are there are renamed.
+    """
+    for logger in loggers:
+        if not isinstance(logger, TensorBoardLogger):
+            continue
+        folder = Path(logger.log_dir)
+        files = sorted(path for path in folder.glob("events.out.tfevents.*") if path.name.split(".")[3].isdigit())
+        seconds = [int(path.name.split(".")[3]) for path in files]
+        newest, until = max(seconds, default=0) - own, time.time() + 2
+        while int(time.time()) <= newest and time.time() < until:
+            time.sleep(0.05)
+        now = int(time.time())
+        for number, (path, second) in enumerate(zip(files, seconds, strict=True), start=now - len(files)):
+            if newest >= now:
+                words = path.name.split(".")
+                path.rename(path.with_name(".".join([*words[:3], f"{min(second, number):010}", *words[4:]])))
+
+
+def sync_curves(loggers: list[Any]) -> None:
+    """Have the records of all TensorBoard loggers outlast a power cut, with the folders that they are in."""
+    for logger in loggers:
+        logger.save()  # flushes
+        if isinstance(logger, TensorBoardLogger) and Path(logger.log_dir).is_dir():
+            folder = Path(logger.log_dir)
+            for path in folder.glob("events.out.tfevents.*"):
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            for path in (folder, *folder.parents[:2]):
+                with contextlib.suppress(OSError):  # some systems cannot open or sync a folder
+                    descriptor = os.open(path, os.O_RDONLY)
+                    try:
+                        os.fsync(descriptor)
+                    finally:
+                        os.close(descriptor)
 
 
 def new_version(folder: Path) -> int:
@@ -105,9 +161,9 @@ def new_version(folder: Path) -> int:
                 version += 1
             else:
                 return version
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a null character
         raise UserError(
-            f"The run's folder {folder} cannot be written: {error.strerror}. Choose another with "
+            f"The run's folder {folder} cannot be written: {getattr(error, 'strerror', error)}. Choose another with "
             "--trainer.logger.init_args.save_dir=FOLDER, or correct its permissions."
         ) from error
 
@@ -143,14 +199,42 @@ class RunLogger(TensorBoardLogger):
 
 
 class SavedConfig(SaveConfigCallback):
-    """Writes ``config.yaml`` whole or not at all: a resumed run is built from it."""
+    """Writes ``config.yaml`` whole or not at all: a resumed run is built from it.
+
+    The folder that was chosen for this run is left out: a run with the same configuration gets one of its own.
+    """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write it once, on one rank."""
         folder = trainer.log_dir  # every rank must ask
         if folder is not None and not self.already_saved and trainer.is_global_zero:
-            write_file(Path(folder) / self.config_filename, self.parser.dump(self.config, skip_none=False))
+            config = self.config.clone()
+            if _is_tensorboard(logger := config.trainer.logger):
+                chosen = logger.init_args.name == _name(config, getattr(trainer.state.fn, "value", ""))
+                logger.init_args.name, logger.init_args.version = None if chosen else logger.init_args.name, None
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=r"\s*Unable to serialize")  # said below, with its owner
+                text = self.parser.dump(config, skip_none=False)
+            write_file(Path(folder) / self.config_filename, text)
+            if lost := sorted(set(_unreadable(yaml.safe_load(text)))):
+                rank_zero_warn(
+                    f"This run cannot be resumed: {', '.join(lost)} cannot be written into {self.config_filename}. "
+                    "Give values that YAML can hold."
+                )
         self.already_saved = True
+
+
+def _unreadable(value: Any, name: str = "", owner: str = "") -> Iterator[str]:  # noqa: ANN401
+    """The arguments in a saved configuration in whose stead stands that jsonargparse could not write them."""
+    if isinstance(value, dict):
+        owner = str(value.get("class_path", owner)).rpartition(".")[2]
+        for key, item in value.items():
+            yield from _unreadable(item, key, owner)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _unreadable(item, name, owner)
+    elif isinstance(value, str) and value.startswith("Unable to serialize instance"):
+        yield f"{name} of {owner}" if owner else name
 
 
 def _is_tensorboard(logger: Any) -> bool:  # noqa: ANN401

@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from fmnist_pl.dataset.files import CLASS_NAMES
+from fmnist_pl.process import printable
 from fmnist_pl.runs.folder import write_file
 from training_health.lightning import every_rank
 
@@ -64,7 +65,8 @@ class PredictionsFile(pl.Callback):
                 writer.writerow((image, CLASS_NAMES[label], CLASS_NAMES[predicted], f"{probability:.6f}"))
             write_file(path, text.getvalue())
             correct = sum(label == predicted for _, label, predicted, _ in rows)
-            print(f"Accuracy {correct / max(len(rows), 1):.4f} on {len(rows):,} images. Each prediction: {path}")
+            accuracy = f"Accuracy {correct / max(len(rows), 1):.4f} on {len(rows):,} images."
+            print(f"{accuracy} Each prediction: {printable(path)}")
 
 
 def in_image_order(ranks: Sequence[Tensor]) -> list[tuple[int, int, int, float]]:

@@ -11,11 +11,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.trainer.states import TrainerFn
 from torch.utils.tensorboard import FileWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from fmnist_pl.network import parameter_count
-from fmnist_pl.runs.folder import write_file
+from fmnist_pl.runs.folder import sync_curves, wait_for_later_names, write_file
 from fmnist_pl.runs.identity import FILE_NAME, versions
 from training_health.sinks import write_text
 
@@ -59,12 +60,13 @@ class RunRecord(pl.Callback):
         self.history: list[dict[str, float]] = []
         self.last_epoch: dict[str, float] = {}  # what was logged last under each key
         self.findings: dict[str, dict[str, Any]] = {}  # of each monitor: its summary and its sentence
-        self._fitted = False
+        self.began = False  # no checkpoint is loaded any more, but into a run that is tested at its end
         self._epoch_started = 0.0
         self._started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the description that the Training Health tab shows during the run."""
+        self.began = True
         write_text(trainer, "run", {**self.description(trainer, pl_module), **FOR_THE_TAB})
         if trainer.is_global_zero:
             for logger in trainer.loggers:
@@ -88,9 +90,11 @@ class RunRecord(pl.Callback):
         seconds = time.perf_counter() - self._epoch_started
         self.history.append({"epoch": trainer.current_epoch, **metrics, "seconds": seconds})
 
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep what is known: testing loads the best checkpoint, and with it every callback's older state."""
-        self._fitted = True
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note that nothing is left to be loaded."""
+        self.began = True
+
+    on_validation_start = on_predict_start = on_test_start
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -108,8 +112,14 @@ class RunRecord(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep what was known: Lightning forgets metrics, and a run may be resumed only to be tested."""
-        if not self._fitted and (run := checkpoint.get(RUN)):
+        """Keep what was known: Lightning forgets metrics, and a run may be resumed only to be tested.
+
+        Not where a run is tested at its end: the best checkpoint knows less.
+        """
+        if trainer.state.fn == TrainerFn.FITTING and (run := checkpoint.get(RUN)):
+            # What is malformed is to fail here, not in the epoch's end that adds to it.
+            sum(run["last_epoch"].values(), sum(sum(e.values()) + e["epoch"] + e["seconds"] for e in run["history"]))
+            tuple((found["summary"], found["sentence"]) for found in run["findings"].values())
             self.history, self.last_epoch, self.findings = run["history"], run["last_epoch"], run["findings"]
             self._started, self.overlay = run["started"], run["overlay"]
 
@@ -153,9 +163,8 @@ class RunRecord(pl.Callback):
     def write(self, trainer: pl.Trainer, summary: dict[str, Any]) -> None:
         """Write ``summary.json``, the hparams with their final metrics, and the tab's result record."""
         metrics = {**summary["last_epoch"], **summary["test"]}
+        wait_for_later_names(trainer.loggers, own=True)
         for logger in trainer.loggers:
-            if folder := getattr(logger, "log_dir", None):
-                write_json(Path(folder) / "summary.json", summary)
             if isinstance(logger, TensorBoardLogger):
                 self._write_hparams(logger.log_dir, [key for key in RESULTS if metrics.get(key) is not None])
         result = {
@@ -168,6 +177,10 @@ class RunRecord(pl.Callback):
         write_text(trainer, "result", result)
         for logger in trainer.loggers:
             logger.finalize("success")
+        sync_curves(trainer.loggers)
+        for logger in trainer.loggers:  # the last: what has a summary is finished
+            if folder := getattr(logger, "log_dir", None):
+                write_json(Path(folder) / "summary.json", summary)
 
     def _write_hparams(self, folder: str, metrics: list[str]) -> None:
         """One record at the end: the dashboard reads the metrics from the scalars of the same names."""

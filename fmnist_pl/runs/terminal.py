@@ -1,5 +1,6 @@
 """What a person sees of a run: its progress, then one table, the monitors' sentences, and how to look at the curves."""
 
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from rich.console import Console
 from rich.table import Table
 
+from fmnist_pl.process import printable
 from fmnist_pl.runs.record import HISTORY
 
 
@@ -48,7 +50,8 @@ class Progress(TQDMProgressBar):
 
 def print_summary(summary: dict[str, Any], run_folder: Path | None) -> None:
     """Print a run's summary, as `RunRecord.summary` returns it; without a logger there is no run folder."""
-    console = Console(soft_wrap=True, highlight=False)  # as wide as the table needs where it is no terminal
+    # As wide as the table needs where it is no terminal; names are shown as they are.
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     data = "SYNTHETIC images, not Fashion-MNIST" if summary["dataset"] == "synthetic" else "Fashion-MNIST"
     title = f"{summary['variant']} on {data}, seed {summary['seed']}"
     table = Table(title=title, title_justify="left", show_header=False)
@@ -62,8 +65,8 @@ def print_summary(summary: dict[str, Any], run_folder: Path | None) -> None:
         console.print(sentence)
     console.print()
     if run_folder is not None:
-        console.print(f"Run folder: {run_folder}")
-        console.print(f"See it all: tensorboard --logdir {run_folder.parents[1]}")
+        console.print(f"Run folder: {printable(run_folder)}")
+        console.print(f"See it all: tensorboard --logdir {printable(shlex.quote(str(run_folder.parents[1])))}")
 
 
 def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:

@@ -72,7 +72,7 @@ def _prepare(options: argparse.Namespace, fit_options: list[str]) -> "Search":
     from fmnist_pl.configuration import load_yaml
     from fmnist_pl.runs.identity import identity
     from fmnist_pl.search.space import DEFAULT, Space
-    from fmnist_pl.search.storage import shown
+    from fmnist_pl.search.storage import file_url, shown
     from fmnist_pl.search.study import Settings, counts
     from fmnist_pl.search.worker import Search
 
@@ -97,7 +97,7 @@ def _prepare(options: argparse.Namespace, fit_options: list[str]) -> "Search":
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"The folder {folder} cannot be written: {error.strerror}. Choose one: --output.") from error
-    storage = options.storage or f"sqlite:///{folder / 'study.db'}"
+    storage = options.storage or file_url(folder / "study.db")
     search = Search(name, settings, storage, folder, options.trials, options.jobs)
     with search.open() as (study, _):
         for params in first:
@@ -119,6 +119,7 @@ def conclude(study: "Study", options: argparse.Namespace, folder: Path) -> int:
         UserError: If no trial was completed, or a file cannot be written.
     """
     from fmnist_pl.compare.comparison import train_and_compare
+    from fmnist_pl.process import printable
     from fmnist_pl.runs.folder import write_file
     from fmnist_pl.search.report import write_report
     from fmnist_pl.search.space import Space
@@ -147,8 +148,8 @@ def conclude(study: "Study", options: argparse.Namespace, folder: Path) -> int:
         )
         write_report(study, folder, comparison)
         failed = any(run.failure is not None for run in comparison.runs)
-    print(f"Winner: {winner}\nReport: {folder / 'report.md'}, report.html, trials.csv")
-    print(f"Train it: fmnist fit --variant {shlex.quote(str(winner))}")
+    said = f"Winner: {winner}\nReport: {folder / 'report.md'}, report.html, trials.csv"
+    print(printable(f"{said}\nTrain it: fmnist fit --variant {shlex.quote(str(winner))}"))
     return int(failed)
 
 

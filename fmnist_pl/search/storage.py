@@ -3,16 +3,18 @@
 import contextlib
 import importlib.util
 import re
+import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy.exc
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import event
-from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.engine import URL, Engine, make_url
 
 from fmnist_pl.search.study import retry
 from training_health.errors import UserError
@@ -24,17 +26,36 @@ _DRIVERS: dict[str, tuple[str, dict[str, Any]]] = {
     "postgresql": ("psycopg", {"connect_timeout": 5}),
     "mysql": ("pymysql", {"connect_timeout": 5, "read_timeout": 20}),
 }
+PATIENCE = 600.0  # seconds for a server to come back
 _FORMS = "sqlite:///FILE, postgresql://USER@HOST/NAME or mysql://USER@HOST/NAME"
 
 
+def to_stderr(text: str) -> None:
+    """Print a message."""
+    print(text, file=sys.stderr)
+
+
+class StorageError(UserError):
+    """A storage that cannot be used, or not any more."""
+
+
+def file_url(path: Path) -> str:
+    """The URL of a study's file, whatever characters are in its name; UserError if they are none."""
+    try:
+        return URL.create("sqlite", database=str(path)).render_as_string()
+    except UnicodeEncodeError:
+        raise UserError(f"The name of {path} is no text, as databases need. Choose another --output.") from None
+
+
 @contextlib.contextmanager
-def opened(where: str, heartbeat: int, grace: int) -> Iterator[RDBStorage]:
+def opened(where: str, heartbeat: int, grace: int, say: Callable[[str], object] = to_stderr) -> Iterator[RDBStorage]:
     """Open a storage, with its tables made.
 
     Args:
         where: Its URL.
         heartbeat: Seconds between two signs of life of a running trial.
         grace: Seconds without one after which a trial is taken for lost, and queued again.
+        say: Gets a sentence when a server that did answer is waited for.
 
     Raises:
         UserError: It cannot be opened, within seconds also where nothing answers; or it fails later.
@@ -70,10 +91,33 @@ def opened(where: str, heartbeat: int, grace: int) -> Iterator[RDBStorage]:
         try:
             if kind == "sqlite":
                 _one_at_a_time(storage.engine)
+            else:
+                _wait_for_restart(storage.engine, where, say)
             yield storage
         finally:
             storage.remove_session()
             storage.engine.dispose()
+
+
+def _wait_for_restart(engine: Engine, where: str, say: Callable[[str], object]) -> None:
+    """Have new connections wait for a server that is restarted; ``pool_pre_ping`` asks for one where it was lost."""
+
+    def connect(dialect: Any, _record: object, args: Any, options: Any) -> Any:  # noqa: ANN401
+        until, said = time.monotonic() + PATIENCE, False
+        while True:
+            try:
+                return dialect.connect(*args, **options)
+            except dialect.loaded_dbapi.OperationalError:
+                if time.monotonic() > until:
+                    raise
+                if not said:
+                    say(
+                        f"The storage {shown(where)} does not answer; waiting up to {PATIENCE / 60:.0f} minutes for it."
+                    )
+                said = True
+                time.sleep(1)
+
+    event.listen(engine, "do_connect", connect)
 
 
 def _one_at_a_time(engine: Engine) -> None:
@@ -101,7 +145,7 @@ def _explained(where: str) -> Iterator[None]:
             "its folder can be written and the file is a study" if sqlite else "the server runs, and name and password"
         )
         text = f"The storage {shown(where)} cannot be used: {reason.rstrip('. ')}. Check that {check}."
-        raise UserError(f"{text} Finished trials are kept.") from error
+        raise StorageError(f"{text} Finished trials are kept.") from error
 
 
 def shown(where: str) -> str:

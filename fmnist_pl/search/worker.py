@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
-from fmnist_pl.process import slot_environment
-from fmnist_pl.search.storage import opened
+from fmnist_pl.process import keep_writing, slot_environment
+from fmnist_pl.search.storage import StorageError, opened, to_stderr
 from fmnist_pl.search.study import Settings, best_of, counts, open_study, origin, retry
 from training_health.errors import UserError
 
@@ -47,9 +48,9 @@ class Search:
     grace: int = 90  # seconds without one after which a trial is taken for lost
 
     @contextlib.contextmanager
-    def open(self) -> Iterator[tuple[Study, RDBStorage]]:
-        """Open the study; a storage that fails is a user error."""
-        with opened(self.storage, self.heartbeat, self.grace) as storage:
+    def open(self, say: Callable[[str], object] = to_stderr) -> Iterator[tuple[Study, RDBStorage]]:
+        """Open the study; a storage that fails is a user error, one that is waited for is said."""
+        with opened(self.storage, self.heartbeat, self.grace, say) as storage:
             yield open_study(storage, self.name, self.settings), storage
 
 
@@ -89,7 +90,7 @@ def run_workers(search: Search, objective: str) -> None:
                 told = None
                 with contextlib.suppress(EOFError):  # it has ended
                     told = receiver.recv()
-                if isinstance(told, UserError):
+                if isinstance(told, UserError) and not isinstance(told, StorageError):
                     raise told
                 if isinstance(told, str):
                     print(told, file=sys.stderr)
@@ -126,8 +127,9 @@ def _work(search: Search, environment: dict[str, str], slot: int, objective: str
     with (search.folder / "output" / f"worker_{slot}.log").open("a") as log:
         for descriptor in (1, 2):  # what libraries and trainings print
             os.dup2(log.fileno(), descriptor)
+    keep_writing()
     try:
-        with search.open() as (study, storage):
+        with search.open(sender.send) as (study, storage):
             _train(study, storage, search, pkgutil.resolve_name(objective)(search), sender)
     except Exception as error:
         traceback.print_exc()
@@ -159,6 +161,9 @@ def _train(
                 raise UserError(f"Trial {trial.number} cannot be trained: {stop}") from stop
             raise KeyboardInterrupt from stop  # Optuna ends a trial with that, not with SystemExit
         except (optuna.TrialPruned, TrialFailedError):
+            raise
+        except (SQLAlchemyError, StorageInternalError):  # says nothing of the trial
+            retry(study, study.get_trials(deepcopy=False)[trial.number])
             raise
         except Exception as error:
             trial.set_user_attr("failure", f"{type(error).__name__}: {error}"[:300])

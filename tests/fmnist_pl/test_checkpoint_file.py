@@ -68,7 +68,7 @@ def test_a_cut_file_is_damaged(tmp_path_factory, fraction):
 def test_what_is_not_there_or_a_folder_is_named(tmp_path):
     with pytest.raises(UserError, match=r"There is no checkpoint .*absent.ckpt"):
         load_checked(tmp_path / "absent.ckpt")
-    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+    with pytest.raises(UserError, match="cannot be read: it is no regular file"):
         load_checked(tmp_path)
 
 
@@ -168,3 +168,20 @@ def test_a_save_that_is_killed_leaves_the_old_or_the_new_checkpoint():
 
     assert wrong == []
     assert steps > 20
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "sparse", "folder"])
+def test_what_is_no_file_of_a_possible_size_is_refused_at_once(tmp_path, kind):
+    path = tmp_path / "last.ckpt"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        with path.open("wb") as file:
+            file.truncate(100 << 30)
+
+    with pytest.raises(UserError, match=r"last.ckpt cannot be read: it is no regular file"):
+        load_checked(path)

@@ -144,7 +144,7 @@ def test_a_schedule_moves_at_every_step_and_ends_low(tmp_path, schedule):
 
 
 def test_a_negative_learning_rate_is_refused():
-    with pytest.raises(ValueError, match="learning_rate must not be negative, got -1"):
+    with pytest.raises(ValueError, match="learning_rate must not be negative, infinite or NaN, got -1"):
         FashionClassifier(learning_rate=-1)
 
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+import shutil
 
 import pytest
 import pytorch_lightning as pl
@@ -141,6 +143,21 @@ def test_the_summary_ends_with_how_to_look_at_it(fmnist, capsys):
     assert printed.rstrip().splitlines()[-1] == "See it all: tensorboard --logdir lightning_logs"
 
 
+@pytest.mark.parametrize(
+    ("name", "logs"), [("mine", "a [b] [/c] :smile:"), ("f\x1b[31m", "it's"), ("50% #1?", "50% #1?")]
+)
+def test_a_run_in_a_folder_of_any_name_says_how_to_look_at_it(fmnist, tmp_path, capsys, name, logs):
+    (tmp_path / f"{name}.yaml").write_text("model: {activation: gelu}\n")
+    fmnist("fit", "--variant", f"{name}.yaml", "--monitors=off", f"--trainer.logger.init_args.save_dir={logs}")
+
+    printed = capsys.readouterr().out
+    assert printed.rstrip().splitlines()[-1] == f"See it all: tensorboard --logdir {shlex.quote(logs)}"
+    (run,) = (tmp_path / logs).glob("*/version_0")
+    assert run.parent.name.isprintable()
+    with pytest.raises(UserError, match="is finished"):
+        main(["fit", "--resume", str(run)])
+
+
 @pytest.mark.parametrize("name", packaged_variants())
 def test_every_packaged_variant_trains(fmnist, name):
     fmnist("fit", "--variant", name, "--trainer.fast_dev_run", "true")
@@ -200,14 +217,36 @@ def test_a_configuration_file_can_ask_to_resume(fmnist, tmp_path):
         fmnist("fit", "--config", "mine.yaml", "--monitors=off", "--trainer.max_epochs=1")
 
 
-def test_a_run_without_monitors_keeps_its_identity_when_its_saved_configuration_is_used(fmnist, tmp_path):
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_without_monitors_repeated_with_its_saved_configuration_is_the_same_in_a_folder_of_its_own(
+    fmnist, tmp_path
+):
     fmnist("fit", "--monitors", "off", "--trainer.max_epochs=1")
     first = tmp_path / "lightning_logs" / "baseline-synthetic" / "version_0"
+    before = contents(first)
 
-    main(["fit", "--config", str(first / "config.yaml"), "--trainer.logger.init_args.version=7"])
+    main(["fit", "--config", str(first / "config.yaml")])
+    main(["test", "--config", str(first / "config.yaml"), "--ckpt_path", str(first)])
 
-    again = first.with_name("version_7")
+    again = first.with_name("version_1")
     assert (first / "identity.json").read_text() == (again / "identity.json").read_text()
+    assert contents(first) == before
+    assert (tmp_path / "lightning_logs" / "baseline-synthetic-test" / "version_0" / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_a_folder_that_holds_a_run_is_refused(fmnist, tmp_path, finished_run, command):
+    shutil.copytree(finished_run, tmp_path / "logs" / "mine" / "version_3")
+    before = contents(tmp_path)
+    logger = [f"--trainer.logger.init_args.{name}" for name in ("save_dir=logs", "name=mine", "version=3")]
+
+    with pytest.raises(UserError, match="logs/mine/version_3 is the folder of another run"):
+        fmnist(command, *logger, *(["--ckpt_path", str(finished_run)] if command == "test" else []))
+
+    assert contents(tmp_path) == before
 
 
 def test_without_a_logger_the_summary_promises_no_folder(fmnist, capsys):
@@ -243,6 +282,11 @@ def test_an_option_that_does_not_parse_ends_with_status_2_and_its_name(fmnist, c
     assert said in capsys.readouterr().err
 
 
+def test_bytes_that_are_no_text_are_refused(fmnist):
+    with pytest.raises(UserError, match="is no UTF-8 text"):
+        fmnist("fit", "--variant", "f\udcfc.yaml")
+
+
 def test_a_variant_file_with_a_wrong_type_is_refused(fmnist, tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text("model:\n  conv_dropout: [1, 2]\n")
 
@@ -264,6 +308,8 @@ def test_fewer_than_one_epoch_is_refused(fmnist, epochs):
     [
         ("--model.conv_channels=[2, 2, 2, 2, 2]", "conv5 would leave an image of 0 pixels"),
         ("--model.learning_rate=-1", "learning_rate must not be negative"),
+        ("--model.learning_rate=.nan", "learning_rate must not be negative, infinite or NaN"),
+        ("--model.hidden_dropout=.nan", "hidden_dropout must be a fraction"),
         ("--trainer.accelerator=nonsense", "nonsense"),
         ("--trainer.devices=0", "devices"),
     ],
@@ -274,6 +320,28 @@ def test_what_a_constructor_refuses_is_one_message(fmnist, option, said):
 
     assert said in str(raised.value)
     assert raised.value.exit_code == 2
+
+
+@pytest.mark.parametrize("option", ["--model.classes=9", "--model.image_size=14"])
+def test_a_network_for_other_data_is_refused(fmnist, option):
+    with pytest.raises(UserError, match="The data have 10 classes and images of 28 pixels"):
+        fmnist("fit", option)
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**32)])
+def test_a_seed_out_of_range_is_refused(fmnist, seed):
+    with pytest.raises(UserError, match="seed_everything must be from 0 to 4294967295"):
+        fmnist("fit", f"--seed_everything={seed}")
+
+
+@pytest.mark.parametrize("variant", ["nosuch", "[1]"])
+def test_an_unknown_variant_in_a_configuration_is_refused_and_leaves_nothing(fmnist, tmp_path, variant):
+    (tmp_path / "mine.yaml").write_text(f"variant: {variant}\n")
+
+    with pytest.raises(UserError, match="There is no variant named"):
+        fmnist("fit", "--config", "mine.yaml")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
 
 
 def test_without_data_the_error_names_the_folder_and_the_way_out(fmnist, tmp_path, monkeypatch):

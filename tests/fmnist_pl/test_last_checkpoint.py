@@ -1,5 +1,6 @@
 """When a run saves, what it leaves, and how it is stopped."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from fmnist_pl.checkpoints.checkpoint_file import load_checked
 from fmnist_pl.cli import main
 from fmnist_pl.process import Stopped, stop_at_once
 from tests.soak.command import TINY
+from training_health.errors import UserError
 
 OPTIONS = ("fit", *TINY, "--monitors=off", "--trainer.logger.init_args.version=0")
 RUN = Path("lightning_logs") / "baseline-synthetic" / "version_0"
@@ -56,13 +58,50 @@ def test_three_checkpoints_are_there_after_a_run_and_what_a_killed_one_left_is_n
     assert (found["last.ckpt"]["epoch"], found["previous.ckpt"]["epoch"]) == (3, 2)
 
 
+def test_an_epochs_curves_are_on_disk_before_the_checkpoint_that_counts_it(monkeypatch):
+    synced, real = [], os.fsync
+    name = lambda descriptor: Path(os.readlink(f"/proc/self/fd/{descriptor}")).name  # noqa: E731
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(name(descriptor)), real(descriptor)))
+    main([*OPTIONS, "--trainer.max_epochs=1"])
+
+    found = [kind for one in synced for kind in ("events", ".last.ckpt", ".summary.json") if one.startswith(kind)]
+    kinds = [kind for kind, _ in itertools.groupby(found)]
+    assert kinds[:2] == ["events", ".last.ckpt"]
+    assert kinds[-2:] == ["events", ".summary.json"]
+
+
+class Holds(pl.Callback):
+    """Has a state that no run could resume from."""
+
+    def state_dict(self):
+        return {"path": Path()}
+
+
+def test_a_callback_whose_state_cannot_be_loaded_is_named_at_the_start():
+    with pytest.raises(UserError, match="the state of Holds"):
+        main([*OPTIONS], callbacks=[Holds()])
+
+    assert checkpoints() == {}
+
+
+class Takes(pl.Callback):
+    """Has an argument that no configuration can hold."""
+
+    def __init__(self, thing: torch.layout | str = torch.strided) -> None: ...
+
+
+def test_an_argument_that_does_not_read_back_is_named_at_the_start():
+    with pytest.warns(UserWarning, match="cannot be resumed: thing of Takes"):
+        main([*OPTIONS, "--trainer.max_epochs=1", f"--trainer.callbacks+={__name__}.Takes"])
+
+
 def test_a_trial_run_saves_nothing():
     main([*OPTIONS, "--trainer.fast_dev_run=true"])
 
     assert not list(Path().rglob("*.ckpt"))
 
 
-def test_a_run_that_stopped_early_is_not_trained_further_when_resumed():
+def test_a_run_that_stopped_early_is_trained_further_only_where_it_is_to_have_more_epochs():
     stopping = "--trainer.callbacks+={class_path: EarlyStopping, init_args: {monitor: val/loss, min_delta: 10.0}}"
     straight = main([*OPTIONS, "--trainer.max_epochs=9", stopping])
     (RUN / "summary.json").unlink()
@@ -70,6 +109,10 @@ def test_a_run_that_stopped_early_is_not_trained_further_when_resumed():
 
     assert straight.trainer.global_step == resumed.trainer.global_step == 8 * 4
     assert any(isinstance(callback, EarlyStopping) for callback in resumed.trainer.callbacks)
+
+    longer = main(["fit", "--resume", str(RUN), "--trainer.max_epochs=12"])
+
+    assert longer.trainer.global_step == 8 * (4 + 3)  # the patience of three epochs begins again
 
 
 @pytest.mark.parametrize(

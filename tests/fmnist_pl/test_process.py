@@ -2,13 +2,15 @@
 
 import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 
-from fmnist_pl.process import skip_gpu_search, slot_environment
+from fmnist_pl.process import printable, skip_gpu_search, slot_environment
 
 VARIABLE = "PYTORCH_NVML_BASED_CUDA_CHECK"
 
@@ -45,6 +47,10 @@ from scipy.signal import find_peaks
 """
     run = [sys.executable, "-W", "ignore", "-c", code]
     assert subprocess.run(run, capture_output=True, text=True, check=True).stdout == "{'torchmetrics'}\n"
+
+
+def test_what_steers_a_terminal_is_escaped():
+    assert printable("a\x1b[31m\x00\udcfc\n\tü") == "a\\x1b[31m\\x00\\udcfc\n\tü"
 
 
 def test_without_a_gpu_torch_is_told_not_to_search_again(monkeypatch):
@@ -87,3 +93,47 @@ def test_threads_and_gpus_are_divided(monkeypatch, threads, gpus, jobs, slots):
 
     assert [(found["OMP_NUM_THREADS"], found["CUDA_VISIBLE_DEVICES"]) for found in environments] == slots
     assert environments[0]["PATH"] == os.environ["PATH"]
+
+
+CHILD = "import time; from fmnist_pl.process import end_with_parent; end_with_parent(); print('ready', flush=True)"
+PARENT_OF_IT = """
+import os, subprocess, sys
+environment = {**os.environ, "FMNIST_PARENT": sys.argv[2] or str(os.getpid())}
+subprocess.Popen([sys.executable, "-c", sys.argv[1] + "; time.sleep(600)"], env=environment).wait()
+"""
+
+
+@pytest.mark.parametrize("dead_before", [False, True])
+def test_a_process_ends_with_its_parent_also_if_that_has_ended_before(dead_before):
+    another = str(os.getpid()) if dead_before else ""
+    began = time.monotonic()
+    with subprocess.Popen([sys.executable, "-c", PARENT_OF_IT, CHILD, another], stdout=subprocess.PIPE) as process:
+        if not dead_before:
+            assert process.stdout.readline() == b"ready\n"
+            process.send_signal(signal.SIGKILL)
+        assert process.stdout.read() == b""  # at its end, when the child too has closed it
+
+    assert time.monotonic() - began < 60
+
+
+WRITER = """
+import sys, time
+from fmnist_pl.process import keep_writing
+keep_writing()
+print("first", flush=True)
+for number in range(3):
+    time.sleep(0.2)
+    print(number, flush=True)
+    print(number, b"\\xff".decode("utf-8", "surrogateescape"), file=sys.stderr)
+open(sys.argv[1], "w").write("done")
+"""
+
+
+@pytest.mark.parametrize("ends", ["{} | head -1", "{} > /dev/full 2>&1", "{} >&- 2>&-", "{} 2>&- | true"])
+def test_a_process_whose_output_nobody_takes_goes_on(tmp_path, ends):
+    file = tmp_path / "done"
+    command = ends.format(f"{sys.executable} -c '{WRITER}' {file}")
+    ended = subprocess.run(["bash", "-o", "pipefail", "-c", command], stderr=subprocess.PIPE, text=True)
+
+    assert (ended.returncode, file.read_text()) == (0, "done")
+    assert "Error" not in ended.stderr

@@ -2,16 +2,18 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from fmnist_pl.checkpoints.checkpoint_file import load_checked
 from tests.soak import every_epoch, two_ranks
-from tests.soak.command import TWO_RANKS, differences, fit_elsewhere, start
+from tests.soak.command import TINY, TWO_RANKS, differences, fit_elsewhere, start
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +54,16 @@ def test_a_run_that_is_killed_again_and_again_ends_like_one_that_was_not():
     assert wrong == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc what is synced")
+@pytest.mark.parametrize(("module", "call"), [("power_cuts", "check(3, 0)"), ("hostile_checkpoints", "check(5, 0)")])
+def test_a_power_cut_or_a_hostile_checkpoint_spoils_no_run(module, call):
+    code = f"import json; from tests.soak import {module}; print(json.dumps({module}.{call}))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
+
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout.splitlines()[-1]) == []
+
+
 def test_the_command_ends_at_once_with_a_status_of_its_own_when_it_is_told_to_stop(tmp_path):
     process = start(tmp_path, "--monitors=off", "--trainer.max_epochs=1000", *TWO_RANKS)
     run = tmp_path / "baseline-synthetic" / "version_0"
@@ -67,6 +79,32 @@ def test_the_command_ends_at_once_with_a_status_of_its_own_when_it_is_told_to_st
     assert f"Resume: fmnist fit --resume {run}" in said
     assert "Traceback" not in said
     assert load_checked(run / "checkpoints" / "last.ckpt")["global_step"] > 0
+
+
+def test_a_rank_ends_with_the_command_that_started_it(tmp_path):
+    process = start(tmp_path, "--monitors=off", "--trainer.max_epochs=1000", *TWO_RANKS)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    until = time.monotonic() + 120
+    while not (ranks := children.read_text().split()):  # git, or the second rank while it starts
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.kill()
+    process.communicate(timeout=20)  # until the last of them has closed the output
+
+    assert not any(Path("/proc", rank).exists() for rank in ranks)
+
+
+@pytest.mark.parametrize("blocks", [8, 60])  # full in an event file, in a checkpoint
+def test_a_disk_that_is_full_is_one_message(tmp_path, blocks):
+    command = shlex.join([sys.executable, "-m", "fmnist_pl", "fit", *TINY, f"--data.root={tmp_path / 'data'}"])
+    words = ["bash", "-c", f"ulimit -f {blocks}; exec {command}"]
+    environment = {**os.environ, "PYTHONPATH": f"{Path.cwd()}:{Path.cwd() / 'callbacks'}", "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    assert ended.returncode == 1, ended.stderr
+    assert "File too large" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_one_ranks_failure_ends_all_with_its_message(tmp_path):

@@ -1,5 +1,6 @@
 """``--resume``: continues exactly, or says why not."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -242,13 +243,38 @@ def test_weights_of_another_network_are_refused(stopped):
     assert "another network: net.fc1.linear.bias is (9,) in it and (4,) in this" in refused("--resume", str(stopped))
 
 
-def test_optimiser_state_of_another_network_is_refused(stopped):
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("exp_avg", torch.zeros(3, 3), r"exp_avg of parameter 0 is \(3, 3\) in it and \(2, 1, 2, 2\)"),
+        ("exp_avg", torch.zeros(()).expand(2, 1, 2, 2), r"exp_avg of parameter 0 is laid out by \[0, 0, 0\]"),
+        ("exp_avg_sq", torch.zeros(2, 1, 2, 2, dtype=torch.int8), r"exp_avg_sq of parameter 0 is torch.int8"),
+        ("step", torch.tensor(1, dtype=torch.int8), r"step of parameter 0 is torch.int8 in it and torch.float32"),
+        ("step", None, r"step of parameter 0 is absent"),
+    ],
+)
+def test_optimiser_state_of_another_network_is_refused(stopped, name, value, said):
     """torch's fused Adam would write beyond the ends of its arrays."""
     (optimizer,) = load_checked(LAST)["optimizer_states"]
-    optimizer["state"][0]["exp_avg"] = torch.zeros(3, 3)
+    optimizer["state"][0][name] = value
     change(optimizer_states=[optimizer])
 
-    assert "another network: the optimiser's exp_avg of parameter 0 is (3, 3)" in refused("--resume", str(stopped))
+    assert re.search(said, refused("--resume", str(stopped)))
+
+
+def test_state_that_belongs_to_other_weights_is_refused(stopped):
+    (optimizer,) = load_checked(LAST)["optimizer_states"]
+    optimizer["param_groups"][0]["params"].reverse()
+    change(optimizer_states=[optimizer])
+
+    assert "the optimiser's params" in refused("--resume", str(stopped))
+
+
+@pytest.mark.parametrize("what", [{"loops": {}}, {"run": {}}, {"optimizer_states": []}, {"callbacks": {}}])
+def test_a_checkpoint_that_lacks_a_part_is_refused_with_its_name(stopped, what):
+    change(**what)
+
+    assert "last.ckpt" in refused("--resume", str(stopped))
 
 
 def test_a_checkpoint_that_is_not_of_an_epochs_end_is_refused(stopped):

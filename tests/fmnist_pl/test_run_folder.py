@@ -1,8 +1,10 @@
 """Version folders of runs."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from pytorch_lightning.loggers import TensorBoardLogger
 
 from fmnist_pl.runs import folder as run_folder
 from training_health.errors import UserError
@@ -33,3 +35,17 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
     with pytest.raises(UserError, match=r"file/baseline cannot be written: Not a directory. Choose another with"):
         run_folder.new_version(tmp_path / "file" / "baseline")
+
+
+def test_event_files_made_after_the_clock_was_set_back_are_read_after_those_that_are_there(tmp_path):
+    logger = TensorBoardLogger(tmp_path, name="", version="")
+    later = int(time.time()) + 3600
+    for number, second in enumerate((1, later, later, later + 5)):
+        (tmp_path / f"events.out.tfevents.{second:010}.host.1.{number}").write_text(str(number))
+    run_folder.wait_for_later_names([logger])
+    logger.log_metrics({"new": 1.0}, 0)
+    logger.finalize("done")
+
+    names = sorted(path.name for path in tmp_path.glob("events*"))
+    assert [(tmp_path / name).read_bytes()[:1] for name in names[:4]] == [b"0", b"1", b"2", b"3"]
+    assert len(names) == 5

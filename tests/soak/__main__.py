@@ -8,7 +8,10 @@ import time
 import pytorch_lightning as pl
 import torch
 
-CHECKS = ("every_epoch", "two_ranks", "sigkill", "torn_saves", "bit_flips")
+CHECKS = (
+    *("every_epoch", "two_ranks", "sigkill", "torn_saves", "bit_flips"),
+    *("hostile_checkpoints", "power_cuts", "command_lines"),
+)
 
 
 def main(names: list[str]) -> int:

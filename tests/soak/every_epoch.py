@@ -9,6 +9,8 @@ from tests.soak.command import EPOCHS, TWO_RANKS, differences, ending, fit, fit_
 
 KEEP = "--trainer.callbacks+=tests.soak.command.KeepEpochs"
 ACCUMULATING = "--trainer.accumulate_grad_batches=3"
+SWA = [f"--trainer.callbacks.{name}" for name in ("swa_lrs=0.01", "swa_epoch_start=2")]
+STOPPING = [f"--trainer.callbacks.{name}" for name in ("monitor=val/loss", "min_delta=10.0", "patience=3")]
 CASES = {
     "modern": ("modern",),
     "batch_norm, three batches per step": ("batch_norm", ACCUMULATING),
@@ -16,6 +18,9 @@ CASES = {
     "validation every second epoch": ("baseline", "--trainer.check_val_every_n_epoch=2"),
     "one-cycle": ("baseline", "--model.schedule=one_cycle"),
     "SGD with momentum, no monitors": ("sgd_momentum", "--monitors=off"),
+    "averaged weights": ("batch_norm", "--trainer.callbacks+=EMAWeightAveraging"),
+    "stochastic weight averaging": ("baseline", "--trainer.callbacks+=StochasticWeightAveraging", *SWA),
+    "early stopping": ("baseline", "--trainer.callbacks+=EarlyStopping", *STOPPING),
 }
 TWO_RANKS_CASES = {
     "modern, two ranks": ("modern", *TWO_RANKS),
@@ -32,6 +37,7 @@ def check(
     """
     straight = run(logs, KEEP, *options, variant=variant)
     expected, found = ending(straight), []
+    options = tuple(option for option in options if "callbacks" not in option)  # added by the saved configuration
     for epoch in epochs:
         resumed = straight.with_name(f"version_{epoch}")
         shutil.copytree(straight, resumed)

@@ -65,7 +65,10 @@ def _collect(logdir: Path) -> dict[str, Any]:
     if not logdir.is_dir():
         raise UserError(f"There is no folder {logdir}. Give the one that holds your runs, for example lightning_logs.")
     multiplexer = EventMultiplexer(tensor_size_guidance={PLUGIN_NAME: KEEP_ALL})
-    multiplexer.AddRunsFromDirectory(str(logdir))
+    try:
+        multiplexer.AddRunsFromDirectory(str(logdir))
+    except UnicodeEncodeError:
+        raise UserError(f"TensorBoard reads no folder whose name is not UTF-8: rename it. ({logdir})") from None
     multiplexer.Reload()
     source, context = HealthData(MultiplexerDataProvider(multiplexer, str(logdir))), RequestContext()
     overview = source.overview(context, "")

@@ -18,7 +18,7 @@ MISSING = not (FOUND and USERS and importlib.util.find_spec("psycopg"))
 
 @contextlib.contextmanager
 def server():
-    """Start one with an empty database; its URL."""
+    """Start one with an empty database; its URL, and a function that breaks off its connections and restarts it."""
     folder = Path(tempfile.mkdtemp(prefix="fmnist_pl-postgresql-"))
     who = {}
     if os.geteuid() == 0:
@@ -39,7 +39,8 @@ def server():
         options = f"-c listen_addresses=127.0.0.1 -p {port} -k {folder} -c fsync=off"
         call("pg_ctl", "-w", "-o", options, "-l", folder / "log", "start")
         try:
-            yield f"postgresql://search@127.0.0.1:{port}/postgres"
+            url = f"postgresql://search@127.0.0.1:{port}/postgres"
+            yield url, lambda: call("pg_ctl", "-w", "-m", "immediate", "-l", folder / "log", "restart")
         finally:
             call("pg_ctl", "-w", "-m", "immediate", "stop")
     finally:

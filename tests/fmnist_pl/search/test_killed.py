@@ -74,8 +74,28 @@ def test_workers_that_are_killed_lose_no_trial_and_repeat_none(tmp_path, start):
     postgresql_server.MISSING, reason="needs psycopg and PostgreSQL (Debian: apt-get install postgresql)"
 )
 def test_nor_do_they_over_postgresql(tmp_path, start):
-    with postgresql_server.server() as storage:
+    with postgresql_server.server() as (storage, _):
         run_with_kills(tmp_path, storage, start, kills=5)
+
+
+@pytest.mark.postgresql
+@pytest.mark.skipif(
+    postgresql_server.MISSING, reason="needs psycopg and PostgreSQL (Debian: apt-get install postgresql)"
+)
+def test_a_server_that_is_restarted_is_waited_for(tmp_path, start):
+    with postgresql_server.server() as (storage, restart):
+        process = start(storage, 20, jobs=2)
+        for _ in range(3):
+            seen = len(trained(tmp_path))
+            wait_for(lambda seen=seen: len(trained(tmp_path)) >= seen + 3)
+            restart()
+
+        assert process.wait(240) == 0
+        values = Counter(
+            trial.params["x"] for trial in trials_of(toy(tmp_path, storage, kind="slow")) if trial.value is not None
+        )
+        assert len(values) >= 20
+        assert max(values.values()) == 1
 
 
 def test_a_search_that_is_killed_takes_its_workers_with_it_and_the_next_repeats_what_they_trained(tmp_path, start):

@@ -7,7 +7,7 @@ import time
 import pytest
 from optuna.exceptions import StorageInternalError
 
-from fmnist_pl.search.storage import opened
+from fmnist_pl.search.storage import file_url, opened
 from training_health.errors import UserError
 
 
@@ -25,6 +25,19 @@ def test_what_cannot_keep_a_study_is_refused_with_what_can(where):
         open_it(where)
 
     assert raised.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["what?", "50% done", "a#b", "pct%41", "x y", "{brace}", "at@home", "k=v&z"])
+def test_the_study_lies_in_the_folder_that_was_asked_for_whatever_its_name(tmp_path, name):
+    (tmp_path / name).mkdir()
+    open_it(file_url(tmp_path / name / "study.db"))
+
+    assert [path.name for path in (tmp_path / name).iterdir()] == ["study.db"]
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    with pytest.raises(UserError, match="Choose another --output"):
+        file_url(tmp_path / "f\udcfc")
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path):

@@ -42,6 +42,11 @@ def test_the_data_inside_is_what_the_tab_would_show(written):
     assert list(data["run"]) == ["a"]
 
 
+def test_a_folder_whose_name_is_no_text_is_refused(logdir, tmp_path):
+    with pytest.raises(UserError, match="is not UTF-8: rename it"):
+        one_file.write_report(logdir.rename(tmp_path / "f\udcfcr"), tmp_path / "report.html")
+
+
 def test_text_from_a_log_can_not_end_the_script_it_is_in(written):
     assert data_in(written)["overview"]["runs"][0]["variant"] == HOSTILE
     assert HOSTILE not in written
