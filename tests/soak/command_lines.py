@@ -35,7 +35,7 @@ OTHERS = (
 RUN = "{run}"
 NUMERIC = ("0", "-1", "1", "2", "3", "7", "0.5", "1.0", "1e-300", ".nan", ".inf", "1e309", "9" * 20, "9" * 5000, "true")
 NAMES = (
-    "", "null", "false", "..", "/dev/null", "/dev/full", "/nowhere/at/all", "a b'c\"d", "%s{}[/x]", "\x1b[31m",
+    "", "null", "false", "..", "/dev/null", "/dev/full", "/dev/null/at/all", "a b'c\"d", "%s{}[/x]", "\x1b[31m",
     "f\udcfc", "x" * 300, "x" * 5000, "0", "last", "sgd", RUN, f"{RUN}/config.yaml", f"{RUN}/summary.json",
     f"{RUN}/checkpoints", f"{RUN}/checkpoints/last.ckpt", f"{RUN}/checkpoints/best.ckpt", f"{RUN}/..",
 )  # fmt: skip
