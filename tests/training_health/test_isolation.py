@@ -183,7 +183,7 @@ class Keeping(Toy):
 def test_the_users_own_state_is_the_same_with_and_without_the_monitor(kind, tmp_path):
     seen = []
     for callbacks in ([], [TrainValGapMonitor()]):
-        pl.seed_everything(1, verbose=False)
+        pl.seed_everything(1)
         module = Keeping(kind)
         fit(module, callbacks, tmp_path, epochs=3)
         seen.append(module.seen)
@@ -221,7 +221,7 @@ class Noisy(Dataset):
 @pytest.mark.filterwarnings("ignore:The sample of training examples comes from Noisy")
 def test_a_data_sets_own_random_generator_is_the_same_with_and_without(tmp_path):
     def trained(callbacks):
-        pl.seed_everything(1, verbose=False)
+        pl.seed_everything(1)
         module = Toy(dense_network())
         make_trainer(callbacks, tmp_path, epochs=2).fit(module, DataLoader(Noisy(), batch_size=5), loader(13))
         return fingerprint(module)
@@ -253,7 +253,7 @@ class Scheduling(Toy):
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 def test_hooks_that_swap_weights_and_step_a_schedule_leave_the_training_as_it_is(tmp_path):
     def trained(callbacks):
-        pl.seed_everything(1, verbose=False)
+        pl.seed_everything(1)
         module = Scheduling(dense_network())
         fit(module, callbacks, tmp_path, epochs=3)
         return fingerprint(module)
