@@ -1,7 +1,9 @@
 """What a validation step does in isolation does not outlive it."""
 
 import contextlib
+import gc
 import random
+import weakref
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
 
@@ -23,7 +25,7 @@ from tests.training_health.toys import (
     make_trainer,
     pl,
 )
-from training_health import TrainValGapMonitor
+from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
 from training_health.batches import BatchSize
 from training_health.training_sample.isolation import Copies, isolated
 
@@ -294,3 +296,32 @@ def test_metrics_made_of_others_are_the_same_with_and_without(tmp_path):
 
     assert [count for _, count in found[0]] == [5, 5, 5]
     assert found[1] == found[0]
+
+
+class OwnLog(Toy):
+    """Puts a method of its own in the place of ``log``, as some do to set ``sync_dist`` everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__(dense_network())
+        self.names: list[str] = []
+        self.log = self.log_and_note
+
+    def log_and_note(self, name: str, *args: object, **kwargs: object) -> None:
+        self.names.append(name)
+        super().log(name, *args, **kwargs)
+
+
+def test_a_log_of_the_modules_own_stays_in_its_place(tmp_path):
+    module = OwnLog()
+    fit(module, [TrainValGapMonitor()], tmp_path)
+    assert module.names.count("val/loss") == 6  # 3 batches in each of 2 epochs
+    assert module.names.count("train/loss") == 10
+
+
+def test_neither_trainer_nor_module_is_kept_alive(tmp_path):
+    module = Toy(dense_network())
+    trainer = fit(module, [DeadReLUMonitor(), TrainValGapMonitor(), WeightHistogramMonitor()], tmp_path)
+    kept = weakref.ref(module), weakref.ref(trainer)
+    del module, trainer
+    gc.collect()
+    assert [reference() for reference in kept] == [None, None]

@@ -61,7 +61,8 @@ class TrainingSampleEvaluation:
 
     def __init__(self) -> None:
         self.count_examples: ExampleCounter | None = None  # the user's own
-        self._observers: dict[SampleObserver, SampleRequest | None] = {}
+        # Weak, or neither they nor the module whose `log` Lightning gives them, and its trainer, are ever freed.
+        self._observers: WeakKeyDictionary[SampleObserver, SampleRequest | None] = WeakKeyDictionary()
         self._failed = False
         self._group: Any = None  # the processes that validate, where these are not all,
         self._part: tuple[int, int] | None = None  # this one's number among them, and how many they are
