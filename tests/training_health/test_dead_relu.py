@@ -372,6 +372,14 @@ def test_a_wrong_argument_is_an_error_that_names_it(options, message):
         DeadReLUMonitor(**options)
 
 
+def test_a_second_monitor_is_an_error(tmp_path):
+    class Derived(DeadReLUMonitor):
+        """Lightning itself takes it for another kind."""
+
+    with pytest.raises(MisconfigurationException, match="one `DeadReLUMonitor`"):
+        fit(Toy(), [DeadReLUMonitor(), Derived()], tmp_path)
+
+
 segment = st.sampled_from(["net", "relu", "relu:2", "0", "0:2", "1", "total", "n", "fc"])
 
 
