@@ -81,7 +81,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
             or if off, compiled parts are named instead.
 
     Raises:
-        pl.MisconfigurationException: For a window or threshold that does not exist.
+        pl.MisconfigurationException: For a window or threshold that does not exist, or two of these in one trainer.
 
     Example::
 
@@ -140,6 +140,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        pl.require_only_one(trainer, DeadReLUMonitor)
         if stage == "fit":  # what a checkpoint holds comes after this
             self._start_again()
             warn_without_tensorboard(trainer)

@@ -213,6 +213,8 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
                 means[1] = Mean(validated_value(trainer, everyone, key, self.dataloader_idx, mine))
             for side, mean in zip((training, validation), means, strict=True):
                 side.set(name, *mean)
+            if math.isnan(means[0].value) or math.isnan(means[1].value):
+                continue
             methods.append("batch means" if name == "loss" or math.isnan(training.examples) else "binomial")
         self._pending = training, validation, "; ".join(methods)
 

@@ -136,6 +136,7 @@ def test_any_logger_will_do(make, names, tmp_path):
     "ignore:You requested to overfit",  # Lightning replaces the random sampler and says so
     "ignore:No sample of training examples.*limit_train_batches",
 )
+@pytest.mark.filterwarnings("ignore:Neither dead units nor the gap")
 def test_any_trainer_option_will_do(make, options, tmp_path):
     trainer = fit(Toy(), make(), tmp_path, logger="tensorboard", **options)
 

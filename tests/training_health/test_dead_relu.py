@@ -372,6 +372,14 @@ def test_a_wrong_argument_is_an_error_that_names_it(options, message):
         DeadReLUMonitor(**options)
 
 
+def test_a_second_monitor_is_an_error(tmp_path):
+    class Derived(DeadReLUMonitor):
+        """Lightning itself takes it for another kind."""
+
+    with pytest.raises(MisconfigurationException, match="one `DeadReLUMonitor`"):
+        fit(Toy(), [DeadReLUMonitor(), Derived()], tmp_path)
+
+
 segment = st.sampled_from(["net", "relu", "relu:2", "0", "0:2", "1", "total", "n", "fc"])
 
 
@@ -400,3 +408,26 @@ def test_a_site_called_as_a_total_is_renamed():
 )
 def test_a_name_says_which_layer_it_is(names, short):
     assert shorten(names) == short
+
+
+class FeaturesFirst(nn.Module):
+    """A product with its features in front: (F, N)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(16, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.weight @ x.T + torch.tensor([-9.0] * 3 + [9.0] * 13)[:, None])
+
+
+@pytest.mark.parametrize("batch_size", [20, 700])
+def test_units_in_front_of_the_examples_are_counted_in_small_batches_and_large_ones(batch_size, tmp_path):
+    monitor, logged = validate(FeaturesFirst(), torch.zeros(1400, 1), tmp_path, batch_size)
+    assert (monitor.summary()["dead"], monitor.summary()["units"], logged["dead_relu/n"]) == (3, 16, 1400)
+
+
+def test_a_unit_dimension_that_an_output_lacks_is_named(tmp_path):
+    with pytest.warns(UserWarning, match=r"`unit_dims` names dimension 2"):
+        monitor, _ = validate(nn.Sequential(dense(1), nn.ReLU()), torch.zeros(20, 1), tmp_path, unit_dims={"*": 2})
+    assert list(monitor.summary()["unwatched"]) == ["net.1"]

@@ -1,7 +1,9 @@
 """What a validation step does in isolation does not outlive it."""
 
 import contextlib
+import gc
 import random
+import weakref
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
 
@@ -23,7 +25,7 @@ from tests.training_health.toys import (
     make_trainer,
     pl,
 )
-from training_health import TrainValGapMonitor
+from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
 from training_health.batches import BatchSize
 from training_health.training_sample.isolation import Copies, isolated
 
@@ -183,7 +185,7 @@ class Keeping(Toy):
 def test_the_users_own_state_is_the_same_with_and_without_the_monitor(kind, tmp_path):
     seen = []
     for callbacks in ([], [TrainValGapMonitor()]):
-        pl.seed_everything(1, verbose=False)
+        pl.seed_everything(1)
         module = Keeping(kind)
         fit(module, callbacks, tmp_path, epochs=3)
         seen.append(module.seen)
@@ -221,7 +223,7 @@ class Noisy(Dataset):
 @pytest.mark.filterwarnings("ignore:The sample of training examples comes from Noisy")
 def test_a_data_sets_own_random_generator_is_the_same_with_and_without(tmp_path):
     def trained(callbacks):
-        pl.seed_everything(1, verbose=False)
+        pl.seed_everything(1)
         module = Toy(dense_network())
         make_trainer(callbacks, tmp_path, epochs=2).fit(module, DataLoader(Noisy(), batch_size=5), loader(13))
         return fingerprint(module)
@@ -253,7 +255,7 @@ class Scheduling(Toy):
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 def test_hooks_that_swap_weights_and_step_a_schedule_leave_the_training_as_it_is(tmp_path):
     def trained(callbacks):
-        pl.seed_everything(1, verbose=False)
+        pl.seed_everything(1)
         module = Scheduling(dense_network())
         fit(module, callbacks, tmp_path, epochs=3)
         return fingerprint(module)
@@ -294,3 +296,32 @@ def test_metrics_made_of_others_are_the_same_with_and_without(tmp_path):
 
     assert [count for _, count in found[0]] == [5, 5, 5]
     assert found[1] == found[0]
+
+
+class OwnLog(Toy):
+    """Puts a method of its own in the place of ``log``, as some do to set ``sync_dist`` everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__(dense_network())
+        self.names: list[str] = []
+        self.log = self.log_and_note
+
+    def log_and_note(self, name: str, *args: object, **kwargs: object) -> None:
+        self.names.append(name)
+        super().log(name, *args, **kwargs)
+
+
+def test_a_log_of_the_modules_own_stays_in_its_place(tmp_path):
+    module = OwnLog()
+    fit(module, [TrainValGapMonitor()], tmp_path)
+    assert module.names.count("val/loss") == 6  # 3 batches in each of 2 epochs
+    assert module.names.count("train/loss") == 10
+
+
+def test_neither_trainer_nor_module_is_kept_alive(tmp_path):
+    module = Toy(dense_network())
+    trainer = fit(module, [DeadReLUMonitor(), TrainValGapMonitor(), WeightHistogramMonitor()], tmp_path)
+    kept = weakref.ref(module), weakref.ref(trainer)
+    del module, trainer
+    gc.collect()
+    assert [reference() for reference in kept] == [None, None]

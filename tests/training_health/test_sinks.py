@@ -27,7 +27,7 @@ def monitors() -> list:
 
 
 def seeded_fit(folder, logger=False, callbacks=(), **options):
-    pl.seed_everything(0, verbose=False)
+    pl.seed_everything(0)
     return fit(Toy(), [*callbacks, *(options.pop("monitors", None) or monitors())], folder, logger=logger, **options)
 
 

@@ -68,6 +68,19 @@ def test_both_sides_are_measured_in_eval_mode_at_the_final_weights(make, keys, m
     assert method in monitor.summary()["se_method"]
 
 
+def test_the_method_names_no_metric_that_is_unknown(tmp_path):
+    monitor = TrainValGapMonitor(accuracy_key="val/none")
+    fit(Toy(dense_network(), exact=False), [monitor], tmp_path)
+    assert monitor.summary()["se_method"] == "batch means"
+
+
+@pytest.mark.parametrize("monitors", [[DeadReLUMonitor()], [DeadReLUMonitor(), TrainValGapMonitor()]])
+def test_a_fit_without_validation_is_told_once_that_nothing_is_measured(monitors, tmp_path):
+    with pytest.warns(UserWarning, match="no validation") as caught:
+        fit(Toy(dense_network()), monitors, tmp_path, limit_val_batches=0)
+    assert sum("no validation" in str(warning.message) for warning in caught) == 1
+
+
 class AtTheEnd(Toy):
     """Updates a metric in the step; computes and logs it at the epoch's end."""
 
@@ -177,6 +190,7 @@ def test_what_is_unknown_is_left_out_alone(make, options, absent, present, tmp_p
         ({"limit_val_batches": 0}, []),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Neither dead units nor the gap")
 def test_an_epoch_without_validation_has_no_gap_and_one_with_several_has_one(options, epochs, tmp_path):
     fit(Toy(), [TrainValGapMonitor()], tmp_path, epochs=4, logger="tensorboard", **options)
 

@@ -22,22 +22,22 @@ def relu_outputs(shape, seed: int = 0) -> torch.Tensor:
         st.tuples(st.integers(0, 300), st.integers(1, 3), st.sampled_from([(), (1,), (7, 5), (8, 8)])), max_size=3
     ),
     units=st.integers(1, 17),
-    units_last=st.booleans(),
+    unit_dim=st.sampled_from([0, 1, -1]),
     channels_last=st.booleans(),
     dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.float64]),
     data=st.data(),
 )
-def test_counts_are_those_of_the_definition_over_any_batches(shapes, units, units_last, channels_last, dtype, data):
+def test_counts_are_those_of_the_definition_over_any_batches(shapes, units, unit_dim, channels_last, dtype, data):
     counter, expected = ActivityCounter(units, torch.device("cpu"), FlagBuffer()), [0] * units
     for seed, (examples, extra, positions) in enumerate(shapes):
-        shape = (examples, extra, *positions, units) if units_last else (examples, units, extra, *positions)
-        unit_dim = len(shape) - 1 if units_last else 1
+        shape = [examples, extra, *positions]
+        shape.insert(unit_dim % (len(shape) + 1), units)
         output = relu_outputs(shape, seed).to(dtype)
         if channels_last and output.dim() == 4:
             output = output.contiguous(memory_format=torch.channels_last)
         if data.draw(st.booleans(), label="a view with holes"):
-            output = output[::2]
-        counter.add(output, unit_dim)
+            output = output[..., ::2] if unit_dim == 0 else output[::2]
+        counter.add(output, unit_dim % len(shape))
         expected = [a + b for a, b in zip(expected, reference(output, unit_dim), strict=True)]
 
     assert counter.counts().tolist() == expected

@@ -109,7 +109,7 @@ def _dense_layout(output: Tensor, unit_dim: int) -> _Layout | None:
         return None
     strides = output.stride()
     order = tuple(sorted(range(output.dim()), key=lambda d: (-strides[d], d)))
-    if order[0] != 0 or not output.permute(order).is_contiguous():
+    if order[0] != 0 or unit_dim == 0 or not output.permute(order).is_contiguous():
         return None
     return _Layout(order, tuple(output.shape[d] for d in order[1:]), order.index(unit_dim) - 1)
 

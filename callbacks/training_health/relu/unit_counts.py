@@ -136,6 +136,8 @@ class UnitCounter:
         output, dim = call.output.detach(), call.unit_dim
         named = next((dim for pattern, dim in self._unit_dims.items() if fnmatchcase(call.site, pattern)), None)
         if named is not None:
+            if not -output.dim() <= named < output.dim():
+                raise ValueError(f"`unit_dims` names dimension {named}, and it has {output.dim()}")
             dim = named % output.dim()
         elif not call.derived:
             self.assumed[call.site] = dim
@@ -147,7 +149,8 @@ class UnitCounter:
             return
         units = output.shape[dim]
         if call.site not in self._sites:
-            counts = SiteCounts(call.activation, call.output[:1].numel() // units, call.first_layer, 0, [])
+            positions = output.numel() // units // output.shape[1 if dim == 0 else 0]
+            counts = SiteCounts(call.activation, positions, call.first_layer, 0, [])
             self._sites[call.site] = counts, ActivityCounter(units, output.device, self._flags)
         counts, active = self._sites[call.site]
         if units != active.units:

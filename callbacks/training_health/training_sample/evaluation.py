@@ -23,6 +23,10 @@ from training_health.training_sample.sample import NoTrainingSampleError, traini
 from training_health.training_sample.validation import Validation
 
 T = TypeVar("T")
+_NO_VALIDATION = (
+    "Neither dead units nor the gap are measured: this fit has no validation. That takes a `validation_step`, a "
+    "validation loader and `limit_val_batches` above 0."
+)
 
 
 class SampleRequest(NamedTuple):
@@ -61,8 +65,10 @@ class TrainingSampleEvaluation:
 
     def __init__(self) -> None:
         self.count_examples: ExampleCounter | None = None  # the user's own
-        self._observers: dict[SampleObserver, SampleRequest | None] = {}
+        # Weak, or neither they nor the module whose `log` Lightning gives them, and its trainer, are ever freed.
+        self._observers: WeakKeyDictionary[SampleObserver, SampleRequest | None] = WeakKeyDictionary()
         self._failed = False
+        self._said: set[str] = set()
         self._group: Any = None  # the processes that validate, where these are not all,
         self._part: tuple[int, int] | None = None  # this one's number among them, and how many they are
         self.validation = Validation()
@@ -88,6 +94,8 @@ class TrainingSampleEvaluation:
 
     def on_train_epoch_start(self, trainer: pl.Trainer) -> None:
         """Find out which processes validate: one without a batch reaches no hook of the validation. Collective."""
+        if not trainer.enable_validation:
+            pl.warn_once(self._said, "none", _NO_VALIDATION)
         counts = pl.every_rank(trainer, sum(trainer.num_val_batches))
         if all(counts) or not any(counts):  # or not known yet
             self._group = self._part = None

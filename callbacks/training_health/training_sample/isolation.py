@@ -44,12 +44,12 @@ class CannotCopyError(Exception):
 class LoggedValues:
     """Stands in for a module's ``log``, or listens to it: keeps what is logged, batch by batch.
 
-    Args:
+    Attributes:
         log: The method to pass everything on to; None to keep it from being logged.
     """
 
-    def __init__(self, log: Callable[..., None] | None = None) -> None:
-        self._log = log
+    def __init__(self) -> None:
+        self.log: Callable[..., None] | None = None
         self.values: dict[str, list[tuple[Tensor, float]]] = {}  # per key: value and weight of each batch
         self.last: dict[str, Tensor] = {}  # what is logged outside of the steps
         self.metrics: dict[str, Metric] = {}
@@ -85,8 +85,8 @@ class LoggedValues:
                 self.last[name] = number.reshape(())
         if size is not None and not isinstance(value, Metric):  # which weighs examples itself
             self.batch_size = size
-        if self._log is not None:
-            self._log(name, value, *args, **kwargs)
+        if self.log is not None:
+            self.log(name, value, *args, **kwargs)
 
     def numbers(self) -> dict[str, list[tuple[float, float]]]:
         """Fetch value and weight of every batch, by key."""

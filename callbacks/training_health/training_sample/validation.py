@@ -25,15 +25,17 @@ class Validation:
         self._batch: tuple[int, int] | None = None  # the one counted last, and its size
         self._size = BatchSize(0, 0)
         self._module: pl.LightningModule | None = None
+        self._own_log: Any = None  # a user's, in the place of the class's method
 
     def batch_start(self, trainer: pl.Trainer, batch: Any, batch_idx: int, loader_idx: int) -> BatchSize:  # noqa: ANN401
         """Count a batch's examples as far as they are known before its step, and listen to that."""
         if self._batch != (batch_idx, loader_idx):
             self.stop_listening()
             self._batch, self._module = (batch_idx, loader_idx), trainer.lightning_module
-            logged = self.logged.setdefault(loader_idx, LoggedValues(self._module.log))
+            logged = self.logged.setdefault(loader_idx, LoggedValues())
             logged.begin_batch()
             if "validation_step" not in vars(self._module):  # not a compiled one, which would be compiled again
+                self._own_log, logged.log = vars(self._module).get("log"), self._module.log
                 vars(self._module)["log"] = logged
             self._size = self._count(trainer, batch, None)
         return self._size
@@ -54,6 +56,12 @@ class Validation:
 
     def stop_listening(self) -> None:
         """Give the module its ``log`` back; at any time."""
-        if self._module is not None:
-            vars(self._module).pop("log", None)
-            self._module = None
+        if self._module is None or self._batch is None:
+            return
+        logged, attributes = self.logged[self._batch[1]], vars(self._module)
+        if attributes.get("log") is logged:
+            del attributes["log"]
+            if self._own_log is not None:
+                attributes["log"] = self._own_log
+        # The method holds module and trainer, which would never be freed.
+        logged.log = self._own_log = self._module = None
