@@ -14,6 +14,7 @@ from benchmarks.workshop import Workshop, run_group
 MEASURES = {  # and the number of rounds
     "quick": (measures.quick, 9),
     "monitors": (measures.what_monitors_add, 40),
+    "foreign": (measures.monitors_in_foreign_models, 9),
     "profile": (measures.profile, 9),
     "peers": (measures.against_keras, 10),
     "gpu": (measures.on_gpu, 10),

@@ -21,6 +21,13 @@ SGEMM = ["loop", "--what=sgemm"]
 VARIANTS = ("deeper", "wider_kernels", "modern")  # whose steps are compared with the baseline's
 OURS, AGAIN = "ours, fmnist fit", "ours again, fmnist fit"
 NULL = "A/A null: ours again / ours"
+FOREIGN = {  # network -> what is measured -> --monitors, targets of the ratio and of the seconds
+    "ResNet-18": {
+        "histograms of 100 tensors, 22 million elements": ("hist", "none", "at most 0.1 s"),
+        "all monitors": ("all", "at most 1.05", "none"),
+    },
+    "500 ReLU sites": {"dead monitor": ("dead", "none", "at most 1 s")},
+}
 SIZES: dict[str, tuple[int, list[str]]] = {  # name -> copies of the training set, options of the network
     "baseline": (1, []),
     "width x4": (1, ["--model.conv_channels=[256,128]", "--model.hidden_units=[1024]"]),
@@ -38,7 +45,7 @@ def training_flops() -> int:
 
 
 def quick(workshop: Workshop, report: Report, rounds: int) -> None:
-    """Ours only, in under five minutes: start-up, against plain pipelines, through Lightning."""
+    """Without peers: start-up, against plain pipelines, through Lightning; the monitors in other people's models."""
     starts = []
     for _ in range(3):
         start = time.perf_counter()
@@ -59,6 +66,7 @@ def quick(workshop: Workshop, report: Report, rounds: int) -> None:
     result = run_group(workshop, report, "epochs", wanted, rounds)
     through = ratio("ours through Lightning / bare loop", result, "Lightning", "bare")
     report.ratios.append((through, "at most 1.03, aim 1.015"))
+    monitors_in_foreign_models(workshop, report, rounds)
 
 
 def _against_plain_pipelines(workshop: Workshop, report: Report, rounds: int, size: str) -> None:
@@ -93,39 +101,69 @@ def _against_plain_pipelines(workshop: Workshop, report: Report, rounds: int, si
 
 
 def what_monitors_add(workshop: Workshop, report: Report, rounds: int, steps: int = 10) -> None:
-    """What monitors add to an epoch with validation, images and checkpoint, over the time of a whole one without them.
-
-    They work once per epoch, so epochs of a few steps do, and the steps' own noise stays small; the images of a hundred
-    are there for the gap's sample. On and off alternate within one process: processes differ from each other by more
-    than the monitors cost, through where their memory happens to lie. A whole epoch is a short one without monitors
-    plus the steps that it lacks, at the pace that a hundred steps take in the same round.
-    """
-    common = ["our_lightning", "--steps=100", f"--only={steps}", "--validation", "--alternate"]
+    """What monitors add to an epoch of the baseline; the images of a hundred steps are there for the gap's sample."""
     wanted = {
-        "no monitors": [*common, "--monitors=off"],
-        "dead and histogram monitors": [*common, "--monitors=dead+hist"],
-        "all monitors": [*common, "--monitors=all"],
+        "dead and histogram monitors": ("dead+hist", "at most 1.01, aim 1.005", "none"),
+        "all monitors": ("all", "at most 1.05, aim 1.04", "none"),
     }
-    pace = "a hundred steps"
-    tell(f"seconds added: {', '.join(wanted)}")
-    with workshop.contenders({pace: ["our_lightning", "--steps=100"], **wanted}) as contenders:
-        phases = {f"{name}, {phase}": contenders[name] for name in wanted for phase in ("off", "on")}
+    alone = ["our_lightning", "--steps=100"]
+    _add_monitors(workshop, report, rounds, "baseline", alone, [*alone, f"--only={steps}"], wanted, FULL_EPOCH, steps)
+
+
+def monitors_in_foreign_models(workshop: Workshop, report: Report, rounds: int, steps: int = 5) -> None:
+    """What monitors add to an epoch of 3,200 examples and a tenth as many for validation, in models not ours."""
+    for network, wanted in FOREIGN.items():
+        short = ["foreign_lightning", f"--network={network}", f"--steps={steps}"]
+        _add_monitors(workshop, report, rounds, network, short, short, wanted, 50, steps)
+
+
+def _add_monitors(
+    workshop: Workshop,
+    report: Report,
+    rounds: int,
+    title: str,
+    alone: list[str],
+    short: list[str],
+    wanted: dict[str, tuple[str, str, str]],
+    epoch: int,
+    steps: int,
+) -> None:
+    """Add to the report what monitors add to an epoch with validation: its time over one without them, and seconds.
+
+    They work once per epoch, so epochs of a few steps do, and the steps' own noise stays small. On and off alternate
+    within one process: processes differ from each other by more than the monitors cost, through where their memory
+    happens to lie. A whole epoch is a short one without monitors plus the steps that it lacks, at the pace of steps
+    without validation in the same round. With nothing switched, the same gives the null.
+
+    Args:
+        workshop: Where contenders run.
+        report: To add to.
+        rounds: Interleaved ones.
+        title: Of the model.
+        alone: Contender that sets the pace.
+        short: Contender with short epochs, but for validation and monitors.
+        wanted: By name: ``--monitors`` of the contender, target of the ratio, target of the seconds.
+        epoch: Steps of a whole epoch.
+        steps: Those of a short one.
+    """
+    wanted = {"A/A null: nothing": ("off", "1", "0 s"), **wanted}
+    pace, names = f"{title}: steps alone", [f"{title}: {name}" for name in wanted]
+    commands = [[*short, "--validation", "--alternate", f"--monitors={monitors}"] for monitors, *_ in wanted.values()]
+    tell(f"seconds added: {', '.join(names)}")
+    with workshop.contenders({pace: alone, **dict(zip(names, commands, strict=True))}) as contenders:
+        phases = {f"{name}, {phase}": contenders[name] for name in names for phase in ("off", "on")}
         result = interleaved({pace: contenders[pace], **phases}, rounds, tell=tell)
-        report.peaks |= {f"{name}, on": contenders[name].last["peak_mib"] for name in wanted}
-    report.add_rounds("seconds added", result)
-
-    def whole(times: dict[str, float], name: str) -> float:
-        return (FULL_EPOCH - steps) * times[pace] + steps * times[f"{name}, off"]
-
-    epoch = summary("whole epoch", [whole(times, "no monitors") for times in result])
-    report.facts["whole epoch without monitors, s"] = str(epoch)
-    targets = ("1", "at most 1.01, aim 1.005", "at most 1.05, aim 1.04")
-    for name, target in zip(wanted, targets, strict=True):
-        title = f"{'A/A null: nothing' if target == '1' else name} on / off"
+        report.peaks |= {f"{name}, on": contenders[name].last["peak_mib"] for name in names}
+    report.add_rounds(title, result)
+    for name, (_, target, limit) in zip(names, wanted.values(), strict=True):
         added = [steps * (times[f"{name}, on"] - times[f"{name}, off"]) for times in result]
-        report.facts[f"{title}, seconds added"] = str(summary(title, added))
-        ratios = [1 + seconds / whole(times, name) for seconds, times in zip(added, result, strict=True)]
-        report.ratios.append((summary(title, ratios), target))
+        whole = [(epoch - steps) * times[pace] + steps * times[f"{name}, off"] for times in result]
+        ratios = [1 + seconds / full for seconds, full in zip(added, whole, strict=True)]
+        report.ratios += [
+            (summary(f"{name} on / off", ratios), target),
+            (summary(f"{name}, seconds added to an epoch", added), limit),
+        ]
+    report.facts[f"{title}: whole epoch without monitors, s"] = str(summary("", whole))
 
 
 def steps_of_variants(workshop: Workshop, report: Report, rounds: int, steps: int = 50) -> None:
@@ -168,7 +206,7 @@ def profile(workshop: Workshop, report: Report, rounds: int) -> None:
     report.facts["Lightning's own work, ms per step (at most 0.5, aim 0.4)"] = str(added)
     from benchmarks.step_profile import profile_step  # late: children inherit this process's peak memory
 
-    profile_step(workshop, report)
+    profile_step(workshop, report, BATCH, training_flops())
 
 
 def on_gpu(workshop: Workshop, report: Report, rounds: int) -> None:
@@ -199,30 +237,14 @@ def on_gpu(workshop: Workshop, report: Report, rounds: int) -> None:
     report.facts["10 epochs of the baseline, s (at most 15, aim 5)"] = round(time.perf_counter() - start, 1)
 
 
-def grow(workshop: Workshop, report: Report, rounds: int, steps: int = 100) -> None:
-    """Epochs with monitors off and on as training set, width and sites grow; and logs of more and more epochs.
-
-    A round trains ``steps`` steps, with the whole training set at hand and the whole validation pass and sample, so the
-    monitors' part is taken of a full epoch's time: the step without validation for the steps left out, plus the round.
-    """
+def grow(workshop: Workshop, report: Report, rounds: int, steps: int = 50) -> None:
+    """What monitors add as training set, width and sites grow; and logs of more and more epochs."""
     for name, (copies, options) in SIZES.items():
         epoch = FULL_EPOCH * copies
-        common = ["our_lightning", f"--steps={epoch}", f"--only={steps}", f"--repeat={copies}"]
-        common += [f"--model={option}" for option in options]
-        off, monitored, alone = (f"{name}, {what}" for what in ("off", "all monitors", "steps alone"))
-        wanted = {off: [*common, "--validation"], monitored: [*common, "--validation", "--monitors=all"], alone: common}
-        result = run_group(workshop, report, name, wanted, rounds)
-        full = [
-            {what: times[what] * steps + (epoch - steps) * times[alone] for what in (off, monitored)}
-            for times in result
-        ]
-        found = ratio(f"{name}: all monitors / off, per full epoch", full, monitored, off)
-        report.ratios.append((found, "at most 1.05"))
-        seconds = statistics.median(times[off] for times in full)
-        report.facts[f"{name}: seconds per full epoch, monitors off"] = round(seconds, 2)
-        added = statistics.median(steps * (times[monitored] - times[off]) for times in result)
-        report.facts[f"{name}: seconds that monitors add to an epoch"] = round(added, 2)
-        tell(f"{name}: {found}")
+        short = ["our_lightning", f"--steps={epoch}", f"--only={steps}", f"--repeat={copies}"]
+        short += [f"--model={option}" for option in options]
+        wanted = {"all monitors": ("all", "at most 1.05", "none")}
+        _add_monitors(workshop, report, rounds, name, short, short, wanted, epoch, steps)
     report.facts["logged epochs"] = logged_epochs(workshop)
 
 
