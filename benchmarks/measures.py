@@ -110,11 +110,11 @@ def what_monitors_add(workshop: Workshop, report: Report, rounds: int, steps: in
     _add_monitors(workshop, report, rounds, "baseline", alone, [*alone, f"--only={steps}"], wanted, FULL_EPOCH, steps)
 
 
-def monitors_in_foreign_models(workshop: Workshop, report: Report, rounds: int, steps: int = 5) -> None:
-    """What monitors add to an epoch of 3,200 examples and a tenth as many for validation, in models not ours."""
+def monitors_in_foreign_models(workshop: Workshop, report: Report, rounds: int, steps: int = 10) -> None:
+    """What monitors add to an epoch of 6,400 examples and a tenth as many for validation, in models not ours."""
     for network, wanted in FOREIGN.items():
         short = ["foreign_lightning", f"--network={network}", f"--steps={steps}"]
-        _add_monitors(workshop, report, rounds, network, short, short, wanted, 50, steps)
+        _add_monitors(workshop, report, rounds, network, short, short, wanted, 100, steps)
 
 
 def _add_monitors(

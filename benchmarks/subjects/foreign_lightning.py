@@ -31,7 +31,7 @@ MONITORS = {
     "hist": lambda: [WeightHistogramMonitor(["net.[!l]*", "net.layer[2-4]*"])],
     "all": lambda: [DeadReLUMonitor(), WeightHistogramMonitor(), TrainValGapMonitor()],
 }
-VALIDATION = 5  # batches
+VALIDATION = 10  # batches
 
 
 class ValidatedClassifier(NaiveClassifier):
@@ -63,6 +63,7 @@ def main() -> None:
             accelerator="cpu",
             limit_val_batches=1.0 if arguments.validation else 0,
             logger=TensorBoardLogger(folder),
+            enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             callbacks=[*MONITORS[arguments.monitors](), EpochGate(arguments.steps, arguments.alternate)],
