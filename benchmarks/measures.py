@@ -110,11 +110,11 @@ def what_monitors_add(workshop: Workshop, report: Report, rounds: int, steps: in
     _add_monitors(workshop, report, rounds, "baseline", alone, [*alone, f"--only={steps}"], wanted, FULL_EPOCH, steps)
 
 
-def monitors_in_foreign_models(workshop: Workshop, report: Report, rounds: int, steps: int = 5) -> None:
-    """What monitors add to an epoch of 3,200 examples and a tenth as many for validation, in models not ours."""
+def monitors_in_foreign_models(workshop: Workshop, report: Report, rounds: int, steps: int = 10) -> None:
+    """What monitors add to an epoch of 6,400 examples and a tenth as many for validation, in models not ours."""
     for network, wanted in FOREIGN.items():
         short = ["foreign_lightning", f"--network={network}", f"--steps={steps}"]
-        _add_monitors(workshop, report, rounds, network, short, short, wanted, 50, steps)
+        _add_monitors(workshop, report, rounds, network, short, short, wanted, 100, steps)
 
 
 def _add_monitors(
@@ -135,16 +135,8 @@ def _add_monitors(
     happens to lie. A whole epoch is a short one without monitors plus the steps that it lacks, at the pace of steps
     without validation in the same round. With nothing switched, the same gives the null.
 
-    Args:
-        workshop: Where contenders run.
-        report: To add to.
-        rounds: Interleaved ones.
-        title: Of the model.
-        alone: Contender that sets the pace.
-        short: Contender with short epochs, but for validation and monitors.
-        wanted: By name: ``--monitors`` of the contender, target of the ratio, target of the seconds.
-        epoch: Steps of a whole epoch.
-        steps: Those of a short one.
+    ``alone`` sets the pace, ``short`` has epochs of ``steps`` rather than ``epoch`` steps; ``wanted``: name -> the
+    contender's ``--monitors``, targets of the ratio and of the seconds.
     """
     wanted = {"A/A null: nothing": ("off", "1", "0 s"), **wanted}
     pace, names = f"{title}: steps alone", [f"{title}: {name}" for name in wanted]

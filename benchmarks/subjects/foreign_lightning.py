@@ -1,8 +1,4 @@
-"""Networks that are not ours in a plain Lightning program: one round is one epoch, from its start to the next's.
-
-The ResNet-18 for 3 x 32 x 32 images has 62 parameters of 11.2 million elements. ``hist`` draws 50 of them and their
-gradients, all but those of its first stage: 100 tensors of 22 million elements.
-"""
+"""Networks that are not ours in a plain Lightning program: one round is one epoch, from its start to the next's."""
 
 import tempfile
 
@@ -31,15 +27,11 @@ MONITORS = {
     "hist": lambda: [WeightHistogramMonitor(["net.[!l]*", "net.layer[2-4]*"])],
     "all": lambda: [DeadReLUMonitor(), WeightHistogramMonitor(), TrainValGapMonitor()],
 }
-VALIDATION = 5  # batches
+VALIDATION = 10  # batches
 
 
 class ValidatedClassifier(NaiveClassifier):
     """A given network, validated."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """One batch."""
@@ -56,23 +48,21 @@ def main() -> None:
     parser.add_argument("--alternate", action="store_true", help="With the monitors in every second epoch only.")
     parser.add_argument("--validation", action="store_true")
     arguments = parser.parse_args()
-    train, val = (_examples(batches * arguments.batch_size) for batches in (arguments.steps, VALIDATION))
+    sizes = [batches * arguments.batch_size for batches in (arguments.steps, VALIDATION)]
+    train, val = (TensorDataset(torch.randn(n, 3, 32, 32), torch.randint(10, (n,))) for n in sizes)
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             max_epochs=-1,
             accelerator="cpu",
             limit_val_batches=1.0 if arguments.validation else 0,
             logger=TensorBoardLogger(folder),
+            enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             callbacks=[*MONITORS[arguments.monitors](), EpochGate(arguments.steps, arguments.alternate)],
         )
         loaders = DataLoader(train, arguments.batch_size, shuffle=True), DataLoader(val, arguments.batch_size)
         trainer.fit(ValidatedClassifier(NETWORKS[arguments.network]()), *loaders)
-
-
-def _examples(count: int) -> TensorDataset:
-    return TensorDataset(torch.randn(count, 3, 32, 32), torch.randint(10, (count,)))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import FashionMNIST
@@ -15,9 +15,9 @@ from benchmarks.subjects import stock
 class NaiveClassifier(pl.LightningModule):
     """Cross-entropy, accuracy, both logged at every step as in the tutorials."""
 
-    def __init__(self) -> None:
+    def __init__(self, net: nn.Module | None = None) -> None:
         super().__init__()
-        self.net = stock.network()
+        self.net = stock.network() if net is None else net
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """One step."""
