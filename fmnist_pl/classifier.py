@@ -95,15 +95,14 @@ class FashionClassifier(pl.LightningModule):
         losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
         self.train_loss.update(losses.detach())
         self.train_accuracy.update(logits.argmax(dim=1) == labels)
-        if batch_idx == 0:  # Lightning keeps the metrics and computes them at the epoch's end: once is enough
-            self._log_means("train", self.train_loss, self.train_accuracy)
+        self._log_means("train", batch_idx, self.train_loss, self.train_accuracy)
         loss = losses.sum() / max(len(labels), 1)
         return loss * weight[0] if weight and weight[0] != 1.0 else loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Per example its loss and whether it was right, for callbacks; see `test_step`."""
         result = self._evaluate(batch, self.val_loss, self.val_accuracy)
-        self._log_means("val", self.val_loss, self.val_accuracy)
+        self._log_means("val", batch_idx, self.val_loss, self.val_accuracy)
         return result
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -113,7 +112,7 @@ class FashionClassifier(pl.LightningModule):
             ``loss`` (), ``losses`` (N,), ``correct`` (N,) bool, ``logits`` (N, 10), ``labels`` (N,).
         """
         result = self._evaluate(batch, self.test_loss, self.test_accuracy)
-        self._log_means("test", self.test_loss, self.test_accuracy)
+        self._log_means("test", batch_idx, self.test_loss, self.test_accuracy)
         return result
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -159,7 +158,9 @@ class FashionClassifier(pl.LightningModule):
         accuracy.update(correct)
         return {"loss": losses.mean(), "losses": losses, "correct": correct, "logits": logits, "labels": labels}
 
-    def _log_means(self, stage: Stage, loss: ExampleMean, accuracy: ExampleMean) -> None:
+    def _log_means(self, stage: Stage, batch_idx: int, loss: ExampleMean, accuracy: ExampleMean) -> None:
+        if batch_idx != 0:  # Lightning keeps the metrics and computes them at the epoch's end: once is enough
+            return
         # batch_size is given so that Lightning does not search the batch for it; the means weigh examples themselves.
         self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=1)
         shown = stage == "val"

@@ -71,7 +71,7 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
     Args:
         examples: Size of the sample; None for as many as validation has.
         seed: Of the sample.
-        accuracy_key: What ``validation_step`` logs its accuracy under.
+        accuracy_key: What ``validation_step`` logs its accuracy under, a fraction from 0 to 1.
         loss_key: What ``validation_step`` logs its loss under.
         train_accuracy_key: The running accuracy's key, or the part before Lightning's ``_epoch``.
         train_loss_key: The same for the running loss.
@@ -211,10 +211,15 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
             if math.isnan(means[1].value):
                 mine = self._validation.examples
                 means[1] = Mean(validated_value(trainer, everyone, key, self.dataloader_idx, mine))
-            for side, mean in zip((training, validation), means, strict=True):
-                side.set(name, *mean)
             if math.isnan(means[0].value) or math.isnan(means[1].value):
                 continue
+            if name == "accuracy" and not all(0 <= mean.value <= 1 for mean in means):
+                values = " and ".join(f"{mean.value:.4g}" for mean in means)
+                message = f"{key!r} is no fraction from 0 to 1 ({values} in training and validation)"
+                pl.warn_once(self._said, "range", f"{message}: `TrainValGapMonitor` leaves the accuracy out.")
+                continue
+            for side, mean in zip((training, validation), means, strict=True):
+                side.set(name, *mean)
             methods.append("batch means" if name == "loss" or math.isnan(training.examples) else "binomial")
         self._pending = training, validation, "; ".join(methods)
 
@@ -236,7 +241,7 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
                 self._said,
                 "missing",
                 "`TrainValGapMonitor` has nothing to compare: `validation_step` neither returns a mapping with "
-                f"`losses` and `correct` nor logs {self.accuracy_key!r} or {self.loss_key!r}. "
+                f"`losses` and `correct` nor logs a mean as {self.accuracy_key!r} or {self.loss_key!r}. "
                 f"Logged are: {', '.join(sorted(trainer.callback_metrics)) or 'no metrics'}.",
             )
             return

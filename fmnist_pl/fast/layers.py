@@ -25,6 +25,8 @@ def conv_block(
     """``drop(pool(activation(norm(conv(pad(x))))))`` by the fastest way that is the same function; x: (N, C, H, W)."""
     watched = is_watched(pad, conv, norm, activation, pool, drop)
     kernels = None if watched or not _has_fast_tail(activation, pool, drop) else _kernels_for(x)
+    if kernels is None and not watched and _grows(activation) and type(pool) is nn.MaxPool2d and not pool.training:
+        return drop(activation(pool(norm(conv(pad(x))))))  # the same values from a quarter of the work
     if kernels is None:
         return drop(pool(activation(norm(conv(pad(x))))))
     slope, rate = getattr(activation, "negative_slope", 0.0), getattr(drop, "p", 0.0)
@@ -99,10 +101,15 @@ def _is_first(x: Tensor, conv: nn.Conv2d) -> bool:
     return plain and conv.in_channels == 1 and conv.out_channels % 16 == 0 and not x.requires_grad
 
 
-def _has_fast_tail(activation: nn.Module, pool: nn.Module, drop: nn.Module) -> bool:
+def _grows(activation: nn.Module) -> bool:
+    """Whether it is a ReLU, perhaps a leaky one, which a maximum may precede as well as follow."""
     leaky = type(activation) is nn.LeakyReLU and activation.negative_slope > 0
+    return leaky or type(activation) is nn.ReLU
+
+
+def _has_fast_tail(activation: nn.Module, pool: nn.Module, drop: nn.Module) -> bool:
     drops = type(drop) is FastDropout and drop.training and drop.p < 1
-    layers = (leaky or type(activation) is nn.ReLU) and (drops or type(drop) is nn.Identity)
+    layers = _grows(activation) and (drops or type(drop) is nn.Identity)
     if not layers or type(pool) is not nn.MaxPool2d or not activation.training or not torch.is_grad_enabled():
         return False
     options = pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode, pool.return_indices

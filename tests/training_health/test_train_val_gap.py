@@ -74,6 +74,19 @@ def test_the_method_names_no_metric_that_is_unknown(tmp_path):
     assert monitor.summary()["se_method"] == "batch means"
 
 
+class InPercent(Toy):
+    def validation_step(self, batch, batch_idx):
+        self.log("val/percent", 100 * (self.net(batch[0]).argmax(1) == batch[1]).float().mean())
+        return super().validation_step(batch, batch_idx)
+
+
+def test_an_accuracy_in_percent_is_left_out_with_a_word(tmp_path):
+    monitor = TrainValGapMonitor(accuracy_key="val/percent")
+    with pytest.warns(UserWarning, match=r"'val/percent' is no fraction"):
+        logged = fit(InPercent(dense_network(), exact=False), [monitor], tmp_path).callback_metrics
+    assert {"gap/loss", "gap/accuracy"} & set(logged) == {"gap/loss"}
+
+
 @pytest.mark.parametrize("monitors", [[DeadReLUMonitor()], [DeadReLUMonitor(), TrainValGapMonitor()]])
 def test_a_fit_without_validation_is_told_once_that_nothing_is_measured(monitors, tmp_path):
     with pytest.warns(UserWarning, match="no validation") as caught:
