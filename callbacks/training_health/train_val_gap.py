@@ -237,19 +237,20 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         running_loss = self._running(trainer, self.train_loss_key)
         self._gap = Gap(training, validation, running_accuracy, running_loss, method, self._notes(trainer, method))
         if math.isnan(self._gap.accuracy) and math.isnan(self._gap.loss):
-            pl.warn_once(
-                self._said,
-                "missing",
-                "`TrainValGapMonitor` has nothing to compare: `validation_step` neither returns a mapping with "
-                f"`losses` and `correct` nor logs a mean as {self.accuracy_key!r} or {self.loss_key!r}. "
-                f"Logged are: {', '.join(sorted(trainer.callback_metrics)) or 'no metrics'}.",
+            reason = (
+                "`validation_step` neither returns a mapping with `losses` and `correct` nor logs "
+                f"{self.accuracy_key!r} or {self.loss_key!r}. "
+                f"Logged are: {', '.join(sorted(trainer.callback_metrics)) or 'no metrics'}."
             )
+            if logged := [key for key in (self.accuracy_key, self.loss_key) if key in trainer.callback_metrics]:
+                reason = f"{' and '.join(logged)}, as logged, is NaN or no mean (`reduce_fx`)."
+            pl.warn_once(self._said, "missing", f"`TrainValGapMonitor` has nothing to compare: {reason}")
             return
         log_scalars(trainer, pl_module, self._gap.scalars())
         tag, kind, vector, content = self._gap.record()
         names = {"val_accuracy": self.accuracy_key, "val_loss": self.loss_key}
-        logged = {column: key for column, key in names.items() if key in trainer.callback_metrics}
-        write_records(trainer, [(tag, kind, vector, content | {"metrics": logged})])
+        metrics = {column: key for column, key in names.items() if key in trainer.callback_metrics}
+        write_records(trainer, [(tag, kind, vector, content | {"metrics": metrics})])
 
     def _notes(self, trainer: pl.Trainer, method: str) -> dict[str, str]:
         notes, loaders, processes = {}, len(trainer.num_val_batches), trainer.world_size

@@ -293,3 +293,13 @@ def test_a_sample_without_examples_and_a_second_monitor_are_errors(tmp_path):
         TrainValGapMonitor(examples=0)
     with pytest.raises(MisconfigurationException, match="one `TrainValGapMonitor`"):
         fit(Toy(), [TrainValGapMonitor(), TrainValGapMonitor()], tmp_path)
+
+
+class Summed(Toy):
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", F.cross_entropy(self.net(batch[0]), batch[1], reduction="sum"), reduce_fx="sum")
+
+
+def test_a_loss_that_is_logged_but_no_mean_is_not_called_missing(tmp_path):
+    with pytest.warns(UserWarning, match=r"val/loss, as logged, is NaN or no mean"):
+        fit(Summed(dense_network()), [TrainValGapMonitor()], tmp_path)
