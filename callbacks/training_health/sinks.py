@@ -191,8 +191,8 @@ _SAID: WeakKeyDictionary[pl.Trainer, set[str]] = WeakKeyDictionary()
 
 
 def sinks_of(trainer: pl.Trainer) -> list[Sink]:
-    """Give what takes this run's records: nothing on other ranks than the first, nor in a ``fast_dev_run``."""
-    if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined] # set by a connector
+    """Give what takes this run's records: nothing on ranks but the first, or where the trainer leaves nothing."""
+    if not trainer.is_global_zero or _leaves_nothing(trainer):
         return []
     boards = [TensorBoardSink(logger) for logger in trainer.loggers if _is(logger, "TensorBoardLogger")]
     others = [WandbSink(logger) for logger in trainer.loggers if _is(logger, "WandbLogger")]
@@ -274,7 +274,11 @@ def _warn_once(trainer: pl.Trainer, topic: str, message: str) -> None:
 def _wants_event_file(trainer: pl.Trainer) -> bool:
     """Whether the monitors, all of them, allow an event file; the same on every rank."""
     allowed = [callback.event_file for callback in trainer.callbacks if hasattr(callback, "event_file")]  # type: ignore[attr-defined]
-    return bool(allowed) and all(allowed) and not trainer.fast_dev_run  # type: ignore[attr-defined]
+    return bool(allowed) and all(allowed) and not _leaves_nothing(trainer)
+
+
+def _leaves_nothing(trainer: pl.Trainer) -> bool:
+    return trainer.fast_dev_run or trainer.barebones  # type: ignore[attr-defined] # set by a connector
 
 
 def _event_file(trainer: pl.Trainer) -> list[EventFile]:

@@ -88,6 +88,7 @@ def test_few_batches_give_false_alarms_in_about_five_percent_of_trials(train, va
         ),
         (Gap(Evaluation(50, 0.90), Evaluation(40, 0.90)), ["0.0 ± 6.4 points", "n = 50 and 40", "noise"]),
         (Gap(Evaluation(50, loss=0.5), Evaluation(50, loss=0.75)), ["gap in loss is 0.2500 ± unknown"]),
+        (Gap(Evaluation(50, loss=0.5), Evaluation(50)), ["The gap is unknown"]),
         (None, ["not measured"]),
     ],
 )

@@ -138,6 +138,16 @@ def test_one_line_says_where_the_records_are(tmp_path, caplog):
     assert "tensorboard --logdir" in line
 
 
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+def test_a_barebones_trainer_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pl.Trainer(barebones=True, max_epochs=1, accelerator="cpu", devices=1, callbacks=monitors()).fit(
+        Toy(), loader(23), loader(13, seed=1)
+    )
+
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("off", [0, 1, 2])
 def test_no_record_is_written_where_one_monitor_forbids_it(off, tmp_path):
     kinds = [DeadReLUMonitor, WeightHistogramMonitor, TrainValGapMonitor]

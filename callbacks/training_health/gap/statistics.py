@@ -246,6 +246,8 @@ def sentence(gap: Gap | None, obstacle: str = "") -> str:
     if train.examples != val.examples:
         sizes = f"n = {_whole(train.examples)} and {_whole(val.examples)}"
     points = not math.isnan(gap.accuracy)
+    if not points and math.isnan(gap.loss):
+        return "The gap is unknown: validation and training examples had no accuracy and no loss to compare."
     if points:
         text = f"The gap is {100 * gap.accuracy:.1f} ± {_number(100 * gap.accuracy_se, 1)} points"
         sides = f"training {100 * train.accuracy:.1f} %, validation {100 * val.accuracy:.1f} %"
