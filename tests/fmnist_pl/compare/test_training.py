@@ -136,11 +136,12 @@ def test_an_interrupted_run_is_resumed_and_if_that_fails_trained_again_from_the_
 
 
 _COMPARISON = """
-import pathlib, sys
+import pathlib, signal, sys
 from fmnist_pl.compare.log_folder import LogFolder
 from fmnist_pl.compare.training import TrainingPool
 from tests.fmnist_pl.compare.made_runs import pretend_to_train, wanted
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
 logdir = pathlib.Path(sys.argv[1])
 pool = TrainingPool(LogFolder(logdir), logdir / "output", 1, lambda run, interrupted: pretend_to_train(run, logdir))
 pool.train([wanted(seed=seed) for seed in range(3)])

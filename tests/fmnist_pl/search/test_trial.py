@@ -95,7 +95,8 @@ def test_a_network_beyond_the_limits_is_not_trained(search):
     assert not search.folder.exists()
 
 
-@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")  # Lightning notices too
+@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")  # Lightning notices too, and a monitor
+@pytest.mark.filterwarnings("ignore:Neither dead units nor the gap are measured")
 def test_a_trial_without_validation_is_a_user_error(search):
     search.settings.options.append("--trainer.limit_val_batches=0")
 
