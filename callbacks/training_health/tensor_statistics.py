@@ -103,10 +103,12 @@ def relative_change(before: Tensor, after: Tensor) -> Tensor:
     """Compute the norm of the difference over the norm before, on the tensors' device, without waiting for it."""
     before, after = _flat(before), _flat(after)
     block = _BLOCK if before.is_cpu else max(len(before), 1)
-    squares = torch.zeros(2, dtype=exact_dtype(before), device=before.device)
-    for old, new in zip(before.split(block), after.split(block), strict=True):
-        moved, old = (part.to(squares.dtype) for part in (new - old, old))
-        squares += torch.stack([torch.linalg.vector_norm(moved), torch.linalg.vector_norm(old)]).square()
+    wide = torch.float32 if before.dtype in (torch.float16, torch.bfloat16) else before.dtype
+    norms = [
+        torch.stack([torch.linalg.vector_norm(new - old, dtype=wide), torch.linalg.vector_norm(old, dtype=wide)])
+        for old, new in zip(before.split(block), after.split(block), strict=True)
+    ]
+    squares = torch.stack(norms).to(exact_dtype(before)).square().sum(dim=0)
     return (squares[0] / squares[1]).sqrt()
 
 
