@@ -91,10 +91,10 @@ test-foreign: $(READY) .venv-foreign/ready ## Try the monitors in other people's
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 .venv-foreign/bin/python -m pytest --numprocesses=2 --override-ini=filterwarnings= \
 		--show-capture=no tests/foreign/projects.py
 
-soak: $(READY) ## Kill, tear and damage runs at full counts (about half an hour)
+soak: $(READY) ## Kill, tear and damage runs at full counts (an hour or more)
 	$(BIN)/python -m tests.soak
 
-bench: $(READY) ## Measure speed against plain pipelines (under five minutes on a quiet machine)
+bench: $(READY) ## Measure speed against plain pipelines, and what the monitors cost elsewhere (about ten minutes on a quiet machine)
 	$(BIN)/python -m benchmarks quick $(ARGS)
 
 bench-peers: $(READY) .venv-peers/ready ## Measure against Keras on TensorFlow, in a venv of its own

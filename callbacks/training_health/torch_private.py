@@ -1,4 +1,4 @@
-"""What is used of torch's private parts: how compiled, scripted and transformed code is recognised, who watches calls.
+"""What is used of torch's private parts: what is compiled, scripted or transformed, who watches, what schedulers hold.
 
 Where a name below disappears, compiled and scripted parts count as ones without ReLU calls and every call as watched,
 and a warning says so.
@@ -7,11 +7,15 @@ and a warning says so.
 import functools
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn, overrides
+from torch.optim.lr_scheduler import ChainedScheduler, SequentialLR
+
+_FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_HOOKS = (*_FORWARD_HOOKS, "_backward_hooks", "_backward_pre_hooks")
 
 
 @functools.cache  # once
@@ -37,10 +41,26 @@ def is_compiled(module: nn.Module) -> bool:
     )
 
 
+def inside_wrapper(module: nn.Module) -> nn.Module | None:
+    """Give the module that ``torch.compile`` wrapped; None for one that it did not wrap."""
+    return getattr(module, "_orig_mod", None) if is_compiled(module) else None
+
+
 def is_transformed(tensor: Tensor) -> bool:
     """Tell whether a transform of ``torch.func`` (vmap, grad ...) stands behind the tensor."""
     test = getattr(getattr(torch._C, "_functorch", None), "is_functorch_wrapped_tensor", None)
-    return test is not None and bool(test(tensor))
+    if test is None:
+        warn_renamed("is_functorch_wrapped_tensor", "ReLU calls within vmap are named for another reason")
+        return False
+    return bool(test(tensor))
+
+
+def inner_schedulers(scheduler: object) -> list[Any]:
+    """Give the schedulers that a sequential or chained one steps."""
+    inner = getattr(scheduler, "_schedulers", None)
+    if inner is None and isinstance(scheduler, (SequentialLR, ChainedScheduler)):
+        warn_renamed("_schedulers", "a step of them in a validation hook is not undone")
+    return list(inner or ())
 
 
 class ForcedEager:
@@ -132,8 +152,19 @@ def watch_scripted(called: Callable[[str], None]) -> list[Callable[[], None]]:
 def is_watched(*modules: nn.Module) -> bool:
     """Tell whether a hook or a torch-function mode sees the modules' calls, for which torch has no public question."""
     mode = getattr(overrides, "_get_current_function_mode", None)
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    if mode is None or not all(hasattr(module, name) for module in modules for name in hooks):
-        warn_renamed("_get_current_function_mode or _forward_hooks", "every call counts as watched")
+    if mode is None:
+        warn_renamed("_get_current_function_mode", "every call counts as watched")
         return True
-    return mode() is not None or any(getattr(module, name) for module in modules for name in hooks)
+    return mode() is not None or _any_hook(modules, _HOOKS)
+
+
+def has_forward_hook(*modules: nn.Module) -> bool:
+    """Tell whether a hook runs with a module's forward, as torch's fused layers ask before they run."""
+    return _any_hook(modules, _FORWARD_HOOKS)
+
+
+def _any_hook(modules: Iterable[nn.Module], kinds: Sequence[str]) -> bool:
+    if not all(hasattr(module, kind) for module in modules for kind in kinds):
+        warn_renamed("_forward_hooks and the like", "every module counts as hooked")
+        return True
+    return any(getattr(module, kind) for module in modules for kind in kinds)

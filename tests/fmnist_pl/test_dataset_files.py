@@ -179,7 +179,7 @@ def test_a_damaged_file_in_kerass_cache_is_reported_among_what_was_tried(tmp_pat
 def test_no_data_says_what_was_tried_where_to_put_files_and_how_to_do_without(tmp_path):
     with pytest.raises(UserError) as caught:
         load(tmp_path / "root", cache=tmp_path / "keras")
-    tried = (f"{tmp_path}/root/FashionMNIST/raw", f"{tmp_path}/keras")
+    tried = (str(tmp_path / "root" / "FashionMNIST" / "raw"), str(tmp_path / "keras"))
     for part in (*tried, *PACKED, "DATA_DIR=", "FMNIST_MIRRORS=", "--data.dataset=synthetic"):
         assert part in str(caught.value)
     assert caught.value.exit_code == 1

@@ -250,7 +250,8 @@ def test_under_autocast_the_stock_layers_run():
         assert block(dropout=0.5)(torch.rand(2, 1, 8, 8)).dtype == torch.bfloat16
 
 
-def test_a_torch_function_mode_sees_every_position():
+@pytest.mark.parametrize("training", [True, False])
+def test_a_torch_function_mode_sees_every_position(training):
     seen = []
 
     class Watch(TorchFunctionMode):
@@ -260,9 +261,20 @@ def test_a_torch_function_mode_sees_every_position():
             return func(*args, **(kwargs or {}))
 
     with Watch():
-        block()(torch.randn(1, 1, 8, 8))
+        block().train(training)(torch.randn(1, 1, 8, 8))
 
     assert seen == [(1, 16, 8, 8)]
+
+
+@pytest.mark.parametrize(("activation", "size"), [("relu", 4), ("leaky_relu", 4), ("gelu", 8)])
+def test_in_evaluation_what_a_maximum_may_precede_runs_after_the_pool(activation, size, monkeypatch):
+    module, seen = block(activation=activation).eval(), []
+    kind, forward = type(module.activation), type(module.activation).forward
+    monkeypatch.setattr(kind, "forward", lambda self, x: [seen.append(x.shape[2]), forward(self, x)][1])
+
+    module(torch.randn(1, 1, 8, 8))
+
+    assert seen == [size]
 
 
 def train(network: nn.Module, steps: int = 2) -> torch.Tensor:

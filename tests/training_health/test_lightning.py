@@ -8,7 +8,7 @@ import torch
 from tests.training_health.toys import FEW_EXAMPLES, Toy, events, fit, loader, make_trainer, pl
 from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
 from training_health.lightning import epoch_end_step, is_epochs_last_batch, is_epochs_last_validation, to_device
-from training_health.torch_private import is_watched
+from training_health.torch_private import has_forward_hook, inner_schedulers, inside_wrapper, is_watched
 
 pytestmark = FEW_EXAMPLES
 LambdaCallback = pl.callbacks.LambdaCallback
@@ -136,3 +136,27 @@ def test_where_torch_cannot_be_asked_every_call_counts_as_watched(monkeypatch):
     monkeypatch.delattr(torch.overrides, "_get_current_function_mode")
     with pytest.warns(UserWarning, match="every call counts as watched"):
         assert is_watched(torch.nn.ReLU())
+
+
+def test_the_schedulers_within_a_sequential_one_are_found():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)
+    parts = [torch.optim.lr_scheduler.ConstantLR(optimizer), torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)]
+
+    assert inner_schedulers(torch.optim.lr_scheduler.SequentialLR(optimizer, parts, milestones=[2])) == parts
+    assert inner_schedulers(parts[0]) == []
+
+
+def test_the_module_within_a_compiled_one_is_found():
+    module = torch.nn.ReLU()
+
+    assert inside_wrapper(torch.compile(module)) is module
+    assert inside_wrapper(module) is None
+
+
+def test_a_forward_hook_is_seen_and_a_backward_hook_is_none():
+    module = torch.nn.ReLU()
+    module.register_full_backward_hook(lambda *_: None)
+    assert not has_forward_hook(module)
+
+    module.register_forward_pre_hook(lambda *_: None)
+    assert has_forward_hook(module)

@@ -17,6 +17,8 @@ from training_health.relu.activation_calls import ACTIVATION_MODULES, calls_no_a
 from training_health.relu.origins import FIRST, LATER, Origin, Origins
 from training_health.torch_private import (
     ForcedEager,
+    has_forward_hook,
+    inside_wrapper,
     is_compiled,
     is_transformed,
     watch_scripted,
@@ -201,7 +203,7 @@ class ReLUSites(TorchFunctionMode):
         *args: Any,  # noqa: ANN401
         **kwargs: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
-        hooked = any(part._forward_hooks or part._forward_pre_hooks for part in layer.modules())
+        hooked = has_forward_hook(*layer.modules())
         known = layer.activation_relu_or_gelu and layer.self_attn.batch_first and not layer.training
         self._frames.append(frame)
         try:
@@ -320,7 +322,7 @@ def walk_visible(
         return
     seen.add(module)
     reason = why_opaque(module, eager)
-    wrapped = getattr(module, "_orig_mod", None) if eager and is_compiled(module) else None
+    wrapped = inside_wrapper(module) if eager else None
     if wrapped is not None:
         yield from walk_visible(wrapped, eager, name, seen)
         return

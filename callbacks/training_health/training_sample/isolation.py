@@ -23,6 +23,7 @@ from torchmetrics import Metric
 
 from training_health import lightning as pl
 from training_health.batches import BatchSize
+from training_health.torch_private import inner_schedulers
 
 # What the copies share with the originals: what holds no state of the module's own, or is guarded apart.
 _SHARED = (
@@ -226,7 +227,7 @@ def isolated(
         stack.callback(setattr, trainer, "loggers", loggers)
         stack.callback(setattr, trainer, "should_stop", stop)
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
-        schedulers += [inner for outer in schedulers for inner in getattr(outer, "_schedulers", ())]
+        schedulers += [inner for outer in schedulers for inner in inner_schedulers(outer)]
         settings = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         states = [vars(module) for module, _ in copies.states]
         for attributes in (*map(vars, schedulers), *settings, *states):
