@@ -162,7 +162,6 @@ class HealthRun:
     name: str
     sites: list[Site] = field(default_factory=list)
     gap: Gap = field(default_factory=Gap)
-    window: Columns = field(default_factory=Columns)  # how the count of dead units falls with the examples seen
     update_ratio: Columns = field(default_factory=Columns)
     nonfinite: Columns = field(default_factory=Columns)
     nonfinite_gradients: Columns = field(default_factory=Columns)
@@ -173,6 +172,7 @@ class HealthRun:
     newer_format: str = ""
     problems: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)  # what an earlier run in the same folder wrote, in words
+    window: Columns = field(default_factory=Columns)  # how the count of dead units falls with the examples seen
 
     @cached_property
     def counts(self) -> Counts:
