@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from typing_extensions import override
 
 from training_health import lightning as pl
-from training_health.relu.sites import ReLUCall, ReLUSites
+from training_health.relu.sites import CallFollower, ReLUCall, ReLUSites
 from training_health.relu.window import shorten
 from training_health.revive.gradients import gradient_sums
 from training_health.revive.reset import Resetter, weight_scales
@@ -33,6 +33,44 @@ class _Part(NamedTuple):
     wires: dict[str, Wires]
     examples: float
     gradients: tuple[dict[str, np.ndarray], float] | str | None  # or why there are none
+
+
+class _Watch(CallFollower):
+    """Follows and counts the calls of a window; a ReLU's when it is done, since one in place is reported before."""
+
+    def __init__(self, pl_module: pl.LightningModule, count_fired: bool) -> None:
+        self.counter = SumCounter(count_fired)
+        self.wires: dict[str, Wires] = {}
+        self.uncounted: dict[str, str] = {}  # site: why
+        self._wiring: Wiring | None = Wiring(pl_module)
+        self._call: ReLUCall | None = None
+
+    def site(self, call: ReLUCall) -> None:
+        """Take note of a site's call that `called` is about to be told of."""
+        self._call = call
+        if self._wiring is not None:
+            self._wiring.site(call)
+
+    def end_batch(self) -> None:
+        """Keep what the first batch shows of the wires: it is enough."""
+        if self._wiring is not None:
+            self.wires, self._wiring = self._wiring.wires(), None
+
+    @override
+    def called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+        call, self._call = self._call, None
+        if self._wiring is not None:
+            self._wiring.called(func, args, kwargs, output)
+        if call is not None:
+            try:
+                self.counter.add(call)
+            except Exception as error:  # an exotic tensor must not end the run
+                self.uncounted[call.site] = f"it could not be counted: {error}"
+
+    @override
+    def hidden(self) -> None:
+        if self._wiring is not None:
+            self._wiring.hidden()
 
 
 class ReviveUnits(pl.Callback):
@@ -162,11 +200,11 @@ class ReviveUnits(pl.Callback):
         self._streaks: dict[str, list[int]] = {}  # per unit, windows alive since it was revived; -1: not followed
         self._left_alone: dict[str, str] = {}  # site: why
         self._wires: dict[str, Wires] = {}  # of this window, by short name
+        self._uncounted: dict[str, str] = {}  # site: why, without a short name
         self._said: set[str] = set()
-        self._watching = self._waits = False
-        self._counter = SumCounter(False)
+        self._waits = False
         self._sites = ReLUSites(self._see, self.eager)
-        self._wiring: Wiring | None = None
+        self._watch: _Watch | None = None  # of a window that is open
 
     def summary(self) -> dict[str, Any]:
         """What has been done so far, in plain values.
@@ -217,17 +255,16 @@ class ReviveUnits(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._evaluation.on_validation_start()
         if self._evaluation.is_due(trainer):
-            self._counter, self._watching = SumCounter(self.method == "snr"), True
-            self._wiring = self._sites.follower = Wiring(pl_module)
-            self._wires = {}
+            self._watch = self._sites.follower = _Watch(pl_module, self.method == "snr")
             self._sites.attach(pl_module)
 
     @override
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if self._watching:
-            self._counter.begin_batch(self._evaluation.validation_batch(trainer, batch, batch_idx, dataloader_idx))
+        if self._watch is not None:
+            size = self._evaluation.validation_batch(trainer, batch, batch_idx, dataloader_idx)
+            self._watch.counter.begin_batch(size)
             self._sites.begin_pass()
 
     @override
@@ -240,27 +277,23 @@ class ReviveUnits(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if not self._watching:
-            return
-        self._sites.end_pass()
-        self._counter.end_batch(self._evaluation.validation_batch_end(trainer, batch))
-        if self._wiring is not None:  # the first batch is enough
-            self._wires = self._wiring.wires()
-            self._wiring = self._sites.follower = None
+        if self._watch is not None:
+            self._sites.end_pass()
+            self._watch.counter.end_batch(self._evaluation.validation_batch_end(trainer, batch))
+            self._watch.end_batch()
 
     def _see(self, call: ReLUCall) -> None:
-        if self._wiring is not None:
-            self._wiring.site(call)
-        self._counter.add(call)
+        if self._watch is not None:
+            self._watch.site(call)
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._watching and not self._waits:
+        if self._watch is not None and not self._waits:
             self._close(trainer, pl_module)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._waits and any(pl.every_rank(trainer, self._watching)):
+        if self._waits and any(pl.every_rank(trainer, self._watch is not None)):
             self._close(trainer, pl_module)
         if self._begun is not None:
             self._log(trainer, pl_module, self._begun)
@@ -298,11 +331,12 @@ class ReviveUnits(pl.Callback):
 
     def _close(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the ranks' windows together and choose."""
-        self._watching = False
-        self._sites.detach()
+        watch = self._watch or _Watch(pl_module, False)  # of a rank without validation
+        self._stop_watching()
         due = trainer.current_epoch - self._last_epoch >= self.every_n_epochs
         gradients = self._gradients(trainer, pl_module) if due and self.method == "grama" else None
-        part = _Part(self._counter.take(), self._wires, self._counter.examples, gradients)
+        wires = watch.wires | {site: Wires(obstacle=reason) for site, reason in watch.uncounted.items()}
+        part = _Part(watch.counter.take(), wires, watch.counter.examples, gradients)
         parts: list[_Part] = pl.every_rank(trainer, part)
         qualified: dict[str, Wires] = {}
         for each in parts:
@@ -311,6 +345,7 @@ class ReviveUnits(pl.Callback):
         names = dict(zip(sums, shorten(list(sums)), strict=True))
         self._wires = {names[site]: wires for site, wires in qualified.items() if site in names}
         window = {names[site]: found for site, found in sums.items()}
+        self._uncounted = {site: wires.obstacle for site, wires in qualified.items() if site not in names}
         examples = sum(each.examples for each in parts)
         self._follow(window)
         failures = [each.gradients for each in parts if isinstance(each.gradients, str)]
@@ -358,7 +393,7 @@ class ReviveUnits(pl.Callback):
         """Choose units of every site that could be followed; gives plain values, for a checkpoint."""
         unknown = Wires(obstacle="it is not called for the first batch")
         obstacles = {site: self._wires.get(site, unknown).obstacle for site in window}
-        self._left_alone = {site: obstacle for site, obstacle in obstacles.items() if obstacle}
+        self._left_alone = {site: obstacle for site, obstacle in obstacles.items() if obstacle} | self._uncounted
         if not window:
             pl.warn_once(self._said, "none", "`ReviveUnits` saw no ReLU in the validation step: it changes nothing.")
         elif self._left_alone:
@@ -410,9 +445,11 @@ class ReviveUnits(pl.Callback):
 
     def _abandon(self) -> None:
         self._evaluation.validation.stop_listening()
-        self._watching = False
-        self._wiring = self._sites.follower = None
+        self._stop_watching()
+
+    def _stop_watching(self) -> None:
         self._sites.detach()
+        self._watch = self._sites.follower = None
 
     @override
     def state_dict(self) -> dict[str, Any]:
