@@ -24,7 +24,10 @@ NETWORKS = {
 MONITORS = {
     "off": lambda: [],
     "dead": lambda: [DeadReLUMonitor()],
-    "hist": lambda: [WeightHistogramMonitor(["net.[!l]*", "net.layer[2-4]*"])],
+    "hist-10": lambda: [
+        WeightHistogramMonitor(["net.[!l]*", "net.layer[1-3]*", "net.layer4.1.conv1*", "net.layer4.0.bn1*"])
+    ],
+    "hist-22": lambda: [WeightHistogramMonitor(["net.[!l]*", "net.layer[2-4]*"])],
     "all": lambda: [DeadReLUMonitor(), WeightHistogramMonitor(), TrainValGapMonitor()],
 }
 VALIDATION = 10  # batches

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -12,12 +11,10 @@ from training_health import lightning as pl
 from training_health.batches import BatchSize, ExampleCounter
 from training_health.relu.sites import ReLUSites
 from training_health.relu.unit_counts import UnitCounter
-from training_health.relu.window import DeadReLUReport, WindowPart, sentence
-from training_health.sinks import log_scalars, warn_without_tensorboard, write_metrics, write_records, write_scalars
+from training_health.relu.window import RESERVED, DeadReLUReport, WindowPart, sentence
+from training_health.sinks import log_scalars, warn_without_tensorboard, write_metrics, write_records
 from training_health.training_sample.evaluation import SampleObserver, TrainingSampleEvaluation
 from training_health.training_sample.isolation import LoggedValues
-
-_MANY_SITES = 64
 
 
 class DeadReLUMonitor(pl.Callback, SampleObserver):
@@ -47,7 +44,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
 
     All are logged after every window. The records hold each site's activity per unit; W&B gets a table of dead units.
     A unit that gave NaN or infinity is neither dead nor alive: its activity is NaN, and the fractions are of the other
-    units. With more than 64 sites, what belongs to one site goes to the loggers alone, not to ``callback_metrics``.
+    units. More than 100 values of single sites go to the loggers alone, not to ``callback_metrics``.
 
     With n examples the 95 % upper bound on a dead unit's true activity is about 3/n (rule of three; Hanley and
     Lippman-Hand, JAMA 1983). Can a dead unit come back? In the *first* layer its inputs never change, and as its
@@ -286,14 +283,8 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     @staticmethod
     def _log(trainer: pl.Trainer, pl_module: pl.LightningModule, report: DeadReLUReport) -> None:
         values = report.scalars()
-        if len(report.sites) > _MANY_SITES:  # Lightning takes milliseconds for each value
-            totals = {"total", "n", "deaths", "revivals"}
-            of_sites = {key: values.pop(key) for key in list(values) if key.partition("/")[2] not in totals}
-            known = {key: value for key, value in of_sites.items() if not math.isnan(value)}
-            for logger in trainer.loggers:
-                logger.log_metrics({**known, "epoch": trainer.current_epoch}, step=pl.epoch_end_step(trainer))
-            write_scalars(trainer, known)
-        log_scalars(trainer, pl_module, values)
+        totals = {key: values.pop(key) for key in list(values) if key.partition("/")[2] in RESERVED}
+        log_scalars(trainer, pl_module, totals, values)
 
     def _warn(self, report: DeadReLUReport, pl_module: pl.LightningModule) -> None:
         if self._sites.opaque:

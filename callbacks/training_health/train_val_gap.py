@@ -43,7 +43,8 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
     ============================  =================================================================  ================
 
     With n examples on each side and accuracy p, the standard error of the accuracy gap is
-    :math:`\sqrt{p_t(1-p_t)/n_t + p_v(1-p_v)/n_v}` (two independent binomial proportions); that of the loss gap is
+    :math:`\sqrt{p_t(1-p_t)/n_t + p_v(1-p_v)/n_v}` (two independent binomial proportions; to each side one right and one
+    wrong example are added, after Agresti and Caffo 2000, so that few are never certain); that of the loss gap is
     :math:`\sqrt{s_t^2/n_t + s_v^2/n_v}` with the sample variances :math:`s^2` of the examples' losses. A gap is beyond
     noise where 0 lies outside of its 95 % interval, by Student's t. The record holds all values, and half of the
     intervals.

@@ -79,6 +79,20 @@ def test_few_batches_give_false_alarms_in_about_five_percent_of_trials(train, va
     assert 0.03 <= np.mean(alarms) <= 0.07
 
 
+def binomial(n, p):
+    return [math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1)]
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 12, 40])
+@pytest.mark.parametrize("accuracy", [0.1, 0.5, 0.8])
+def test_equal_accuracies_are_beyond_noise_at_most_as_often_as_said(n, accuracy):
+    chances = list(enumerate(binomial(n, accuracy)))
+
+    gaps = [(Gap(Evaluation(n, a / n), Evaluation(n, b / n)), p * q) for a, p in chances for b, q in chances]
+
+    assert sum(chance for gap, chance in gaps if gap.beyond_noise) <= 0.06  # 0.125 for two examples and plain errors
+
+
 @pytest.mark.parametrize(
     ("gap", "words"),
     [
@@ -86,7 +100,7 @@ def test_few_batches_give_false_alarms_in_about_five_percent_of_trials(train, va
             Gap(Evaluation(5000, 0.966), Evaluation(5000, 0.920), running_accuracy=0.9),
             ["4.6 ± 0.5 points", "96.6 %", "92.0 %", "n = 5,000 each", "beyond noise", "6.6 points below"],
         ),
-        (Gap(Evaluation(50, 0.90), Evaluation(40, 0.90)), ["0.0 ± 6.4 points", "n = 50 and 40", "noise"]),
+        (Gap(Evaluation(50, 0.90), Evaluation(40, 0.90)), ["0.0 ± 7.0 points", "n = 50 and 40", "noise"]),
         (Gap(Evaluation(50, loss=0.5), Evaluation(50, loss=0.75)), ["gap in loss is 0.2500 ± unknown"]),
         (Gap(Evaluation(50, loss=0.5), Evaluation(50)), ["The gap is unknown"]),
         (None, ["not measured"]),

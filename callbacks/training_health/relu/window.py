@@ -12,7 +12,7 @@ from training_health.log_format import Record
 from training_health.relu.unit_counts import SiteCounts, WindowCounts, combined
 
 # What the monitor logs beside the sites under the same prefix.
-_RESERVED = {"total", "deaths", "revivals", "n"}
+RESERVED = {"total", "deaths", "revivals", "n"}
 _WINDOWS = {"validation": "validation examples", "train": "training examples"}
 
 
@@ -255,14 +255,14 @@ def shorten(names: Sequence[str]) -> list[str]:
     ):
         parts = [part[1:] for part in parts]
     short = [".".join(part) for part in parts]
-    taken = _RESERVED.union(short)
+    taken = RESERVED.union(short)
 
     def renamed(name: str) -> str:
         while name in taken:
             name = f"relu.{name}"
         return name
 
-    return [renamed(name) if name in _RESERVED or _is_number(name) else name for name in short]
+    return [renamed(name) if name in RESERVED or _is_number(name) else name for name in short]
 
 
 def _is_number(name: str) -> bool:
