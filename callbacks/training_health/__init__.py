@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from training_health.dead_relu import DeadReLUMonitor
+    from training_health.gap_stopping import GapStopping
     from training_health.initialization import lsuv, median_bias
     from training_health.inspection import inspect
     from training_health.train_val_gap import TrainValGapMonitor
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DeadReLUMonitor",
+    "GapStopping",
     "TrainValGapMonitor",
     "WeightHistogramMonitor",
     "inspect",
@@ -28,6 +30,7 @@ __all__ = [
 
 _HOME = {
     "DeadReLUMonitor": "training_health.dead_relu",
+    "GapStopping": "training_health.gap_stopping",
     "TrainValGapMonitor": "training_health.train_val_gap",
     "WeightHistogramMonitor": "training_health.weight_histograms",
     "inspect": "training_health.inspection",

@@ -146,7 +146,7 @@ def lsuv(
     Args:
         model: Any module, on any device.
         batches: As for `median_bias`; the paper finds that their number hardly matters.
-        seed: Of the orthonormal weights, drawn on the CPU with a generator of their own. None: weights and biases are
+        seed: Of the orthonormal weights, drawn on the CPU. None: weights and biases are
             kept, and only scaled.
         tolerance: Largest distance of the variance from 1.
         max_iterations: Most divisions of one layer.
@@ -174,10 +174,9 @@ def lsuv(
         calls, _ = watch.first_pass(kinds)
         layers = list(watch.layers(kinds, calls, "weight", done.skipped))
         if seed is not None:
-            generator = torch.Generator().manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # put back at the end
             for _, layer in layers:
-                weight = torch.empty(layer.weight.shape, dtype=torch.float32)
-                layer.weight.copy_(nn.init.orthogonal_(weight, generator=generator))
+                layer.weight.copy_(nn.init.orthogonal_(torch.empty(layer.weight.shape, dtype=torch.float32)))
                 if layer.bias is not None:
                     layer.bias.zero_()
         for name, layer in layers:
