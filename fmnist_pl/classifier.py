@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fmnist_pl.loader import Batch
+from fmnist_pl.loader import Batch, BatchLoader
 from fmnist_pl.metrics import ExampleMean
-from fmnist_pl.network import FashionCNN, to_fastest_layout
+from fmnist_pl.network import LOOKS_AT_DATA, FashionCNN, to_fastest_layout
+from training_health.errors import UserError
 
 Stage = Literal["train", "val", "test"]
+START_IMAGES = 500  # training images that an initialisation looks at
 
 
 class FashionClassifier(pl.LightningModule):
@@ -68,7 +70,8 @@ class FashionClassifier(pl.LightningModule):
         self.optimizer, self.learning_rate = optimizer, learning_rate
         self.momentum, self.weight_decay, self.adam_epsilon = momentum, weight_decay, adam_epsilon
         self.schedule, self.label_smoothing = schedule, label_smoothing
-        self.net = to_fastest_layout(FashionCNN(**network))
+        self.net = FashionCNN(**network)
+        to_fastest_layout(self.net)
         self.train_loss, self.train_accuracy = ExampleMean(), ExampleMean()
         self.val_loss, self.val_accuracy = ExampleMean(), ExampleMean()
         self.test_loss, self.test_accuracy = ExampleMean(), ExampleMean()
@@ -81,6 +84,33 @@ class FashionClassifier(pl.LightningModule):
         """Forget what a fit that was interrupted in this process had summed up; Lightning resets the others."""
         for mean in (self.train_loss, self.train_accuracy, self.val_loss, self.val_accuracy):
             mean.reset()
+        if self.net.awaits_start:
+            self._start()
+
+    def _start(self) -> None:
+        """Let the network look at training images without augmentation, the same on every process."""
+        self.trainer.fit_loop.setup_data()
+        loader = self.trainer.train_dataloader
+        if not isinstance(loader, BatchLoader):
+            raise UserError(
+                "model.initialization median_bias and lsuv, and model.standardize, look at training images before the "
+                f"first step: train with FashionMNISTDataModule or a BatchLoader, not with {type(loader).__name__}."
+            )
+        batches = loader.evaluation_sample(START_IMAGES, loader.seed)
+        convert = self.trainer.precision_plugin.convert_input
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # sums in an order of their own for each number of threads
+        try:
+            self.net.start(*loader.pixel_statistics(), [convert(batch.images) for batch in batches], loader.seed)
+        finally:
+            torch.set_num_threads(threads)
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """What the network took from the training images, by name."""
+        found = {"pixel_mean": self.net.pixel_mean, "pixel_std": self.net.pixel_std} if self.net.standardize else {}
+        images = {"start_images": START_IMAGES} if self.net.initialization in LOOKS_AT_DATA else {}
+        return {**{name: value.item() for name, value in found.items()}, **images}
 
     def on_validation_start(self) -> None:
         """Evaluate the network that is saved, whose batch statistics are the first rank's."""

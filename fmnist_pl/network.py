@@ -1,17 +1,19 @@
 """The notebooks' convolutional network, with an argument for each thing that they asked about."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from fmnist_pl.fast.layers import FastDropout, conv_block
+from training_health import lsuv, median_bias
 
 Activation = Literal["relu", "leaky_relu", "gelu", "silu"]
-Initialization = Literal["glorot", "he", "pytorch"]
+Initialization = Literal["glorot", "he", "pytorch", "median_bias", "lsuv"]
 Normalization = Literal["none", "batch"]
 
+LOOKS_AT_DATA = ("median_bias", "lsuv")
 _ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
 
@@ -31,7 +33,11 @@ class FashionCNN(nn.Module):
         conv_dropout: Fraction of activations dropped after each pool (elementwise, as in Keras).
         hidden_units: Width of each fully connected layer.
         hidden_dropout: Fraction of activations dropped after each fully connected layer.
-        initialization: "glorot" (uniform, zero bias: Keras's default), "he" (normal, zero bias) or "pytorch".
+        initialization: "glorot" (uniform, zero bias: Keras's default), "he" (normal, zero bias) or "pytorch". Two more
+            look at training images, in `start`: "median_bias" (Glorot's weights, and each unit fires on half of its
+            inputs) and "lsuv" (orthonormal weights, scaled so that each layer's output has variance 1).
+        standardize: Subtract the mean of the training images' pixels and divide by their standard deviation, which
+            `start` sets; images stay in [0, 1] outside of the network. Padding is then with the mean.
         image_size: Side of the square input images in pixels.
         classes: Number of logits.
 
@@ -46,6 +52,10 @@ class FashionCNN(nn.Module):
         ['conv1', 'conv2', 'fc1', 'output']
     """
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+    started: Tensor
+
     def __init__(
         self,
         conv_channels: Sequence[int] = (64, 32),
@@ -58,10 +68,17 @@ class FashionCNN(nn.Module):
         hidden_units: Sequence[int] = (256,),
         hidden_dropout: float = 0.5,
         initialization: Initialization = "glorot",
+        standardize: bool = False,
         image_size: int = 28,
         classes: int = 10,
     ) -> None:
         super().__init__()
+        self.initialization, self.standardize = initialization, standardize
+        if standardize:
+            self.register_buffer("pixel_mean", torch.tensor(0.0))
+            self.register_buffer("pixel_std", torch.tensor(1.0))
+        if standardize or initialization in LOOKS_AT_DATA:
+            self.register_buffer("started", torch.tensor(False))  # in the checkpoints: what is trained starts once
         _check_arguments(conv_channels, kernel_size, stride, convs_per_pool, hidden_units)
         for name, rate in {"conv_dropout": conv_dropout, "hidden_dropout": hidden_dropout}.items():
             if not 0 <= rate <= 1:  # nor NaN
@@ -88,11 +105,36 @@ class FashionCNN(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, 1, H, W) in [0, 1] to logits (N, classes)."""
         x, spatial = images, True
+        if self.standardize:
+            x = (x - self.pixel_mean) / self.pixel_std
         for block in self.children():
             if spatial and not isinstance(block, ConvBlock):
                 x, spatial = x.flatten(1), False  # (N, C * H * W) in C, H, W order whatever the memory layout
             x = block(x)
         return x
+
+    @property
+    def awaits_start(self) -> bool:
+        """Whether `start` has still to be called before the first training step."""
+        return "started" in dict(self.named_buffers()) and not self.started
+
+    def start(self, mean: float, std: float, batches: Iterable[Tensor], seed: int = 0) -> None:
+        """Set what depends on the training images: the standardisation, and then weights or biases.
+
+        Args:
+            mean: Of the training images' pixels.
+            std: Their standard deviation.
+            batches: Training images (N, 1, H, W) in [0, 1], some hundred of them.
+            seed: Of the weights that "lsuv" draws.
+        """
+        if self.standardize:
+            self.pixel_mean.fill_(mean)
+            self.pixel_std.fill_(std or 1.0)
+        if self.initialization == "median_bias":
+            median_bias(self, batches)
+        elif self.initialization == "lsuv":
+            lsuv(self, batches, seed=seed)
+        self.started.fill_(True)
 
 
 class ConvBlock(nn.Module):
@@ -144,13 +186,14 @@ def initialize(network: nn.Module, scheme: Initialization) -> None:
 
     "glorot" is U(-a, a) with a = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010), what Keras does by default;
     "he" is N(0, 2 / fan_in) (He et al. 2015), made for ReLU. Both set biases to zero. "pytorch" leaves PyTorch's own:
-    U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weights and biases.
+    U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weights and biases. Of the two that look at data, `FashionCNN.start` does the
+    rest.
     """
     if scheme == "pytorch":
         return
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            if scheme == "glorot":
+            if scheme != "he":
                 nn.init.xavier_uniform_(module.weight)
             else:
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -13,19 +13,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from training_health.dead_relu import DeadReLUMonitor
+    from training_health.gap_stopping import GapStopping
+    from training_health.initialization import lsuv, median_bias
     from training_health.inspection import inspect
     from training_health.revive_units import ReviveUnits
     from training_health.train_val_gap import TrainValGapMonitor
     from training_health.weight_histograms import WeightHistogramMonitor
 
-__all__ = ["DeadReLUMonitor", "ReviveUnits", "TrainValGapMonitor", "WeightHistogramMonitor", "inspect"]
+__all__ = [
+    "DeadReLUMonitor",
+    "GapStopping",
+    "ReviveUnits",
+    "TrainValGapMonitor",
+    "WeightHistogramMonitor",
+    "inspect",
+    "lsuv",
+    "median_bias",
+]
 
 _HOME = {
     "DeadReLUMonitor": "training_health.dead_relu",
+    "GapStopping": "training_health.gap_stopping",
     "ReviveUnits": "training_health.revive_units",
     "TrainValGapMonitor": "training_health.train_val_gap",
     "WeightHistogramMonitor": "training_health.weight_histograms",
     "inspect": "training_health.inspection",
+    "lsuv": "training_health.initialization",
+    "median_bias": "training_health.initialization",
 }
 
 

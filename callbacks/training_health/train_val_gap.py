@@ -128,6 +128,7 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         self._validation, self._sample = StepResults(), StepResults()
         self._pending: tuple[Evaluation, Evaluation, str] | None = None
         self._gap: Gap | None = None
+        self.measured_epoch: int | None = None  # that of the last gap
         self._said: set[str] = set()
 
     def summary(self) -> dict[str, Any]:
@@ -237,6 +238,7 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         running_accuracy = self._running(trainer, self.train_accuracy_key)
         running_loss = self._running(trainer, self.train_loss_key)
         self._gap = Gap(training, validation, running_accuracy, running_loss, method, self._notes(trainer, method))
+        self.measured_epoch = trainer.current_epoch
         if math.isnan(self._gap.accuracy) and math.isnan(self._gap.loss):
             reason = (
                 "`validation_step` neither returns a mapping with `losses` and `correct` nor logs "

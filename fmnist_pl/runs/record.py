@@ -127,6 +127,7 @@ class RunRecord(pl.Callback):
         """What was run, on what, with which versions."""
         return {
             **self.settings,
+            **getattr(pl_module, "measured", {}),
             "max_epochs": trainer.max_epochs,
             "parameters": parameter_count(pl_module),
             "devices": trainer.world_size,

@@ -1,13 +1,23 @@
 """Steps, metrics and optimisers of the LightningModule, on a tiny network."""
 
+import copy
+
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from fmnist_pl.classifier import FashionClassifier
 from fmnist_pl.loader import Batch, BatchLoader
+from tests.training_health.toys import FEW_EXAMPLES, fingerprint
+from training_health import lsuv, median_bias
+from training_health.errors import UserError
 
+QUIET = {
+    "accelerator": "cpu", "logger": False, "num_sanity_val_steps": 0,
+    **{f"enable_{part}": False for part in ("checkpointing", "progress_bar", "model_summary")},
+}  # fmt: skip
 TINY = {"conv_channels": (2,), "hidden_units": (4,), "image_size": 6}
 
 
@@ -18,17 +28,7 @@ def tiny_loader(count: int = 20, batch_size: int = 8, **options) -> BatchLoader:
 
 
 def fit(model: pl.LightningModule, tmp_path, epochs: int = 1, **options) -> pl.Trainer:
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=tmp_path,
-        **options,
-    )
+    trainer = pl.Trainer(max_epochs=epochs, default_root_dir=tmp_path, **QUIET, **options)
     trainer.fit(model, tiny_loader(shuffle=True), tiny_loader())
     return trainer
 
@@ -158,3 +158,87 @@ def test_first_activations_are_laid_out_with_channels_innermost():
     model(next(iter(tiny_loader())).images)
 
     assert seen == [True]
+
+
+LOOKS_AT_DATA = [{"initialization": "median_bias"}, {"initialization": "lsuv"}, {"standardize": True}]
+
+
+class BeforeTheFirstStep(pl.Callback):
+    """Keeps a copy of the network that training starts with, and whether random numbers were drawn for it."""
+
+    def on_fit_start(self, trainer, module):
+        self.random_state = torch.get_rng_state()
+
+    def on_train_start(self, trainer, module):
+        self.net, self.drew = copy.deepcopy(module.net), not torch.equal(self.random_state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("scheme", ["median_bias", "lsuv"])
+def test_a_fit_starts_with_weights_and_biases_from_all_of_few_training_images_without_augmentation(tmp_path, scheme):
+    torch.manual_seed(0)
+    model, start = FashionClassifier(**TINY, initialization=scheme), BeforeTheFirstStep()
+    expected = copy.deepcopy(model.net)
+    trainer = fit(model, tmp_path, callbacks=[start], max_steps=1)
+    images = [next(iter(tiny_loader(batch_size=20))).images]  # 20, fewer than 500
+
+    assert trainer.global_step == 1
+    median_bias(expected, images) if scheme == "median_bias" else lsuv(expected, images, seed=0)
+
+    for name, value in expected.state_dict().items():
+        if name != "started":
+            torch.testing.assert_close(start.net.state_dict()[name], value)
+    assert not start.drew
+
+
+def test_a_standardised_network_is_the_plain_one_on_standardised_images(tmp_path):
+    torch.manual_seed(0)
+    model, start = FashionClassifier(**TINY, standardize=True), BeforeTheFirstStep()
+    plain = copy.deepcopy(model.net)
+    fit(model, tmp_path, callbacks=[start])
+    pixels = tiny_loader().images.numpy() / 255
+
+    images = torch.rand(3, 1, 6, 6)
+    plain.standardize = False
+
+    assert model.measured == pytest.approx({"pixel_mean": pixels.mean(), "pixel_std": pixels.std()}, rel=1e-6)
+    expected = plain.eval()((images - pixels.mean()) / pixels.std())
+    torch.testing.assert_close(start.net.eval()(images), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", LOOKS_AT_DATA)
+def test_a_resumed_fit_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, options):
+    found = []
+    for epochs in (2, 1):
+        torch.manual_seed(0)
+        model = FashionClassifier(**TINY, **options)
+        trainer = fit(model, tmp_path, epochs=epochs)
+        found.append(fingerprint(model))
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    resumed = FashionClassifier(**TINY, **options)
+    trainer = pl.Trainer(max_epochs=2, **QUIET, default_root_dir=tmp_path)
+    trainer.fit(resumed, tiny_loader(shuffle=True), tiny_loader(), ckpt_path=tmp_path / "one.ckpt", weights_only=True)
+
+    assert fingerprint(resumed) == found[0] != found[1]
+
+
+@pytest.mark.parametrize("options", LOOKS_AT_DATA)
+def test_what_is_trained_is_not_initialised_by_a_further_fit(tmp_path, options):
+    model = FashionClassifier(**TINY, **options)
+    fit(model, tmp_path)
+    trained, start = fingerprint(model.net), BeforeTheFirstStep()
+
+    loaded = FashionClassifier(**TINY, **options)
+    loaded.load_state_dict(model.state_dict())
+    fit(loaded, tmp_path, callbacks=[start])
+
+    assert fingerprint(start.net) == trained
+
+
+@FEW_EXAMPLES
+@pytest.mark.parametrize("options", LOOKS_AT_DATA)
+def test_a_loader_without_the_images_in_memory_is_refused_in_words(tmp_path, options):
+    loader = DataLoader([(torch.rand(1, 6, 6), 0)] * 4, batch_size=2)
+    trainer = pl.Trainer(max_epochs=1, **QUIET, default_root_dir=tmp_path)
+
+    with pytest.raises(UserError, match="train with FashionMNISTDataModule or a BatchLoader, not with DataLoader"):
+        trainer.fit(FashionClassifier(**TINY, **options), loader, tiny_loader())

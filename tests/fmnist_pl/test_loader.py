@@ -117,3 +117,12 @@ def test_neighbouring_numbers_give_unrelated_seeds():
 
     assert len(seeds) == 2500
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_pixel_statistics_are_those_of_all_images():
+    images = torch.randint(0, 256, (30, 5, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+    mean, std = BatchLoader(images, torch.zeros(30), 7).pixel_statistics()
+
+    assert mean == pytest.approx(images.numpy().mean() / 255, rel=1e-12)
+    assert std == pytest.approx(images.numpy().std() / 255, rel=1e-12)

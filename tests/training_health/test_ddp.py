@@ -15,8 +15,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
+from tests.training_health.test_gap_stopping import Reader, readable
 from tests.training_health.toys import Toy, events, image_set, make_trainer, pl, vectors
-from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
+from training_health import DeadReLUMonitor, GapStopping, TrainValGapMonitor, WeightHistogramMonitor
 
 pytestmark = pytest.mark.slow
 
@@ -126,6 +127,10 @@ def main(folder: Path) -> dict:
             trainer = trainer_of(world, folder / f"{counts}{world}", monitors, use_distributed_sampler=False)
             trainer.fit(Split(counts), DataLoader(image_set(24), batch_size=4))
             found[f"{counts}/{world}"] = json.loads((folder / "found.json").read_text())
+        logs, monitors = folder / f"stopping{world}", [TrainValGapMonitor(), GapStopping()]
+        trainer = trainer_of(world, logs, [*monitors, Note(folder / "found.json")], max_epochs=5)
+        trainer.fit(Reader(), readable(100), readable(101, wrong=0.5))
+        found[f"stopping/{world}"] = json.loads((folder / "found.json").read_text()) | {"epochs": trainer.current_epoch}
         if pl.__name__ != "pytorch_lightning":  # whose callback it is
             continue
         from fmnist_pl.predictions import PredictionImages
@@ -172,6 +177,13 @@ def test_summaries_and_activities_are_those_of_one_process(found, scenario):
     assert_same(one["summaries"], two["summaries"])
     assert one["activity"] == two["activity"]
     assert two["clean"]  # no hook stays
+
+
+def test_both_processes_stop_after_the_same_epoch(found):
+    for world in (1, 2):
+        summary = found[f"stopping/{world}"]["summaries"][-1]
+
+        assert (summary["stopped_epoch"], found[f"stopping/{world}"]["epochs"]) == (2, 3)
 
 
 def test_a_unit_that_is_dead_on_one_process_only_is_not_dead(found):
