@@ -132,7 +132,7 @@ def _pairs(events: np.ndarray, site: Site, chosen: np.ndarray, rows: np.ndarray)
 
 
 def _site_header(site: Site) -> dict[str, Any]:
-    names = ("index", "positions", "window", "activation", "first_layer")
+    names = ("index", "positions", "window", "activation", "first_layer", "rare_below")
     return {"site": site.name} | {name: getattr(site, name) for name in names}
 
 
