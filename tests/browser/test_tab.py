@@ -405,7 +405,7 @@ def test_the_dead_units_are_listed_by_number_and_can_be_copied(tab):
 
 
 def test_the_worst_run_comes_first_and_a_verdict_leads_to_its_findings(tab):
-    page, frame = tab
+    _, frame = tab
     pick_only(frame, STEADY, DYING)
     assert [card.get_attribute("data-run") for card in frame.locator("#findings article").all()] == [DYING, STEADY]
     assert "killed, or waiting" in frame.locator(f'#findings article[data-run="{DYING}"]').inner_text()

@@ -144,21 +144,25 @@ def _sparsity(site: Site) -> list[float | None]:
         return numbers(1 - fired / known.sum(axis=1))
 
 
-def _dead_units(site: Site) -> dict[str, list[Any]]:
-    """The units that are dead at the last record, a list per property.
+def _dead_units(site: Site) -> dict[str, Any]:
+    """The units that are dead at the last record, a list per property; ``cause`` and ``depth`` where they are recorded.
 
-    ``since``: the epoch, 0-based, from which on each was dead at every record; ``first``: that is the first record, so
-    that it may have been dead before; ``revived``: how often it had come back until then.
+    ``since``: the epoch, 0-based, from which on each was dead at every record; -1: from before the first step on;
+    ``first``: that is the first record, so that it may have been dead before; ``revived``: how often it had come back.
     """
     rows = dead_since(site.activity)
     unit = np.flatnonzero(rows < len(site.epochs))
+    died = site.died_in[unit]
+    unknown = np.isnan(died)  # when it was first looked at it was dead already
     _, revivals = transitions(site.activity)
+    recorded = site.causes is not None and len(site.causes.epochs) > 0
+    depth = site.causes.field("depth")[-1, unit] if site.causes is not None and recorded else np.empty(0)
     return {
         "unit": unit.tolist(),
-        "since": site.epochs[rows[unit]].tolist(),
-        "first": (rows[unit] == 0).tolist(),
+        "since": np.where(unknown, site.epochs[rows[unit]], died).astype(int).tolist(),
+        "first": unknown.tolist(),
         "revived": revivals[:, unit].sum(axis=0).tolist(),
-    }
+    } | ({"cause": [site.causes_now[i] for i in unit], "depth": numbers(depth)} if recorded else {})
 
 
 def _counts(counts: Counts) -> dict[str, Any]:

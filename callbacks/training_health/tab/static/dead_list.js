@@ -59,7 +59,7 @@ function deadUnits({ sites }) {
 
 /** Since when the i-th of a site's dead units is dead. */
 export function sinceWords(dead, i) {
-  if (dead.start?.[i]) return "before the first step";
+  if (dead.since[i] < 0) return "before the first step";
   return `epoch ${dead.since[i] + 1}${dead.first[i] ? ", the first record" : ""}`;
 }
 
