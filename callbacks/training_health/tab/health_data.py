@@ -67,17 +67,18 @@ class HealthData:
         tags = self._tags(ctx, experiment_id, name)
         if not tags:
             raise errors.NotFoundError(f"No run named {name[:200]!r} has records of the training-health monitors.")
-        return self._read(experiment_id, name, _revision(tags))
+        return self._read(experiment_id, name, _revision(tags))[0]
 
     def _row_uncached(
         self, experiment_id: str, name: str, revision: str, scalars: tuple[tuple[str, float], ...]
     ) -> dict[str, Any]:
-        run = self._read(experiment_id, name, revision)
-        return overview_row(run, find_all(run), revision, dict(scalars))
+        run, written = self._read(experiment_id, name, revision)
+        return overview_row(run, find_all(run), revision, dict(scalars), written)
 
-    def _read_uncached(self, experiment_id: str, name: str, revision: str) -> HealthRun:
+    def _read_uncached(self, experiment_id: str, name: str, revision: str) -> tuple[HealthRun, list[float]]:
+        """The run, and when each record of the tag with most of them was written."""
         if revision == NO_RECORDS:
-            return HealthRun(name)
+            return HealthRun(name), []
         ctx = RequestContext()  # a request's own would make each request another key of the cache
         tags = self._tags(ctx, experiment_id, name)
         data = self._provider.read_tensors(
@@ -87,7 +88,9 @@ class HealthData:
             downsample=ALL_RECORDS,
             run_tag_filter=RunTagFilter(runs=[name]),
         )
-        return read_run(name, {tag: series.plugin_content for tag, series in tags.items()}, data.get(name, {}))
+        records = data.get(name, {})
+        written = [datum.wall_time for datum in max(records.values(), key=len, default=())]
+        return read_run(name, {tag: series.plugin_content for tag, series in tags.items()}, records), written
 
     def _tags(self, ctx: RequestContext, experiment_id: str, name: str) -> dict[str, Any]:
         asked = {
