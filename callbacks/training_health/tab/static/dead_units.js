@@ -78,16 +78,15 @@ function describeSite(site) {
 }
 
 function traces({ row, counts: c, look }) {
-  const trace = (state, dash, width, size, opacity) =>
+  const trace = (state, dash, width, size) =>
     lineOf(c.epochs, fractions(c, state), look, "%{y:.1%} (%{customdata[0]} of %{customdata[1]}, %{customdata[2]})", {
       name: `${plotlyText(row.run)}, ${state === "nan" ? "not a number" : state}`,
       customdata: c[state].map((count, i) => [count, state === "nan" ? c.units : c.units - c.nan[i], sampleSize(c.n[i])]),
       line: { color: look.colour, width, dash },
       marker: { color: look.colour, size, symbol: look.symbol },
-      opacity,
     });
-  const broken = c.nan.some((count) => count > 0) ? [trace("nan", "dash", 2, 5, 1)] : [];
-  return [trace("rare", "dot", 1.5, 4, 0.75), trace("dead", "solid", 2.5, 6, 1), ...broken];
+  const broken = c.nan.some((count) => count > 0) ? [trace("nan", "dash", 2, 5)] : [];
+  return [trace("rare", "dot", 1.5, 4), trace("dead", "solid", 2.5, 6), ...broken];
 }
 
 /** What is not in the charts, so that nothing is silently missed. */

@@ -32,7 +32,7 @@ export function overviewTable({ rows, leftOut, picked, looks, state, update }) {
   const pick = (run, checked) => pickThose((row) => (row.run === run ? checked : pickedNames.has(row.run)));
   const shown = sorted(rows.filter((row) => matches(row, state.filter)), state);
   const button = (text, wanted) => h("button", { type: "button", class: "quiet", onclick: () => pickThose(wanted) }, text);
-  const head = h("tr", {}, h("th", { class: "pick", "aria-label": "Picked" }), COLUMNS.map((column) => header(column, state, update)));
+  const head = h("tr", {}, h("th", { class: "pick", scope: "col" }, h("span", { class: "only-read" }, "Picked")), COLUMNS.map((column) => header(column, state, update)));
   return h(
     "div",
     { class: "card wide" },
@@ -53,7 +53,7 @@ export function overviewTable({ rows, leftOut, picked, looks, state, update }) {
     ),
     h(
       "div",
-      { class: "scroll overview", tabindex: "0", role: "region", "aria-label": "Runs at a glance" },
+      { class: "scroll overview", tabindex: "0", role: "region", "aria-label": "Table of the runs" },
       h("table", { id: "runs" }, h("thead", {}, head), h("tbody", {}, shown.map((row) => tableRow(row, pickedNames, looks, pick)))),
     ),
     leftOut > 0 && h("p", { class: "muted" }, `${leftOut} older runs are left out. Point --logdir at fewer of them to see the rest.`),
