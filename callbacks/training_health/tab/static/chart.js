@@ -5,6 +5,7 @@
 import { NONE, h, plotlyText } from "./dom.js";
 import { isReport } from "./host.js";
 import { addPlotly, addScript } from "./packed.js";
+import { lookMark } from "./runs.js";
 import { baseTemplate, token } from "./theme.js";
 
 const PLOTLY = "./static/plotly-cartesian-4.1.1.min.js";
@@ -36,19 +37,19 @@ const sizes = new ResizeObserver((entries) => {
 /**
  * A card with one chart.
  *
- * `build(forExport)` gives {data, layout} for Plotly, `table()` gives {columns, rows}; both are called when needed.
- * `swatch`: a run's colour beside the title. `file`: stem of the names of downloads.
+ * `build(forExport)` gives {data, layout} for Plotly, `table(forExport)` gives {columns, rows}; both are called when needed.
+ * `look`: a run's colour and mark beside the title. `file`: stem of the names of downloads.
  */
-export function chartCard({ title, subtitle = "", swatch, height, file, label, build, table, wide = false }) {
+export function chartCard({ title, subtitle = "", look, height, file, label, build, table, wide = false }) {
   const plot = h("div", { class: "plot", role: "group", "aria-label": label ?? `${title}. ${subtitle}`, style: { height: `${height}px` } });
   const tableBox = h("div", { class: "table-alternative", hidden: true });
   const toggle = tool("Table", `Show the numbers of ${title} as a table`, () => {
     tableBox.hidden = !tableBox.hidden;
     toggle.setAttribute("aria-expanded", String(!tableBox.hidden));
-    if (!tableBox.hidden) tableBox.replaceChildren(htmlTable(title, table()));
+    showTable(plot);
   });
   toggle.setAttribute("aria-expanded", "false");
-  specs.set(plot, { build, title, subtitle, height });
+  specs.set(plot, { build, title, subtitle, height, table });
   near.observe(plot);
   // so that charts come at once when they are scrolled to, and can be printed without that
   if (!plotly) whenIdle(() => loadPlotly().catch(() => {}));
@@ -59,12 +60,12 @@ export function chartCard({ title, subtitle = "", swatch, height, file, label, b
     h(
       "figcaption",
       {},
-      h("div", { class: "card-title" }, swatch && h("span", { class: "swatch", style: { background: swatch } }), h("h3", { title }, title)),
+      h("div", { class: "card-title" }, look && lookMark(look), h("h3", { title }, title)),
       h(
         "div",
         { class: "tools", role: "toolbar", "aria-label": `Numbers and pictures of ${title}`, onkeydown: arrows },
         toggle,
-        tool("CSV", `Download ${title} as CSV`, () => saveCsv(table(), file), -1),
+        tool("CSV", `Download ${title} as CSV`, () => saveCsv(specs.get(plot).table(true), file), -1),
         tool("PNG", `Download ${title} as PNG`, () => savePng(plot, file), -1),
       ),
       subtitle && h("p", { class: "card-subtitle" }, subtitle),
@@ -85,13 +86,34 @@ function arrows(event) {
   event.preventDefault();
 }
 
+/** Puts a newer one's contents into a card: its zoom, its open table and the focus in it stay. */
+export function adopt(card, fresh) {
+  const [plot, newer] = [card, fresh].map((one) => one.querySelector(".plot"));
+  specs.set(plot, specs.get(newer));
+  dispose(fresh);
+  for (const part of [".card-title", ".card-subtitle"]) card.querySelector(part)?.replaceWith(fresh.querySelector(part) ?? "");
+  card.className = fresh.className;
+  for (const name of ["aria-label", "style"]) plot.setAttribute(name, newer.getAttribute(name));
+  showTable(plot);
+  delete plot.dataset.drawn; // what is far from the screen is drawn again when it comes near
+  near.unobserve(plot);
+  near.observe(plot);
+  return card;
+}
+
+/** Fills the table below a chart, if it is open. */
+function showTable(plot) {
+  const box = plot.parentElement.querySelector(".table-alternative");
+  if (!box.hidden) box.replaceChildren(htmlTable(specs.get(plot).title, specs.get(plot).table()));
+}
+
 /** Frees the charts below `root` before it is replaced. */
 export function dispose(root) {
   for (const plot of root.querySelectorAll(".plot")) {
     near.unobserve(plot);
     sizes.unobserve(plot);
     specs.delete(plot);
-    if (plot.dataset.drawn) window.Plotly.purge(plot);
+    if (plot.classList.contains("js-plotly-plot")) window.Plotly.purge(plot);
   }
 }
 
@@ -133,7 +155,7 @@ function drawNow(Plotly, plot) {
   const spec = specs.get(plot);
   if (!spec || !plot.isConnected) return;
   const { data, layout } = spec.build(false);
-  const done = Plotly.react(plot, data, { ...layout, template: baseTemplate(), height: spec.height, autosize: true }, CONFIG);
+  const done = Plotly.react(plot, data, { uirevision: "zoom stays", ...layout, template: baseTemplate(), height: spec.height, autosize: true }, CONFIG);
   // they are for the mouse: the numbers of a chart are in its table
   for (const button of plot.querySelectorAll(".modebar-btn")) button.tabIndex = -1;
   plot.dataset.drawn = "true";
@@ -230,7 +252,8 @@ export function epochAxis(epochSets) {
   const last = Math.max(1, ...epochSets.map((epochs) => (epochs.at(-1) ?? 0) + 1));
   const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].find((s) => last / s <= 12);
   const range = last > 1 ? [1 - 0.02 * last, 1.02 * last] : [0.5, 1.5];
-  return { title: { text: "epoch" }, tickmode: "linear", tick0: step === 1 ? 1 : 0, dtick: step, tickformat: "d", range };
+  const tickvals = [1, ...Array.from({ length: Math.floor(last / step) }, (_, i) => step * (i + 1)).filter((tick) => tick > 1)];
+  return { title: { text: "epoch" }, unifiedhovertitle: { text: "epoch %{x}" }, tickmode: "array", tickvals, tickformat: "d", range };
 }
 
 /** The same axis for maps, whose cells are an epoch wide; shared, so that runs of different length stay comparable. */
