@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ COMMANDS = {
     "compare": "train variants over seeds; tables with intervals",
     "search": "search for the best configuration with Optuna",
     "report": "write the Training Health page as one HTML file",
+    "data": "find Fashion-MNIST's files, or fetch them",
 }
 OPTIONAL = ("compare", "search")  # each is also the name of the extra that installs what it needs
 OPTIONAL_PACKAGES = {"jinja2", "markdown_it", "optuna", "scipy", "sqlalchemy"}
@@ -35,6 +37,8 @@ def main(args: list[str] | None = None) -> None:
         report(rest)
     elif command == "inspect":
         inspect(rest)
+    elif command == "data":
+        data(rest)
     elif command in COMMANDS:
         if (variant := option(rest, "variant")) is not None:
             overlay_path(variant)  # a mistyped one is refused here, before seconds of imports
@@ -76,6 +80,17 @@ def report(args: list[str]) -> None:
     options = parser.parse_args(args)
     write_report(options.logdir, options.output)
     print(f"Written: {printable(options.output)}")
+
+
+def data(args: list[str]) -> None:
+    """Find Fashion-MNIST's four files, or fetch them, and verify every byte."""
+    from fmnist_pl.dataset import files
+
+    parser = argparse.ArgumentParser(prog="fmnist data", description=data.__doc__, allow_abbrev=False)
+    parser.add_argument("--root", help="folder of the data; default: DATA_DIR, else data")
+    root = Path(parser.parse_args(args).root or os.environ.get("DATA_DIR") or "data")
+    folders = files.find_or_fetch(root, files.FASHION_MNIST)
+    print(f"Fashion-MNIST, four files, verified: {printable(', '.join(map(str, folders)))}")
 
 
 def inspect(args: list[str]) -> None:
