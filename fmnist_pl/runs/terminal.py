@@ -39,6 +39,12 @@ class Progress(TQDMProgressBar):
         """Nothing beside the bar: an epoch's metrics have a line of their own."""
         return {}
 
+    def init_train_tqdm(self) -> Any:  # noqa: ANN401  # Lightning's class of bars
+        """A bar that goes with the training: the epochs' lines stay."""
+        bar = super().init_train_tqdm()
+        bar.leave = False
+        return bar
+
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: object) -> None:
         """Note the time."""
         super().on_train_epoch_start(trainer, *args)
