@@ -23,7 +23,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train compare search demo tensorboard report test test-all test-oldest test-foreign soak bench bench-peers bench-gpu bench-growth lint format clean
+.PHONY: help setup train compare search demo tensorboard report test test-all test-oldest test-foreign soak bench bench-peers bench-gpu bench-growth lint format docs gallery clean
 
 help: ## List the targets and their variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -131,6 +131,13 @@ format: $(READY) ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: $(READY) ## Build the documentation into docs/_build, with warnings as errors
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build
+	@echo 'Open docs/_build/index.html'
+
+gallery: $(READY) ## Train what the reports of docs/gallery show, and write them (about an hour)
+	$(BIN)/python docs/gallery/make.py $(ARGS)
+
 clean: ## Remove .venv and what the tools left; runs and data stay
-	rm -rf .venv .venv-* build dist .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .venv-* build dist docs/_build .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find fmnist_pl callbacks tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
