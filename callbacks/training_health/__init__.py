@@ -11,18 +11,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from training_health.checking import check
     from training_health.dead_relu import DeadReLUMonitor
     from training_health.inspection import inspect
+    from training_health.slimming.removal import slim
     from training_health.train_val_gap import TrainValGapMonitor
     from training_health.weight_histograms import WeightHistogramMonitor
 
-__all__ = ["DeadReLUMonitor", "TrainValGapMonitor", "WeightHistogramMonitor", "inspect"]
+__all__ = ["DeadReLUMonitor", "TrainValGapMonitor", "WeightHistogramMonitor", "check", "inspect", "slim"]
 
 _HOME = {
     "DeadReLUMonitor": "training_health.dead_relu",
     "TrainValGapMonitor": "training_health.train_val_gap",
     "WeightHistogramMonitor": "training_health.weight_histograms",
+    "check": "training_health.checking",
     "inspect": "training_health.inspection",
+    "slim": "training_health.slimming.removal",
 }
 
 

@@ -98,16 +98,16 @@ def inspect(
     counter = UnitCounter(dict(unit_dims or {}))
     sites = ReLUSites(counter.add, eager)
     device = next((tensor.device for tensors in (model.parameters(), model.buffers()) for tensor in tensors), None)
-    with _untouched(model, device), torch.no_grad():
+    with evaluating(model, device), torch.no_grad():
         sites.attach(model)
         try:
             for batch in batches:
                 size: Any = count(batch)
                 size = math.nan if size is None else size
                 counter.begin_batch(BatchSize(size, size))
-                batch = batch if device is None else _to(batch, device)
+                batch = batch if device is None else to_device(batch, device)
                 sites.begin_pass()
-                (forward or _run)(model, batch)
+                (forward or run_batch)(model, batch)
                 sites.end_pass()
                 counter.end_batch(BatchSize(size, size))
         finally:
@@ -116,22 +116,24 @@ def inspect(
     return Inspection(DeadReLUReport.of([part], {}, "given", rare_below, {}), counter.assumed)
 
 
-def _run(model: nn.Module, batch: Any) -> Any:  # noqa: ANN401
+def run_batch(model: nn.Module, batch: Any) -> Any:  # noqa: ANN401
+    """Call the model with a batch as `inspect` does by default."""
     if isinstance(batch, Mapping):
         return model(**batch)
     return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
 
 
-def _to(batch: Any, device: torch.device) -> Any:  # noqa: ANN401
+def to_device(batch: Any, device: torch.device) -> Any:  # noqa: ANN401
+    """Move every tensor of a batch."""
     if isinstance(batch, Tensor) or (not isinstance(batch, (Mapping, tuple, list)) and hasattr(batch, "to")):
         return batch.to(device)
     if isinstance(batch, Mapping):
-        return {key: _to(value, device) for key, value in batch.items()}
-    return [_to(value, device) for value in batch] if isinstance(batch, (tuple, list)) else batch
+        return {key: to_device(value, device) for key, value in batch.items()}
+    return [to_device(value, device) for value in batch] if isinstance(batch, (tuple, list)) else batch
 
 
 @contextmanager
-def _untouched(model: nn.Module, device: torch.device | None) -> Iterator[None]:
+def evaluating(model: nn.Module, device: torch.device | None) -> Iterator[None]:
     """Evaluate the model; put its modes and buffers and every random generator back."""
     modules = list(model.modules())
     modes = [module.training for module in modules]
