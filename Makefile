@@ -38,7 +38,7 @@ setup: $(READY) ## Make .venv with everything in it (the other targets do it if 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[compare,fast,search,mysql,postgresql]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[compare,fast,search,slim,mysql,postgresql]" --group dev
 	@touch $@
 
 train: $(READY) ## Train VARIANT, test its best checkpoint, print the summary

@@ -12,11 +12,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from training_health.checking import check
     from training_health.dead_relu import DeadReLUMonitor
     from training_health.gap_stopping import GapStopping
     from training_health.initialization import lsuv, median_bias
     from training_health.inspection import inspect
     from training_health.revive_units import ReviveUnits
+    from training_health.slimming.removal import slim
     from training_health.train_val_gap import TrainValGapMonitor
     from training_health.weight_histograms import WeightHistogramMonitor
 
@@ -26,9 +28,11 @@ __all__ = [
     "ReviveUnits",
     "TrainValGapMonitor",
     "WeightHistogramMonitor",
+    "check",
     "inspect",
     "lsuv",
     "median_bias",
+    "slim",
 ]
 
 _HOME = {
@@ -37,9 +41,11 @@ _HOME = {
     "ReviveUnits": "training_health.revive_units",
     "TrainValGapMonitor": "training_health.train_val_gap",
     "WeightHistogramMonitor": "training_health.weight_histograms",
+    "check": "training_health.checking",
     "inspect": "training_health.inspection",
     "lsuv": "training_health.initialization",
     "median_bias": "training_health.initialization",
+    "slim": "training_health.slimming.removal",
 }
 
 

@@ -192,6 +192,7 @@ class HealthRun:
     problems: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)  # what an earlier run in the same folder wrote, in words
     window: Columns = field(default_factory=Columns)  # how the count of dead units falls with the examples seen
+    history: bool = True  # False for a saved model, looked at once, of whose epochs nothing is known
 
     @cached_property
     def counts(self) -> Counts:
@@ -207,6 +208,10 @@ class HealthRun:
         rare_below = np.repeat([site.rare_below for site in self.sites], [site.units for site in self.sites])
         n = np.min([site.n[kept] for site, kept in zip(self.sites, rows, strict=True)], axis=0)
         return count_units(epochs, n, np.hstack(activity), rare_below)
+
+    def dated(self, words: str, epoch: int) -> str:
+        """``words`` with the epoch's number behind them; nothing for a model without a history."""
+        return f"{words} {epoch + 1}" if self.history else ""
 
     def supplied(self, part: str, key: str) -> object:
         """What the run's own record says of ``key`` under "advice" or "limits"; None if nothing."""

@@ -36,7 +36,8 @@ def not_a_number(run: HealthRun) -> Iterator[Finding]:
             rule="units_not_a_number",
             severity="critical",
             title="Outputs are not numbers",
-            evidence=f"Units whose output is NaN, neither dead nor alive: {where}, first at epoch {first + 1}.",
+            evidence="Units whose output is NaN, neither dead nor alive: "
+            f"{where}{run.dated(', first at epoch', first)}.",
             threshold="Critical from the first such unit at the last epoch.",
             source="no threshold: IEEE 754 NaN propagates through every sum and product",
             advice=(
@@ -57,8 +58,9 @@ def whole_layer_dead(run: HealthRun) -> Iterator[Finding]:
             rule="whole_layer_dead",
             severity="critical" if site.n[-1] >= ENOUGH else "warning" if site.n[-1] > HALF_SILENT else "notice",
             title=f"{site.name} is dead",
-            evidence=f"All {site.units} units of {site.name} output 0 on every example ({_n(site.n[-1])}), since epoch "
-            f"{since + 1}. On these what follows sees a constant, and no gradient passes back through this layer.",
+            evidence=f"All {site.units} units of {site.name} output 0 on every example ({_n(site.n[-1])})"
+            f"{run.dated(', since epoch', since)}. On these what follows sees a constant, and no gradient passes back "
+            "through this layer.",
             threshold="Critical when every unit of a layer is dead at the last epoch; on fewer than "
             f"{ENOUGH} examples a warning if it is then silent on more than half of all (95%, 3/n), else a notice.",
             source="Lu, Shin, Su, Karniadakis 2020, arXiv:1903.06733: a network with a dead layer is a constant",
@@ -82,13 +84,14 @@ def many_dead_units(run: HealthRun) -> Iterator[Finding]:
     alarm = dead >= max(of_network, _chance(network.n[-1], known)) * known
     alarm |= any(site.dead_now >= _chance(site.n[-1], site.counts.known) * site.counts.known for site in over)
     since_start = sum(int((dead_since(site.activity) == 0).sum()) for site in dying)
-    born_dead = since_start >= dead / 2
+    born_dead = run.history and since_start >= dead / 2
     where = ", ".join(f"{site.name} {site.dead_now} of {site.units}" for site in dying)
     evidence = (
-        f"{dead} of {known} units ({dead / known:.1%}) fired on no example ({_n(network.n[-1])}) at "
-        f"epoch {network.epochs[-1] + 1}: {where}. {since_start} of them were dead at the first record already and "
-        "never came back."
+        f"{dead} of {known} units ({dead / known:.1%}) fired on no example ({_n(network.n[-1])})"
+        f"{run.dated(' at epoch', network.epochs[-1])}: {where}."
     )
+    if run.history:
+        evidence += f" {since_start} of them were dead at the first record already and never came back."
     if dead_first := sum(site.dead_now for site in run.sites if site.first_layer):
         evidence += f" The {dead_first} in the first layer rarely come back: their inputs, the data, stay the same."
     yield Finding(
@@ -143,7 +146,7 @@ def many_rare_units(run: HealthRun) -> Iterator[Finding]:
         severity="notice",
         title="Many rare units",
         evidence=f"{network.rare[-1]} of {network.known} units ({network.rare[-1] / network.known:.1%}) fire, but on "
-        f"less than 1% of the inputs ({_n(network.n[-1])}) at epoch {network.epochs[-1] + 1}.",
+        f"less than 1% of the inputs ({_n(network.n[-1])}){run.dated(' at epoch', network.epochs[-1])}.",
         threshold=f"Notice when {limit:.0%} of the network's units are rare: activity above 0 and below 1%.",
         source=f"the limit: {source}; 1%: Dohare et al. 2024, Loss of plasticity in deep continual learning, "
         "Nature 632",

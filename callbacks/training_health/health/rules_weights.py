@@ -48,8 +48,9 @@ def nonfinite(run: HealthRun) -> Iterator[Finding]:
             rule=f"nonfinite_{what}",
             severity=severity,
             title=f"{what.capitalize()} are NaN or infinite",
-            evidence=f"Non-finite {what} in {_listed(list(bad))}, first at epoch {epochs[0] + 1} and at {len(epochs)} "
-            f"of {len(counts.epochs)} records; up to {elements.max():,.0f} elements in one tensor.",
+            evidence=f"Non-finite {what} in {_listed(list(bad))}{run.dated(', first at epoch', epochs[0])}"
+            f"{f' and at {len(epochs)} of {len(counts.epochs)} records' if run.history else ''}; "
+            f"up to {elements.max():,.0f} elements in one tensor.",
             threshold=f"{severity.capitalize()} from the first non-finite element.",
             source="no threshold: IEEE 754 NaN propagates through every sum and product",
             advice=advice,
