@@ -1,6 +1,10 @@
-"""`python -m benchmarks [MEASURE]`: measure, print a table, write JSON; see README.md beside this file."""
+"""`python -m benchmarks [MEASURE]`: measure, print a table, write JSON; see README.md beside this file.
+
+`python -m benchmarks cures --logdir FOLDER` makes the table of cures against dead units from runs that are there.
+"""
 
 import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -25,6 +29,10 @@ MEASURES = {  # and the number of rounds
 
 def main() -> None:
     """See the module."""
+    if sys.argv[1:2] == ["cures"]:  # reads runs, and measures nothing itself
+        from benchmarks import cures  # late: children inherit the memory that scipy takes here
+
+        return cures.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("measure", nargs="?", default="quick", choices=MEASURES)
     parser.add_argument("--rounds", type=int, help="Interleaved rounds; more narrow the intervals.")

@@ -19,6 +19,10 @@ What the monitor of dead units records, besides the activity itself:
 ``window``           how the number of dead units of all sites falls with the examples seen: the numbers named in
     ``columns``, `WINDOW_COLUMNS`. NaN where unknown.
 
+``revived/<site>``, from what gives units new weights: 1 for each unit that got some before the first step of this
+epoch, else 0, with the ``method`` that chose them and the n that it judged by. There is one for each epoch that could
+begin so.
+
 The text record ``run`` describes the run. It may hold ``advice``, {lever: what it is called here}, which is put behind
 the findings' general advice, and ``limits``, {name: fraction}, in place of the rules' own: see `health.finding`. A gap
 record's metadata may hold ``metrics``: what "val_accuracy" and "val_loss" are called in the run's own logs.

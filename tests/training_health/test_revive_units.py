@@ -245,16 +245,6 @@ class Shared(nn.Module):
         return self.last(torch.relu(self.both(torch.relu(self.both(torch.relu(self.first(x.flatten(1))))))))
 
 
-class Scripted(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.head, self.seen = nn.Linear(36, 6), torch.jit.script(nn.Linear(6, 4)), nn.Linear(6, 4)
-
-    def forward(self, x):
-        x = self.first(x.flatten(1)).relu()
-        return self.seen(x) + self.head(x)
-
-
 def frozen() -> nn.Module:
     net = planted()
     net[0].requires_grad_(False)
