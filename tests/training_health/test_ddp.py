@@ -184,7 +184,7 @@ def test_summaries_and_activities_are_those_of_one_process(found, scenario):
 
 
 def test_both_processes_stop_after_the_same_epoch(found):
-    assert (found["stopping/1"]["stopped"], found["stopping/2"]["stopped"]) == ([2], [2, 2])
+    assert (found["stopping/1"]["stopped"], found["stopping/2"]["stopped"]) == ([3], [3, 3])
 
 
 def test_a_unit_that_is_dead_on_one_process_only_is_not_dead(found):
