@@ -83,7 +83,7 @@ class GapStopping(pl.Callback):
         ...         return {"losses": self(batch).square().mean(dim=1)}
         >>> quiet = {f"enable_{part}": False for part in ("checkpointing", "progress_bar", "model_summary")}
         >>> train, val = (torch.utils.data.DataLoader(torch.ones(64, 32), batch_size=16) for _ in range(2))
-        >>> stopping = GapStopping(patience=2)
+        >>> stopping = GapStopping(patience=3)
         >>> callbacks = [TrainValGapMonitor(), stopping]
         >>> trainer = Trainer(max_epochs=2, accelerator="cpu", callbacks=callbacks, logger=False, **quiet)
         >>> trainer.fit(Model(), train, val)  # training and validation are alike
@@ -91,7 +91,7 @@ class GapStopping(pl.Callback):
         True
     """
 
-    def __init__(self, patience: int = 2, metric: Metric = "accuracy") -> None:
+    def __init__(self, patience: int = 3, metric: Metric = "accuracy") -> None:
         if patience < 1:
             raise pl.MisconfigurationException(f"`GapStopping(patience={patience!r})`: at least 1 epoch.")
         if metric not in ("accuracy", "loss"):

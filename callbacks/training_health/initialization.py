@@ -56,8 +56,9 @@ def median_bias(model: nn.Module, batches: Iterable[Any], *, forward: Forward | 
     where no such activation follows, it runs more than once in a pass, has no bias of its own to train, or where a
     change of its bias does not reach the activation as it is.
 
-    Runs in eval mode, without gradients; batch normalisations use their batch's statistics, as in training. Buffers,
-    modes and random generators are put back. On several processes, call it on each with the same batches before the
+    Runs in eval mode, without gradients; batch normalisations use their batch's statistics, as in training. Before
+    they have seen some training batches, dead units counted in eval mode say nothing of such a model. Buffers, modes
+    and random generators are put back. On several processes, call it on each with the same batches before the
     model is wrapped. Results depend on the number of threads as far as torch's own do, in their last bits.
 
     Cost: for each layer one pass over the batches, whose values of one activation are in memory together, and two
@@ -111,8 +112,9 @@ def median_bias(model: nn.Module, batches: Iterable[Any], *, forward: Forward | 
             layer.bias -= shift
             moved = watch.inputs_of_activation(layer, watch.batches[:1])[0].movedim(dim, -1)
             expected = values[0].movedim(dim, -1) - shift
-            tolerance = 1e-3 * max(float(expected.abs().max()), float(shift.abs().max()))
-            if not torch.allclose(moved, expected, rtol=1e-3, atol=tolerance):
+            relative = max(1e-3, 4 * torch.finfo(moved.dtype).eps)
+            absolute = relative * max(float(expected.abs().max()), float(shift.abs().max()))
+            if not torch.allclose(moved, expected, rtol=relative, atol=absolute):
                 layer.bias.copy_(before)
                 done.skipped[name] = "a change of its bias does not reach the activation as it is"
                 continue

@@ -79,7 +79,7 @@ def test_a_planted_overfit_is_stopped_within_two_epochs_of_its_onset(seed, tmp_p
         Toy(wide_network()), tmp_path, noisy(200, seed, shuffle=True), noisy(1000, seed + 20), callbacks=[truth]
     )
 
-    onset = truth.losses.index(min(truth.losses))  # from then on it gets worse
+    onset = truth.losses.index(min(truth.losses)) + 1  # the first epoch that is worse
     assert abs(stopping.stopped_epoch - onset) <= 2
     assert trainer.current_epoch == stopping.stopped_epoch + 1
 
@@ -118,7 +118,7 @@ def test_why_is_said_in_one_line(tmp_path, caplog):
 
     said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("GapStopping")]
     assert said == [stopping.sentence()]
-    assert "ends the fit after epoch 3: in 2 epochs in a row the gap was beyond noise (now " in said[0]
+    assert "ends the fit after epoch 4: in 3 epochs in a row the gap was beyond noise (now " in said[0]
 
 
 class Regression(Reader):
@@ -136,7 +136,7 @@ class Regression(Reader):
 def test_the_gap_is_the_asked_metrics_or_the_losss(kind, metric, words, tmp_path):
     stopping, _ = run(kind(), tmp_path, readable(100), readable(100, 0.5), 5, GapStopping(metric=metric))
 
-    assert stopping.stopped_epoch == 2
+    assert stopping.stopped_epoch == 3
     assert words in stopping.sentence()
     assert ("points" in stopping.sentence()) == ("points" in words)
 
@@ -146,8 +146,8 @@ def test_epochs_without_validation_are_passed_over(tmp_path):
         Reader(), tmp_path, readable(100), readable(100, 0.5), 9, callbacks=(), check_val_every_n_epoch=2
     )
 
-    assert stopping.stopped_epoch == 5  # the third validation
-    assert trainer.current_epoch == 6
+    assert stopping.stopped_epoch == 7  # the fourth validation
+    assert trainer.current_epoch == 8
 
 
 def test_a_resumed_fit_stops_where_it_would_have(tmp_path):
@@ -159,7 +159,7 @@ def test_a_resumed_fit_stops_where_it_would_have(tmp_path):
     trainer = make_trainer([TrainValGapMonitor(), stopping], tmp_path, epochs=9)
     trainer.fit(Reader(), train, val, ckpt_path=tmp_path / "two.ckpt")
 
-    assert stopping.stopped_epoch == 2
+    assert stopping.stopped_epoch == 3
 
 
 @pytest.mark.parametrize("callbacks", [[], ["after"]])

@@ -229,3 +229,13 @@ def test_activations_other_than_relu_have_their_inputs_centred_too():
 
     fired = (model[0](torch.cat(inputs)) > 0).float().mean(0)
     assert fired.tolist() == pytest.approx([0.5] * 6, abs=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_weights_of_another_type_are_set_as_precisely_as_they_can_be(dtype):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)).to(dtype)
+    inputs = [batch.to(dtype) for batch in batches(50, 4)]
+
+    assert median_bias(model, inputs).layers == {"0": pytest.approx(0.5, abs=0.1)}
+    assert list(lsuv(model, inputs).layers.values()) == pytest.approx([1, 1], abs=0.1)

@@ -24,7 +24,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess:
 
 
 @FEW_EXAMPLES
-@pytest.mark.parametrize("name", ["DeadReLUMonitor", "TrainValGapMonitor", "WeightHistogramMonitor"])
+@pytest.mark.parametrize("name", ["DeadReLUMonitor", "GapStopping", "TrainValGapMonitor", "WeightHistogramMonitor"])
 def test_the_command_line_takes_a_monitor(name, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["fit"])
     arguments = [f"--trainer.callbacks=training_health.{name}", "--trainer.logger=false", "--seed_everything=0"]
