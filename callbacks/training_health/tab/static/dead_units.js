@@ -88,20 +88,19 @@ function describeSite(site) {
 }
 
 function traces({ row, counts: c, look }, count) {
-  const trace = (state, dash, width, size, opacity) =>
+  const trace = (state, dash, width, size) =>
     lineOf(c.epochs, fractions(c, state), look, "%{y:.1%} (%{customdata[0]} of %{customdata[1]}, %{customdata[2]})", {
       name: `${plotlyText(row.label)}, ${state === "nan" ? "not a number" : state}`,
       customdata: c[state].map((count, i) => [short(count), short(state === "nan" ? c.units : c.units - c.nan[i]), sampleSize(c.n[i])]),
       line: { color: look.colour, width, dash },
       marker: { color: look.colour, size, symbol: look.symbol },
-      opacity,
     });
-  const rare = count <= MOST_RARE ? [trace("rare", "dot", 1.5, 4, 0.75)] : [];
-  const broken = c.nan.some((nan) => nan > 0) ? [trace("nan", "dash", 2, 5, 1)] : [];
+  const rare = count <= MOST_RARE ? [trace("rare", "dot", 1.5, 4)] : [];
+  const broken = c.nan.some((nan) => nan > 0) ? [trace("nan", "dash", 2, 5)] : [];
   const dead = fractions(c, "dead");
   const edge = (sign) => bandEdge(c.epochs, dead.map((fraction, i) => fraction + sign * (c.spread[i] ?? 0)));
   const band = c.spread ? [edge(-1), { ...edge(1), fill: "tonexty", fillcolor: faded(look.colour, 0.16) }] : [];
-  return [...band, ...rare, trace("dead", "solid", count > MOST_RARE ? 1.8 : 2.5, 6, 1), ...broken];
+  return [...band, ...rare, trace("dead", "solid", count > MOST_RARE ? 1.8 : 2.5, 6), ...broken];
 }
 
 /** An edge of a band, without a line. */

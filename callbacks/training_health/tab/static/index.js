@@ -35,6 +35,7 @@ let round = 0; // of rendering: an older one that is still waiting for data give
 /** Entry point: TensorBoard calls it, a report calls it at its end. */
 export async function render() {
   document.documentElement.lang = "en";
+  document.title ||= "Training Health";
   if (!isReport) await stylesheet();
   document.body.replaceChildren(...skeleton());
   onTheme(showTheme);
@@ -241,7 +242,7 @@ function skeleton() {
   const nav = SECTIONS.map(([id, title]) => h("button", { type: "button", class: "nav", id: `to ${id}`, onclick: () => goTo(id) }, title));
   const toggle = isReport && h("button", { type: "button", class: "quiet push", onclick: () => showTheme(!isDark()) }, "Light / dark");
   return [
-    h("div", { id: "bar", hidden: true }, h("div", { class: "bar-row" }, h("h1", {}, "Training Health"), h("nav", { "aria-label": "Sections" }, nav), toggle), h("div", { id: "chips", "aria-label": "Picked runs" })),
+    h("header", { id: "bar", hidden: true }, h("div", { class: "bar-row" }, h("h1", {}, "Training Health"), h("nav", { "aria-label": "Sections" }, nav), toggle), h("div", { id: "chips", role: "group", "aria-label": "Picked runs" })),
     h("div", { id: "notice", role: "alert", hidden: true }),
     h("div", { id: "blank", hidden: true }),
     h("main", { id: "main", hidden: true }, SECTIONS.map(([id, title, lede]) => h("section", { id, "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title), h("p", { class: "lede" }, lede), h("div", { class: "content" })))),

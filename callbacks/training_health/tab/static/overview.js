@@ -55,7 +55,7 @@ export function overviewTable(view) {
   const pick = (run, checked) => pickThose((row) => (row.run === run ? checked : pickedNames.has(row.run)));
   const shown = sorted(rows.filter((row) => matches(row, state.filter)), state);
   const button = (text, wanted) => h("button", { type: "button", class: "quiet", onclick: () => pickThose(wanted) }, text);
-  const head = h("tr", {}, h("th", { class: "pick", "aria-label": "Picked" }), columns.map((column) => header(column, state, update)));
+  const head = h("tr", {}, h("th", { class: "pick", scope: "col" }, h("span", { class: "only-read" }, "Picked")), columns.map((column) => header(column, state, update)));
   return h(
     "div",
     { class: "card wide" },
@@ -76,7 +76,7 @@ export function overviewTable(view) {
     ),
     h(
       "div",
-      { class: "scroll overview", tabindex: "0", role: "region", "aria-label": "Runs at a glance" },
+      { class: "scroll overview", tabindex: "0", role: "region", "aria-label": "Table of the runs" },
       h("table", { id: "runs" }, h("thead", {}, head), h("tbody", {}, shown.map((row) => tableRow(row, columns, pick, { ...view, best, pickedNames })))),
     ),
     common && h("p", { class: "muted common" }, common),

@@ -52,4 +52,4 @@ export function verdictOf(row) {
 }
 
 /** A run's colour and mark, as its lines have them. */
-export const lookMark = ({ colour, symbol }) => h("span", { class: "look", "aria-hidden": "true", style: { color: colour } }, SHAPES[symbol]);
+export const lookMark = ({ swatch, symbol }) => h("span", { class: "look", "aria-hidden": "true", style: { color: swatch } }, SHAPES[symbol]);
