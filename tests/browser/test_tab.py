@@ -399,7 +399,7 @@ def test_the_dead_units_are_listed_by_number_and_can_be_copied(tab):
         ["fc1", "1", "3", "before the first step", "never", "mean shift, 0.5 sd below 0"],
     ]
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    listed.get_by_role("button", name="Copy the dead units").click()
+    listed.get_by_role("button", name="Copy, one line per unit").click()
     listed.get_by_text("Copied").wait_for()
     copied = page.evaluate("navigator.clipboard.readText()").splitlines()
     assert copied[2].split("\t") == ["fc1", "3", "before the first step", "0", "mean shift", "0.5"]

@@ -26,7 +26,7 @@ export function deadList(runs) {
 }
 
 /** "57 of 352 units are dead ..." of a run's last epoch. */
-export function deadSentence({ total, sites }) {
+function deadSentence({ total, sites }) {
   const [dead, nan] = [total.dead.at(-1), total.nan.at(-1)];
   const known = total.units - nan;
   const when = `at epoch ${total.epochs.at(-1) + 1}`;
@@ -100,7 +100,7 @@ function groupRow(units, withCause) {
 
 /** Copies a text; where the browser forbids it, as on a page without TLS, shows it selected. */
 function copyButton(text, run) {
-  const button = h("button", { type: "button", class: "quiet", "aria-label": `Copy the dead units of ${run}`, onclick: copy }, "Copy, one line per unit");
+  const button = h("button", { type: "button", class: "quiet", "aria-label": `Copy, one line per unit: dead units of ${run}`, onclick: copy }, "Copy, one line per unit");
   async function copy() {
     try {
       await navigator.clipboard.writeText(text);
