@@ -1,7 +1,8 @@
 """Monitors for any Lightning project: dead ReLU units, weight histograms, the train/validation gap.
 
-They change nothing about the training they watch. Importing this package imports neither torch nor Lightning, so that
-TensorBoard can load the tab *Training Health* from it; each monitor is imported when it is first asked for.
+The monitors change nothing about the training they watch; `ReviveUnits`, a cure to be compared with none, does.
+Importing this package imports neither torch nor Lightning, so that TensorBoard can load the tab *Training Health* from
+it; each monitor is imported when it is first asked for.
 
 Public are the command ``python -m training_health``, the names below and the format of the log. All other names are
 internal and may change without notice.
@@ -13,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from training_health.dead_relu import DeadReLUMonitor
     from training_health.inspection import inspect
+    from training_health.revive_units import ReviveUnits
     from training_health.train_val_gap import TrainValGapMonitor
     from training_health.weight_histograms import WeightHistogramMonitor
 
-__all__ = ["DeadReLUMonitor", "TrainValGapMonitor", "WeightHistogramMonitor", "inspect"]
+__all__ = ["DeadReLUMonitor", "ReviveUnits", "TrainValGapMonitor", "WeightHistogramMonitor", "inspect"]
 
 _HOME = {
     "DeadReLUMonitor": "training_health.dead_relu",
+    "ReviveUnits": "training_health.revive_units",
     "TrainValGapMonitor": "training_health.train_val_gap",
     "WeightHistogramMonitor": "training_health.weight_histograms",
     "inspect": "training_health.inspection",

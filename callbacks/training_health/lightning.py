@@ -172,6 +172,15 @@ def validation_step(
         return step(batch, *extra)
 
 
+def training_loss(trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> torch.Tensor:  # noqa: ANN401
+    """Run the module's ``training_step`` at the trainer's precision, past a DDP wrapper, and return its loss."""
+    step = pl_module.training_step
+    extra = [batch_idx] if is_param_in_hook_signature(step, "batch_idx", min_args=2) else []  # as Lightning decides it
+    with trainer.precision_plugin.train_step_context():
+        output: Any = step(batch, *extra)
+    return output["loss"] if isinstance(output, Mapping) else output
+
+
 # ---- what the user is told
 
 

@@ -67,6 +67,23 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Revived:
+    """Which units of a site got new weights before an epoch.
+
+    Attributes:
+        epochs: (E,), 0-based: the epochs that began so, or could have.
+        n: (E,), the examples that the units were judged on; 0 where unknown.
+        units: (E, U) bool.
+        method: How they were chosen, such as "redo".
+    """
+
+    epochs: np.ndarray
+    n: np.ndarray
+    units: np.ndarray
+    method: str
+
+
+@dataclass(frozen=True)
 class Site:
     """One ReLU call and the activity of its units.
 
@@ -76,6 +93,7 @@ class Site:
         n: (E,), the examples that each epoch's activity was measured on; 0 where unknown.
         causes: Why its units are dead; None in a log without such records.
         start: Its units before the first step; None where that was not measured.
+        revived: Which units got new weights; None where nothing did that.
     """
 
     name: str
@@ -90,6 +108,7 @@ class Site:
     rare_below: float = RARE_BELOW
     causes: Causes | None = None
     start: Start | None = None
+    revived: Revived | None = None
 
     @cached_property
     def counts(self) -> Counts:
@@ -223,7 +242,12 @@ def read_run(name: str, contents: Mapping[str, bytes], data: Mapping[str, Sequen
         except UnreadableError as error:
             run.problems.append(f"{tag} can't be shown: {error}.")
     run.sites = [
-        replace(site, causes=_fitting(parts.causes, site, run), start=_fitting(parts.start, site, run))
+        replace(
+            site,
+            causes=_fitting(parts.causes, site, run),
+            start=_fitting(parts.start, site, run),
+            revived=_fitting(parts.revived, site, run),
+        )
         for site in run.sites
     ]
     # loaders hand out tags in any order; forward order is in the metadata
@@ -263,9 +287,10 @@ class _SiteParts:
 
     causes: dict[str, Causes] = field(default_factory=dict)
     start: dict[str, Start] = field(default_factory=dict)
+    revived: dict[str, Revived] = field(default_factory=dict)
 
 
-P = TypeVar("P", Causes, Start)
+P = TypeVar("P", Causes, Start, Revived)
 
 
 def _fitting(parts: dict[str, P], site: Site, run: HealthRun) -> P | None:
@@ -273,9 +298,12 @@ def _fitting(parts: dict[str, P], site: Site, run: HealthRun) -> P | None:
     part = parts.get(site.name)
     if part is None:
         return None
-    units = part.fields["cause"].shape[1] if isinstance(part, Causes) else len(part.activity)
-    if units != site.units:
-        run.problems.append(f"{site.name} has {site.units} units, and records of why they died have {units}.")
+    rows = (
+        part.activity if isinstance(part, Start) else part.units if isinstance(part, Revived) else part.field("cause")
+    )
+    if (units := rows.shape[-1]) != site.units:
+        what = "of which got new weights" if isinstance(part, Revived) else "of why they died"
+        run.problems.append(f"{site.name} has {site.units} units, and records {what} have {units}.")
         return None
     return part
 
@@ -296,6 +324,10 @@ def _read_tag(run: HealthRun, content: dict[str, Any], data: Sequence[Datum], pa
                 parts.start[_name(content)] = Start(_activity(series)[-1], int(series.n[-1]))
         case "cause":
             parts.causes[_name(content)] = _causes(content, data)
+        case "revived":
+            series = read_series(data, _whole(content, "units", most=MOST_UNITS))
+            method = str(content.get("method", "unknown"))
+            parts.revived[_name(content)] = Revived(series.epochs, series.n, series.values == 1, method)
         case "window":
             run.window = _columns(content, "columns", data)
         case "gap":

@@ -158,7 +158,7 @@ def verdicts(
 def _numbers(look: SiteLook, unit: int) -> Verdict:
     moments = look.moments.get(unit, Moments(1, NAN, NAN, NAN))
     top, sd = moments.top, moments.sd
-    depth = max(-top, 0.0) / sd if sd > 0 and not moments.is_constant else NAN
+    depth = abs(min(top, 0.0)) / sd if sd > 0 and not moments.is_constant else NAN
     seen = Verdict(depth=depth, top=top, sd=sd)
     up, down, offset, bias = (look.number(name, unit) for name in ("up", "down", "offset", "bias"))
     bound = up * look.high + down * look.low + offset

@@ -49,6 +49,16 @@ class _Frame(NamedTuple):
     is_metric: bool = False  # what runs inside is not the network's
 
 
+class CallFollower:
+    """What is told of the functions that are called in a pass; each method does nothing unless it is overridden."""
+
+    def called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+        """Take note of a call that is done; the `ReLUCall` that it may be has been reported."""
+
+    def hidden(self) -> None:
+        """Take note that a part begins whose calls are not seen."""
+
+
 class ReLUSites(TorchFunctionMode):
     """A torch-function mode that reports each ReLU call between ``begin_pass`` and ``end_pass``.
 
@@ -76,12 +86,14 @@ class ReLUSites(TorchFunctionMode):
     """
 
     _repeating: ReLUSites | None = None
+    _seeing = False  # one of them looks at a call: what it calls itself is not the network's
 
     def __init__(self, report: Callable[[ReLUCall], bool | None], eager: bool = True) -> None:
         super().__init__()
         self.never_zero: dict[str, str] = {}  # site: activation
         self.unwatched: dict[str, str] = {}  # name: reason
         self.opaque: dict[str, str] = {}  # the part of `unwatched` that hides calls altogether
+        self.follower: CallFollower | None = None
         self._report, self._eager = report, eager and ForcedEager.possible
         self._undo: list[Callable[[], None]] = []
         self._passing = False  # between `begin_pass` and `end_pass`
@@ -151,6 +163,8 @@ class ReLUSites(TorchFunctionMode):
         wanted = self._passing and self._opaque_depth == 0
         if wanted != self._on_stack:
             self._on_stack = wanted
+            if self._passing and not wanted and self.follower is not None:
+                self.follower.hidden()
             _ = self.__enter__() if wanted else self.__exit__(None, None, None)
 
     # ---- whose call it is
@@ -247,21 +261,30 @@ class ReLUSites(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - what the wrapped function returns
         kwargs = kwargs or {}
-        if ReLUSites._repeating not in (None, self):
-            return func(*args, **kwargs)  # the layer runs once more for another watcher
+        if ReLUSites._seeing or ReLUSites._repeating not in (None, self):
+            return func(*args, **kwargs)  # the layer runs once more for another watcher, or that watcher counts
         in_place = _is_in_place(func.__name__, kwargs) and bool(args)
         if in_place:  # what goes into a ReLU is gone behind it
             self._try_to_see(func, args, kwargs, args[0])
         output = func(*args, **kwargs)
         if not in_place:
             self._try_to_see(func, args, kwargs, output)
+        if self.follower is not None:
+            ReLUSites._seeing = True
+            try:
+                self.follower.called(func, args, kwargs, output)
+            finally:
+                ReLUSites._seeing = False
         return output
 
     def _try_to_see(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:  # noqa: ANN401
+        ReLUSites._seeing = True
         try:
             self._see(func, args, kwargs, output)
         except Exception:  # a part of torch that nobody thought of must not end the run
             self._origins.lose()
+        finally:
+            ReLUSites._seeing = False
 
     def _see(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:  # noqa: ANN401
         name = func.__name__.strip("_")

@@ -25,11 +25,13 @@ class SubWindows(NamedTuple):
     examples: tuple[int, ...]
     dead: tuple[int, ...]
     units: int
+    certain: int = 0  # of these, dead for any input in the window's range
 
     @property
     def prediction(self) -> tuple[int, int, int, int]:
         """As `predicted`, with the examples that it is for in front."""
-        return 10 * self.examples[-1], *predicted(self.dead[0], self.dead[-1])
+        others = (count - self.certain for count in (self.dead[0], self.dead[-1]))
+        return 10 * self.examples[-1], *(self.certain + count for count in predicted(*others))
 
     def as_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""

@@ -93,6 +93,9 @@ class DeadReLUReport:
             history.add(name, sums, look, epoch)
             before = counted[look.source.site].dead if look.source and look.source.site in counted else ()
             found[name] = verdicts(sums, look, before, history.since[name], history.change[name])
+        certain = sum(verdict.bound <= 0 for of_site in found.values() for verdict in of_site.values())
+        left_out = {site: sums.not_a_number for site, sums in counted.items()}
+        parts_of = sub_windows([part.counts for part in parts], left_out, counts.examples)
         return cls(
             window=window,
             examples=counts.examples,
@@ -102,11 +105,7 @@ class DeadReLUReport:
             never_zero=dict(zip(shorten(list(never_zero)), never_zero.values(), strict=True)),
             unwatched=unwatched,
             verdicts=found,
-            parts=sub_windows(
-                [part.counts for part in parts],
-                {site: sums.not_a_number for site, sums in counted.items()},
-                counts.examples,
-            ),
+            parts=parts_of and parts_of._replace(certain=certain),
             start=start and replace(start, sites={names.get(site, site): sums for site, sums in start.sites.items()}),
         )
 

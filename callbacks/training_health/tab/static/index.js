@@ -197,7 +197,7 @@ function sitePart(drawn, names, worst, site, maps) {
   const select = h(
     "select",
     { id: "site", onchange: (event) => update({ site: event.target.value }) },
-    worstFirst(names, worst).map((name) => h("option", { value: name, selected: name === site }, `${name} – ${percent(worst.get(name))} dead`)),
+    worstFirst(names, worst).map((name) => h("option", { value: name, selected: name === site }, `${name}: ${percent(worst.get(name))} dead`)),
   );
   return [
     h("h3", { class: "part", id: "one-site" }, "Every unit of one layer, every epoch"),
