@@ -1,3 +1,4 @@
+// @ts-check
 // Which units are dead, in words and by number: a list that can be copied.
 
 import { NONE, h, isNumber, percent, sampleSize, whole } from "./dom.js";

@@ -1,3 +1,4 @@
+// @ts-check
 // Runs of one variant with different seeds: their mean, their spread, and the difference to a reference, paired by seed.
 
 import { NONE, h, isNumber, percent, points, segmented } from "./dom.js";

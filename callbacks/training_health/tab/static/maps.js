@@ -1,3 +1,4 @@
+// @ts-check
 // Maps, rows by epochs: the dead fraction of every site, the activity of every unit of a site, and the update ratio of
 // every parameter. Each has a layer for the values and layers of one colour above it, for what the scale can't show.
 
