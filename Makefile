@@ -121,11 +121,13 @@ bench-growth: $(READY) ## Measure how costs grow with data, width, sites and epo
 	.venv-foreign/bin/python -m pip install --quiet -r tests/foreign/requirements.txt
 	@touch $@
 
-lint: $(READY) ## Check style, types and which way imports run; changes nothing
+lint: $(READY) ## Check style, types and which way imports run, and the page's JavaScript; changes nothing
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	DENO_NO_UPDATE_CHECK=1 $(BIN)/deno check --quiet --config $(PAGE)/jsconfig.json $(PAGE)/index.js
+PAGE := callbacks/training_health/tab/static
 
 format: $(READY) ## Rewrite the code in the project's style
 	$(BIN)/ruff check --fix

@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--jobs", type=int, default=1, help="Runs at a time; threads and GPUs are divided among them.")
     add("--logdir", type=Path, default=Path("lightning_logs"), help="Where runs leave and find their folders.")
     add("--output", type=Path, help="Folder of the results. Default: LOGDIR/compare.")
+    add("--markdown", action="store_true", help="Print Markdown to a terminal too, as to a file or a pipe.")
     text = "Accept finished runs of other versions of the code and its libraries; the table says so."
     add("--any_code", action="store_true", help=text)
     return parser

@@ -24,6 +24,7 @@ def train_and_compare(
     logdir: Path,
     output: Path | None = None,
     any_code: bool = False,
+    markdown: bool = False,
 ) -> Comparison:
     """Train every variant with every seed, but for runs that are finished, and compare them.
 
@@ -47,7 +48,7 @@ def train_and_compare(
         logs.finished(run) or RunResult(run.name, run.seed, failures.get(run.digest, "not trained")) for run in runs
     ]
     comparison = compare(results, reference, data)
-    write_all(comparison, folder)
+    write_all(comparison, folder, markdown)
     return comparison
 
 

@@ -1,20 +1,28 @@
-"""Prints a comparison as Markdown (what came out, and what to know before believing it); writes that and its data."""
+"""Prints a comparison (what came out, and what to know before believing it); writes it as Markdown, and its data.
+
+A terminal gets tables of its width, a pipe the Markdown.
+"""
 
 import csv
 import io
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
+from rich.console import Console
+from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
-from fmnist_pl.compare.results import METHOD, Comparison, Difference, Spread
+from fmnist_pl.compare.results import METHOD, Comparison, Difference, Spread, VariantResult
 from fmnist_pl.compare.run_metrics import BY_KEY, METRICS, Metric
 from training_health.durable_file import replace_durably
 from training_health.errors import UserError
 
 _ABSENT = "-"
+_LABELS, _CELL = 30, 20  # columns of a terminal that a metric's name and a variant take
 _REPRODUCED = ("running_accuracy", "val_accuracy", "apparent_gap", "test_accuracy")  # what notebooks should agree on
 _TOLD = {"gap": "the gap", "test_accuracy": "test accuracy", "dead_fraction": "the fraction of dead units"}
 _TESTED = {"best": "the lowest validation loss", "last": "the last epoch", "none": "no epoch"}
@@ -29,14 +37,22 @@ _SETTINGS: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
 }
 
 
-def write_all(comparison: Comparison, folder: Path) -> None:
-    """Print the Markdown, then write it with CSV, JSON and TensorBoard records into ``folder``.
+def write_all(comparison: Comparison, folder: Path, as_markdown: bool = False) -> None:
+    """Print the comparison, then write it with CSV, JSON and TensorBoard records into ``folder``.
+
+    Args:
+        comparison: The result.
+        folder: Made if need be.
+        as_markdown: Whether a terminal is to get Markdown too, as anything else does.
 
     Raises:
         UserError: If the folder cannot be written; what was printed stands.
     """
     text = markdown(comparison)
-    print(text)
+    if as_markdown or not sys.stdout.isatty():
+        print(text)
+    else:
+        print_tables(comparison, Console(highlight=False, markup=False, emoji=False))
     try:
         replace_durably(folder / "compare.md", text.encode())
         replace_durably(folder / "compare.csv", _csv(comparison).encode())
@@ -90,18 +106,65 @@ def _write_tensorboard(comparison: Comparison, text: str, folder: Path) -> None:
                 writer.add_hparams(about, values, run_name=f"variants/{variant.name}")
 
 
-def markdown(comparison: Comparison) -> str:
-    """The whole comparison for a person: results, differences, verdicts, the notebooks, failures, notes."""
-    headings = [metric.heading for metric in METRICS]
-    results, notebooks = [["variant", "n", *headings]], [["variant", "metric", "here", "notebook", "notebook lies at"]]
+def print_tables(comparison: Comparison, console: Console) -> None:
+    """Print the comparison in the console's width: a row per metric, as many variants side by side as there is room."""
+    together = max(1, (console.width - _LABELS) // _CELL)
+    for first in range(0, len(comparison.variants), together):
+        variants = comparison.variants[first : first + together]
+        rows = [["", *(f"{variant.name}\nn = {_count(variant)}" for variant in variants)]]
+        for metric in METRICS:
+            cells = [_spread_cell(metric, variant.spreads[metric.key]) for variant in variants]
+            for i, variant in enumerate(variants):
+                if found := comparison.differences.get(variant.name, {}).get(metric.key):
+                    cell = _difference_cell(metric, found)
+                    cells[i] += f"\n({cell.strip('*')}){' *' if found.verdict == 'different' else ''}"
+            rows.append([metric.heading, *cells])
+        console.print(_table_of_width(rows))
+    if comparison.differences:
+        console.print(f"In brackets: the difference to {comparison.reference}; * beyond noise.\n")
+        console.print(_bullets(sentences(comparison)).replace("`", ""), "\n")
+    if len(notebooks := _notebooks(comparison)) > 1:
+        console.print("Beside the notebooks", _table_of_width(notebooks))
+    for run in comparison.runs:
+        if run.failure is not None:
+            console.print(f"Failed, left out above: {run.variant} seed {run.seed}: {run.failure}")
+    console.print(_bullets(notes(comparison)).replace("`", ""))
+
+
+def _table_of_width(rows: Sequence[Sequence[str]]) -> Table:
+    """A table that breaks what is too wide; the first row is its head."""
+    made = Table(*(name.replace("`", "") for name in rows[0]), box=box.SIMPLE_HEAD)
+    for column in made.columns[1:]:
+        column.overflow = "fold"
+    for row in rows[1:]:
+        made.add_row(*(cell.replace("`", "") for cell in row))
+    return made
+
+
+def _count(variant: VariantResult) -> str:
+    failed = len(variant.runs) - len(variant.complete)
+    return f"{len(variant.complete)}" + (f" ({failed} failed)" if failed else "")
+
+
+def _notebooks(comparison: Comparison) -> list[list[str]]:
+    """What the notebooks printed beside what came out, as the rows of a table."""
+    rows = [["variant", "metric", "here", "notebook", "notebook lies at"]]
     for variant in comparison.variants:
-        name, failed = f"`{variant.name}`", len(variant.runs) - len(variant.complete)
-        count = f"{len(variant.complete)}" + (f" ({failed} failed)" if failed else "")
-        results.append([name, count, *(_spread_cell(metric, variant.spreads[metric.key]) for metric in METRICS)])
         for metric in (BY_KEY[key] for key in _REPRODUCED if key in variant.printed):
             spread, printed = variant.spreads[metric.key], variant.printed[metric.key]
             distance = f"{(printed - spread.mean) / spread.sd:+.1f} sd" if spread and spread.sd else _ABSENT
-            notebooks.append([name, metric.heading, _spread_cell(metric, spread), metric.shown(printed), distance])
+            cells = [_spread_cell(metric, spread), metric.shown(printed), distance]
+            rows.append([f"`{variant.name}`", metric.heading, *cells])
+    return rows
+
+
+def markdown(comparison: Comparison) -> str:
+    """The whole comparison for a person: results, differences, verdicts, the notebooks, failures, notes."""
+    headings = [metric.heading for metric in METRICS]
+    results, notebooks = [["variant", "n", *headings]], _notebooks(comparison)
+    for variant in comparison.variants:
+        cells = [_spread_cell(metric, variant.spreads[metric.key]) for metric in METRICS]
+        results.append([f"`{variant.name}`", _count(variant), *cells])
     sections = [f"# {', '.join(f'`{variant.name}`' for variant in comparison.variants)} compared", table(results)]
     if comparison.differences:
         rows = [["variant", *(heading.replace(" %", ", points") for heading in headings)]]

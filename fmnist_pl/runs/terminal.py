@@ -100,7 +100,9 @@ def print_summary(summary: dict[str, Any], run_folder: Path | None, quiet: bool 
     console.print()
     if run_folder is not None:
         console.print(f"Run folder: {printable(run_folder)}")
-        console.print(f"See it all: tensorboard --logdir {printable(shlex.quote(str(run_folder.parents[1])))}")
+        see = f"See it all: tensorboard --logdir {printable(shlex.quote(str(run_folder.parents[1])))}"
+        # its own tab hides behind an arrow where TensorBoard's bar is full
+        console.print(see + (", then http://localhost:6006/#training_health" if summary["monitors"] else ""))
 
 
 def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:

@@ -22,7 +22,14 @@ def write_known_logs(root: Path) -> None:
         log.text("result", {"status": "finished", "test_accuracy": 0.875}, step=1000)
     with HealthLogWriter(root / DYING) as log:
         log.text("run", {"variant": "no_dropout", "dataset": "synthetic", "seed": 4, "max_epochs": 9})
+        log.numeric("start/fc1", "start", 0, [5000, 0.5, 0.5, 0.5, 0.0], site="fc1", units=4)
         for epoch, fc1 in enumerate(DYING_FC1):
+            log.numeric(
+                "revived/fc1", "revived", epoch, [5000, 0, epoch == 1, 0, 0], site="fc1", units=4, method="redo"
+            )
+            causes = [float("nan"), 1.0, float("nan"), 0.0], [float("nan"), 0.25, float("nan"), 0.5]
+            fields = {"fields": ["cause", "depth"], "causes": ["mean shift", "killed"]}
+            log.numeric("cause/fc1", "cause", epoch, [5000, *causes[0], *causes[1]], site="fc1", units=4, **fields)
             write_epoch(log, epoch, fc1)
     (path,) = (root / DYING).iterdir()
     path.write_bytes(path.read_bytes()[:-40])  # killed in the middle of a write: its last gap is half there

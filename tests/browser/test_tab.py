@@ -155,6 +155,7 @@ def test_the_map_gives_dead_cells_a_colour_of_their_own(tab):
     assert drawn(frame, DYING_MAP, "plot.data.slice(3).map(t => [[...t.y], [...t.x]])") == [
         [["2", "1"], [2, 3]],  # died
         [["2"], [3]],  # came back
+        [["1"], [2]],  # got new weights
     ]
     frame.get_by_role("button", name="By index").click()
     wait_until(lambda: drawn(frame, DYING_MAP, "plot.data[0].y") == ["0", "1", "2", "3"])
@@ -393,12 +394,15 @@ def test_the_dead_units_are_listed_by_number_and_can_be_copied(tab):
     assert "None of 6 units is dead at epoch 3" in listed.inner_text()
     assert "2 of 6 units (33.3%) are dead at epoch 3, n = 5,000: fc1 2 of 4" in listed.inner_text()
     rows = [row.locator("td").all_inner_texts() for row in listed.locator("tbody tr").all()]
-    assert rows == [["fc1", "1", "1", "epoch 3", "never"], ["fc1", "1", "3", "epoch 1, the first record", "never"]]
+    assert rows == [
+        ["fc1", "1", "1", "epoch 3", "never", "killed, 0.2 sd below 0"],
+        ["fc1", "1", "3", "before the first step", "never", "mean shift, 0.5 sd below 0"],
+    ]
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    listed.get_by_role("button", name="Copy the dead units").click()
+    listed.get_by_role("button", name="Copy, one line per unit").click()
     listed.get_by_text("Copied").wait_for()
     copied = page.evaluate("navigator.clipboard.readText()").splitlines()
-    assert copied[1].split("\t") == ["fc1", "1", "epoch 3", "0", "not recorded", ""]
+    assert copied[2].split("\t") == ["fc1", "3", "before the first step", "0", "mean shift", "0.5"]
     show_map(frame)
     states = [(row["unit"], row["state"], row["times_revived"]) for row in table_of(frame, DYING_MAP)]
     assert states == [("3", "dead", "0"), ("1", "dead", "0"), ("2", "alive", "1"), ("0", "alive", "0")]

@@ -143,6 +143,13 @@ def test_the_summary_ends_with_how_to_look_at_it(fmnist, capsys):
     assert printed.rstrip().splitlines()[-1] == "See it all: tensorboard --logdir lightning_logs"
 
 
+def test_with_monitors_the_summary_ends_with_the_address_of_their_tab(fmnist, capsys):
+    fmnist("fit")
+
+    last = capsys.readouterr().out.rstrip().splitlines()[-1]
+    assert last == "See it all: tensorboard --logdir lightning_logs, then http://localhost:6006/#training_health"
+
+
 @pytest.mark.parametrize(
     ("name", "logs"), [("mine", "a [b] [/c] :smile:"), ("f\x1b[31m", "it's"), ("50% #1?", "50% #1?")]
 )

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import logging
 import re
 from typing import Any
 
@@ -12,12 +13,14 @@ from tensorboard.data.provider import DataProvider, RunTagFilter
 from training_health.health.findings import find_all
 from training_health.health.health_run import HealthRun, read_run
 from training_health.log_format import PLUGIN_NAME
-from training_health.tab.payloads import overview_row
+from training_health.tab.payloads import as_json, overview_row, run_payload, units_payload
 
 ALL_RECORDS = 2**31 - 1  # read_tensors samples down to this many; 0 would mean none at all
 MOST_RUNS = 300  # in one overview: the newest ones
 ROWS_KEPT = 1000
 RUNS_KEPT = 16
+TEXTS_KEPT = 32  # answers as JSON, at most 8 MB each
+UNEXPECTED = "This run can't be read; TensorBoard's own output has the reason."
 NO_RECORDS = ""  # the revision of a run without monitors
 METRICS = {"acc": "accuracy", "accuracy": "accuracy", "loss": "loss"}  # by the usual names, for runs without monitors
 METRIC_OF_TAG = {
@@ -32,6 +35,7 @@ class HealthData:
         self._provider = provider
         # a run's revision is an argument of both, so a log that has grown is read again
         self._read = functools.lru_cache(RUNS_KEPT)(self._read_uncached)
+        self._text = functools.lru_cache(TEXTS_KEPT)(self._text_uncached)
         self._row = functools.lru_cache(ROWS_KEPT)(self._row_uncached)
 
     def overview(self, ctx: RequestContext, experiment_id: str) -> dict[str, Any]:
@@ -64,16 +68,43 @@ class HealthData:
 
     def run(self, ctx: RequestContext, experiment_id: str, name: str) -> HealthRun:
         """The run of that name; an error that TensorBoard answers with 404 if it has none of the monitors' records."""
+        return self._read(experiment_id, name, self._revision_of(ctx, experiment_id, name))[0]
+
+    def run_json(self, ctx: RequestContext, experiment_id: str, name: str) -> str:
+        """What the page draws of a run, as JSON."""
+        return self._text(experiment_id, name, self._revision_of(ctx, experiment_id, name), "")
+
+    def units(self, ctx: RequestContext, experiment_id: str, name: str, site: str) -> str:
+        """The map of a site's units, as JSON; an error that TensorBoard answers with 404 if there is no such site."""
+        return self._text(experiment_id, name, self._revision_of(ctx, experiment_id, name), site)
+
+    def _text_uncached(self, experiment_id: str, name: str, revision: str, site: str) -> str:
+        run = self._read(experiment_id, name, revision)[0]
+        if not site:
+            return as_json(run_payload(run))
+        sites = {candidate.name: candidate for candidate in run.sites}
+        if site not in sites:
+            raise errors.NotFoundError(f"Run {name[:200]!r} has no site {site[:200]!r}.")
+        return as_json(units_payload(run, sites[site]))
+
+    def _revision_of(self, ctx: RequestContext, experiment_id: str, name: str) -> str:
         tags = self._tags(ctx, experiment_id, name)
         if not tags:
             raise errors.NotFoundError(f"No run named {name[:200]!r} has records of the training-health monitors.")
-        return self._read(experiment_id, name, _revision(tags))[0]
+        return _revision(tags)
 
     def _row_uncached(
         self, experiment_id: str, name: str, revision: str, scalars: tuple[tuple[str, float], ...]
     ) -> dict[str, Any]:
-        run, written = self._read(experiment_id, name, revision)
-        return overview_row(run, find_all(run), revision, dict(scalars), written)
+        try:
+            run, written = self._read(experiment_id, name, revision)
+            return overview_row(run, find_all(run), revision, dict(scalars), written)
+        except errors.PublicError:
+            raise
+        except Exception:  # no log may take the other runs from the page
+            logging.getLogger(__name__).exception("The run %s can't be read", name)
+            unreadable = HealthRun(name, problems=[UNEXPECTED])
+            return overview_row(unreadable, [], revision, dict(scalars), [])
 
     def _read_uncached(self, experiment_id: str, name: str, revision: str) -> tuple[HealthRun, list[float]]:
         """The run, and when each record of the tag with most of them was written."""

@@ -1,7 +1,6 @@
 """The Training Health page with its data inside: one HTML file that needs no server, no network."""
 
 import html
-import json
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +15,7 @@ from training_health.errors import UserError
 from training_health.log_format import PLUGIN_NAME
 from training_health.tab.health_data import HealthData
 from training_health.tab.loader import KEEP_ALL
-from training_health.tab.payloads import run_payload, units_payload
+from training_health.tab.payloads import as_json, run_payload, units_payload
 from training_health.tab.plain_tables import plain_tables
 from training_health.tab.self_contained_page import packed, packed_plotly, page
 from training_health.tab.static_files import PLOTLY, STYLE, static_files
@@ -80,9 +79,12 @@ def _collect(logdir: Path) -> dict[str, Any]:
         multiplexer.AddRunsFromDirectory(str(logdir))
     except UnicodeEncodeError:
         raise UserError(f"TensorBoard reads no folder whose name is not UTF-8: rename it. ({logdir})") from None
-    multiplexer.Reload()
+    damaged = _load(multiplexer)
     source, context = HealthData(MultiplexerDataProvider(multiplexer, str(logdir))), RequestContext()
     overview = source.overview(context, "")
+    for row in overview["runs"]:
+        if row["run"] in damaged:
+            row["message"] = f"A file of it is damaged: what follows the damage is missing. {row['message']}".rstrip()
     if not overview["runs"]:
         raise UserError(f"There are no TensorBoard event files below {logdir}. Train first, or give another folder.")
     runs = [source.run(context, "", row["run"]) for row in overview["runs"] if row["state"] == "ok"]
@@ -93,14 +95,25 @@ def _collect(logdir: Path) -> dict[str, Any]:
             f"None of the {len(overview['runs'])} runs below {logdir} has training-health records. {advice}"
         )
     units = {run.name: {site.name: _packed_units(units_payload(run, site)) for site in run.sites} for run in runs}
-    return {"overview": overview, "run": {run.name: packed(_json(run_payload(run))) for run in runs}, "units": units}
+    return {"overview": overview, "run": {run.name: packed(as_json(run_payload(run))) for run in runs}, "units": units}
+
+
+def _load(multiplexer: EventMultiplexer) -> set[str]:
+    """Reads all runs; returns those whose files have a part that is no event, and hold what comes before it."""
+    damaged = set()
+    for name in multiplexer.Runs():
+        try:
+            multiplexer.GetAccumulator(name).Reload()
+        except Exception:  # of whatever kind: what TensorBoard raises depends on what it finds
+            damaged.add(name)
+    return damaged
 
 
 def _packed_units(units: dict[str, Any]) -> tuple[str, str]:
     """A site's map, its numbers apart: they are most of a report."""
     codes = three_digits(np.array(units.pop("activity"), dtype=np.float64)).ravel()
     planes = (codes >> 8).astype(np.uint8), codes.astype(np.uint8)  # apart they pack better
-    return packed(_json(units)), packed(b"".join(plane.tobytes() for plane in planes))
+    return packed(as_json(units)), packed(b"".join(plane.tobytes() for plane in planes))
 
 
 def three_digits(activity: np.ndarray) -> np.ndarray:
@@ -124,8 +137,4 @@ def _modules(files: dict[str, str]) -> dict[str, str]:
 
 def _script_json(value: object) -> str:
     """JSON that may stand in a script element: ASCII, and without a ``<`` that could end it."""
-    return _json(value).replace("<", "\\u003c")
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return as_json(value).replace("<", "\\u003c")

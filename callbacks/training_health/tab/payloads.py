@@ -1,5 +1,6 @@
 """Plain data for the page: what each request answers, as JSON-ready dictionaries. NaN and infinity become null."""
 
+import json
 import math
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,11 @@ MOST_CELLS = 1_000_000  # of a unit x epoch map in one answer, about 8 MB of JSO
 FEWEST_EPOCHS = 50  # a map is thinned to no fewer epochs than this; then quiet units come first
 MOST_MESSAGES = 20
 LARGEST = sys.float_info.max  # JSON may hold larger whole numbers
+
+
+def as_json(value: object) -> str:
+    """Compact JSON; a number that is not finite is an error, for browsers can't read it."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
 def overview_row(
@@ -103,8 +109,18 @@ def units_payload(run: HealthRun, site: Site) -> dict[str, Any]:
         "activity": [numbers(site.activity[rows, unit]) for unit in chosen],
         "deaths": _pairs(deaths, site, chosen, rows),
         "revivals": _pairs(revivals, site, chosen, rows),
+        "new_weights": _pairs(_new_weights(site), site, chosen, rows),
         "note": ", ".join(notes),
     }
+
+
+def _new_weights(site: Site) -> np.ndarray:
+    """(E, U) bool: the units that got new weights before an epoch, at those epochs that have a record of activity."""
+    given = np.zeros_like(site.activity, dtype=bool)
+    if site.revived is not None:
+        _, ours, theirs = np.intersect1d(site.epochs, site.revived.epochs, return_indices=True)
+        given[ours] = site.revived.units[theirs]
+    return given
 
 
 def numbers(values: np.ndarray) -> list[float | None]:

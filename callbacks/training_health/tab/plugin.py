@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tensorboard import errors, plugin_util
 from tensorboard.backend import http_util
@@ -16,7 +15,7 @@ from werkzeug.wrappers import Request, Response
 
 from training_health.log_format import PLUGIN_NAME
 from training_health.tab.health_data import HealthData
-from training_health.tab.payloads import run_payload, units_payload
+from training_health.tab.payloads import as_json
 from training_health.tab.static_files import PLOTLY, static_files
 
 if TYPE_CHECKING:
@@ -41,8 +40,8 @@ class TrainingHealthPlugin(base_plugin.TBPlugin):
         """Routes, each exact, so no path is ever made of what a browser sends."""
         apps = {
             "/overview": _json_app(self._overview),
-            "/run": _json_app(lambda *asked: run_payload(self._data.run(*asked)), "run"),
-            "/units": _json_app(self._units, "run", "site"),
+            "/run": _json_app(self._data.run_json, "run"),
+            "/units": _json_app(self._data.units, "run", "site"),
         }
         return apps | {f"/static/{name}": _file_app(file) for name, file in static_files().items()}
 
@@ -54,28 +53,20 @@ class TrainingHealthPlugin(base_plugin.TBPlugin):
         """Where the page's module is and what the tab is called."""
         return base_plugin.FrontendMetadata(es_module_path="/static/index.js", tab_name="Training Health")
 
-    def _overview(self, ctx: RequestContext, experiment_id: str) -> dict[str, Any]:
+    def _overview(self, ctx: RequestContext, experiment_id: str) -> str:
         around = {"folder": self._data.folder_key(ctx, experiment_id), "now": time.time()}
-        return self._data.overview(ctx, experiment_id) | around
-
-    def _units(self, ctx: RequestContext, experiment_id: str, run: str, site: str) -> dict[str, Any]:
-        found = self._data.run(ctx, experiment_id, run)
-        sites = {candidate.name: candidate for candidate in found.sites}
-        if site not in sites:
-            raise errors.NotFoundError(f"Run {run[:200]!r} has no site {site[:200]!r}.")
-        return units_payload(found, sites[site])
+        return as_json(self._data.overview(ctx, experiment_id) | around)
 
 
-def _json_app(answer: Callable[..., dict[str, Any]], *parameters: str) -> WSGIApplication:
-    """Answers with ``answer(context, experiment, *values of the parameters)`` as JSON."""
+def _json_app(answer: Callable[..., str], *parameters: str) -> WSGIApplication:
+    """Answers with ``answer(context, experiment, *values of the parameters)``, which is JSON."""
 
     def respond(request: Request) -> Response:
         values = [request.args.get(name, "") for name in parameters]
         if "" in values:
             raise errors.InvalidArgumentError(f"Expected {parameters[values.index('')]!r} in the address.")
-        content = answer(plugin_util.context(request.environ), plugin_util.experiment_id(request.environ), *values)
-        # dumped here: Respond would walk every number in Python, and turn NaN into the string "NaN"
-        text = json.dumps(content, allow_nan=False, separators=(",", ":"))
+        # text: Respond would walk every number in Python, and turn NaN into the string "NaN"
+        text = answer(plugin_util.context(request.environ), plugin_util.experiment_id(request.environ), *values)
         return http_util.Respond(request, text, "application/json")
 
     return _app(respond)

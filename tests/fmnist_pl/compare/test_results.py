@@ -2,14 +2,16 @@
 
 import csv
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fmnist_pl.compare.log_folder import RunResult
-from fmnist_pl.compare.output import markdown, notes, sentences, write_all
+from fmnist_pl.compare.output import markdown, notes, print_tables, sentences, write_all
 from fmnist_pl.compare.results import compare
 from fmnist_pl.compare.run_metrics import METRICS
 from tests.fmnist_pl.compare.made_runs import DATA, REAL, summary, wanted
@@ -36,6 +38,26 @@ def comparison():
 def test_the_markdown_is_that_of_the_snapshot(comparison):
     """Renew it, after a look at the difference, with the text that `markdown(comparison)` returns here."""
     assert markdown(comparison) == SNAPSHOT.read_text()
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_terminal_gets_tables_of_its_width(comparison, capsys, width):
+    print_tables(comparison, Console(width=width, highlight=False, markup=False, emoji=False))
+
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    text = " ".join(" ".join(lines).split())
+    for words in ("test acc. %", "91.10 ± 0.10", "(+0.71 ± 0.04) *", "n = 3 (1 failed)", "It broke | badly."):
+        assert words in text
+    assert "`" not in text
+
+
+def test_a_terminal_gets_markdown_only_where_it_is_asked_for(comparison, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    write_all(comparison, tmp_path)
+    assert "| --- |" not in capsys.readouterr().out
+    write_all(comparison, tmp_path, as_markdown=True)
+    assert markdown(comparison) in capsys.readouterr().out
 
 
 def test_a_single_seed_is_no_verdict():

@@ -58,6 +58,37 @@ def test_the_map_has_a_row_per_unit_dead_ones_first(writer, open_tab):
     assert units["n"] == [5000, 5000]
 
 
+def test_dead_units_are_listed_with_since_when_how_often_they_came_back_and_why(writer, open_tab):
+    nan = float("nan")
+    fields = {"site": "fc1", "units": 4, "fields": ["cause", "depth"], "causes": ["unknown", "bias"]}
+    writer.numeric("start/fc1", "start", 0, [5000, 0.0, 0.5, 0.5, 0.5], site="fc1", units=4)
+    for epoch, activity in enumerate([[0.0, 0.0, 0.5, 0.5], [0.0, 0.2, 0.0, 0.5], [0.0, 0.0, 0.0, 0.5]]):
+        writer.numeric("cause/fc1", "cause", epoch, [5000, 1, 0, 1, nan, 1.5, nan, 0.25, nan], **fields)
+        writer.activity(epoch, "fc1", 0, activity)
+    writer.flush()
+    (site,) = open_tab().json("/run", run="a")["sites"]
+    assert site["dead_units"] == {
+        "unit": [0, 1, 2],
+        "since": [-1, 2, 1],
+        "first": [False, False, False],
+        "revived": [0, 1, 0],
+        "cause": ["bias", "unknown", "bias"],
+        "depth": [1.5, None, 0.25],
+    }
+    assert site["sparsity"] == pytest.approx([0.75, 0.825, 0.875])
+
+
+def test_without_causes_the_list_says_what_the_activity_does(writer, open_tab):
+    writer.activity(0, "fc1", 0, [0.0, 0.5])
+    writer.flush()
+    tab = open_tab()
+    assert tab.json("/run", run="a")["sites"][0]["dead_units"] == {
+        "unit": [0], "since": [0], "first": [True], "revived": [0]
+    }  # fmt: skip
+    row = tab.row("a")
+    assert (row["written"], row["seconds_per_epoch"]) == (1_700_000_001.0, None)
+
+
 @pytest.mark.parametrize("activity", [1e-12, 1e-45, 1e-9])
 def test_a_unit_that_fired_once_is_never_sent_as_dead(writer, open_tab, activity):
     writer.activity(0, "fc1", 0, [activity, 0.0])

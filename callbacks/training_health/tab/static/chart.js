@@ -20,6 +20,9 @@ const CONFIG = {
   doubleClick: "reset",
 };
 
+/** Plotly's global; undefined until its script has run. */
+const plotlyNow = () => /** @type {any} */ (window).Plotly;
+
 const specs = new WeakMap(); // plot element -> its chart
 
 const near = new IntersectionObserver(
@@ -29,8 +32,9 @@ const near = new IntersectionObserver(
 
 // TensorBoard hides an inactive tab by a height of 0, where Plotly must not measure itself
 const sizes = new ResizeObserver((entries) => {
-  for (const { target, contentRect } of entries) {
-    if (contentRect.width > 0 && contentRect.height > 0 && target.dataset.drawn) window.Plotly.Plots.resize(target);
+  for (const { target: plot, contentRect } of entries) {
+    const target = /** @type {HTMLElement} */ (plot);
+    if (contentRect.width > 0 && contentRect.height > 0 && target.dataset.drawn) plotlyNow().Plots.resize(target);
   }
 });
 
@@ -39,6 +43,7 @@ const sizes = new ResizeObserver((entries) => {
  *
  * `build(forExport)` gives {data, layout} for Plotly, `table(forExport)` gives {columns, rows}; both are called when needed.
  * `look`: a run's colour and mark beside the title. `file`: stem of the names of downloads.
+ * @param {{title: string, subtitle?: string, look?: any, height: number, file: string, label?: string, build: function(boolean): any, table: function(boolean=): any, wide?: boolean}} chart
  */
 export function chartCard({ title, subtitle = "", look, height, file, label, build, table, wide = false }) {
   const plot = h("div", { class: "plot", role: "group", "aria-label": label ?? `${title}. ${subtitle}`, style: { height: `${height}px` } });
@@ -113,7 +118,7 @@ export function dispose(root) {
     near.unobserve(plot);
     sizes.unobserve(plot);
     specs.delete(plot);
-    if (plot.classList.contains("js-plotly-plot")) window.Plotly.purge(plot);
+    if (plot.classList.contains("js-plotly-plot")) plotlyNow().purge(plot);
   }
 }
 
@@ -132,7 +137,7 @@ function loadPlotly() {
 async function findPlotly() {
   const found = await (isReport ? addPlotly() : addScript(PLOTLY));
   if (!found) throw new Error("plotly.js did not load; reload the page to try again.");
-  return window.Plotly;
+  return plotlyNow();
 }
 
 const whenIdle = window.requestIdleCallback ?? setTimeout;
@@ -166,7 +171,7 @@ function drawNow(Plotly, plot) {
 function drawForPaper() {
   const { dataset } = document.documentElement;
   const screen = dataset.theme;
-  const redraw = () => window.Plotly && document.querySelectorAll(".plot").forEach((plot) => drawNow(window.Plotly, plot));
+  const redraw = () => plotlyNow() && document.querySelectorAll(".plot").forEach((plot) => drawNow(plotlyNow(), plot));
   Object.assign(dataset, { theme: "light", paper: "" });
   redraw();
   addEventListener(

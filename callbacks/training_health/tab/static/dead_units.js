@@ -1,3 +1,4 @@
+// @ts-check
 // Which neurons are dead: the fraction of dead and of rare units over epochs, in total and per site, runs side by side.
 
 import { chartCard, epochAxis, lineOf, shown } from "./chart.js";

@@ -1,3 +1,4 @@
+// @ts-check
 // Building the page from data: everything that comes from a log enters as text, never as HTML.
 
 /** Makes an element. `props`: attributes; `class`, `style` (object), `on*` (listeners) and `data` (dataset) as usual. */
@@ -13,6 +14,14 @@ export function h(tag, props = {}, ...children) {
   node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return node;
 }
+
+/**
+ * The elements below `root` that match, as a list.
+ * @param {ParentNode} root
+ * @param {string} selector
+ * @returns {any[]} HTML elements: the page has no others
+ */
+export const every = (root, selector) => [...root.querySelectorAll(selector)];
 
 /** A sentence in which `back-ticks` mark code. */
 export const withCode = (sentence) => sentence.split("`").map((part, i) => (i % 2 ? h("code", {}, part) : part));

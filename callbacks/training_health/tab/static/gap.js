@@ -1,3 +1,4 @@
+// @ts-check
 // Is the gap real: eval-mode training against validation, with the error bar, and the effect of the mode by itself.
 
 import { chartCard, epochAxis, lineOf } from "./chart.js";

@@ -1,3 +1,4 @@
+// @ts-check
 // Runs of one variant with different seeds: their mean, their spread, and the difference to a reference, paired by seed.
 
 import { NONE, h, isNumber, percent, points, segmented } from "./dom.js";
@@ -18,7 +19,7 @@ const METRICS = [
  * @param {any[]} rows of the overview
  * @returns {{name: string, rows: any[]}[]} of each seed the newest run
  */
-export function variantGroups(rows) {
+function variantGroups(rows) {
   const groups = new Map();
   const named = rows.filter((row) => row.state === "ok" && row.progress === "finished" && row.variant && isNumber(row.seed));
   const optional = (key) => new Set(named.map((row) => row[key])).size > 1;
@@ -33,7 +34,7 @@ export function variantGroups(rows) {
 }
 
 /** Number, mean and sample standard deviation of the values that are known. */
-export function spread(values) {
+function spread(values) {
   const known = values.filter(isNumber);
   const mean = known.reduce((sum, value) => sum + value, 0) / known.length;
   const sd = known.length > 1 ? Math.sqrt(known.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (known.length - 1)) : null;
@@ -41,10 +42,10 @@ export function spread(values) {
 }
 
 /** Half of the 95% interval of a mean, by Student's t; null from fewer than two values. */
-export const halfWidth = ({ n, sd }) => (n > 1 ? (T95[n - 2] ?? 1.96 + 2.5 / (n - 1)) * (sd / Math.sqrt(n)) : null);
+const halfWidth = ({ n, sd }) => (n > 1 ? (T95[n - 2] ?? 1.96 + 2.5 / (n - 1)) * (sd / Math.sqrt(n)) : null);
 
 /** The difference of two groups over the seeds that both have, and whether its 95% interval leaves out 0. */
-export function pairedDifference(group, reference, key) {
+function pairedDifference(group, reference, key) {
   const pairs = group.rows.map((row) => [row[key], reference.rows.find((other) => other.seed === row.seed)?.[key]]);
   const found = spread(pairs.filter((pair) => pair.every(isNumber)).map(([ours, theirs]) => ours - theirs));
   const half = halfWidth(found);

@@ -1,8 +1,9 @@
+// @ts-check
 // The page: fetches, keeps the reader's choices, and puts the sections together.
 
 import { deadList } from "./dead_list.js";
 import { coverage, siteChart, siteNames, siteOf, totalChart } from "./dead_units.js";
-import { h, isNumber, percent, segmented } from "./dom.js";
+import { every, h, isNumber, percent, segmented } from "./dom.js";
 import { gapCharts } from "./gap.js";
 import { asVariants, groupsTable } from "./groups.js";
 import { get, getOnce, host, isReport, onReload, onTheme } from "./host.js";
@@ -150,7 +151,7 @@ async function renderCharts(view, mine) {
     shown = ""; // so that a reload asks again
     notify(`Some runs could not be read: ${failed.reason.message}. Press reload to try again.`);
   }
-  const runs = view.picked.map((row, i) => ({ row, data: loaded[i].value, look: view.looks.get(row.run) })).filter(({ data }) => data);
+  const runs = view.picked.map((row, i) => ({ row, data: valueOf(loaded[i]), look: view.looks.get(row.run) })).filter(({ data }) => data);
   const names = siteNames(runs);
   const worst = new Map(names.map((name) => [name, Math.max(...runs.map(({ data }) => deadFraction(siteOf(data, name))))]));
   const site = names.includes(state.site) ? state.site : (worstFirst(names, worst)[0] ?? "");
@@ -197,7 +198,7 @@ function sitePart(drawn, names, worst, site, maps) {
   const select = h(
     "select",
     { id: "site", onchange: (event) => update({ site: event.target.value }) },
-    worstFirst(names, worst).map((name) => h("option", { value: name, selected: name === site }, `${name} – ${percent(worst.get(name))} dead`)),
+    worstFirst(names, worst).map((name) => h("option", { value: name, selected: name === site }, `${name}: ${percent(worst.get(name))} dead`)),
   );
   return [
     h("h3", { class: "part", id: "one-site" }, "Every unit of one layer, every epoch"),
@@ -214,12 +215,15 @@ function sitePart(drawn, names, worst, site, maps) {
   ];
 }
 
+/** @param {PromiseSettledResult<any>} result */
+const valueOf = (result) => (result.status === "fulfilled" ? result.value : undefined);
+
 /** The maps of the runs that have the site, and what is not drawn. */
 async function loadMaps(runs, site) {
   const having = runs.filter(({ data }) => siteOf(data, site));
   const drawn = having.slice(0, MOST_MAPS);
   const answers = await Promise.allSettled(drawn.map(({ row }) => getOnce("units", row, site)));
-  const loaded = drawn.map((run, i) => ({ ...run, map: answers[i].value })).filter(({ map }) => map?.epochs.length);
+  const loaded = drawn.map((run, i) => ({ ...run, map: valueOf(answers[i]) })).filter(({ map }) => map?.epochs.length);
   const epochSets = loaded.map(({ map }) => map.epochs);
   return [...loaded.map((one) => unitMap({ ...one, site: siteOf(one.data, site), order: state.order, epochSets })), ofAll(having)];
 }
@@ -230,7 +234,7 @@ async function goTo(section, site = "", run = "") {
   if (run && !picked.includes(run)) await update({ runs: [...picked.slice(0, MOST_PICKED - 1), run] });
   if (site && site !== state.site) await update({ site });
   const within = document.getElementById(section);
-  const card = run && [...within.querySelectorAll("[data-finding], [data-fold]")].find(({ dataset }) => [dataset.finding, dataset.fold].some((name) => name === run || name === `dead ${run}`));
+  const card = run && every(within, "[data-finding], [data-fold]").find(({ dataset }) => [dataset.finding, dataset.fold].some((name) => name === run || name === `dead ${run}`));
   const fold = card?.tagName === "DETAILS";
   if (fold) card.open = true;
   const target = site ? (document.getElementById("one-site") ?? within) : (card || within);

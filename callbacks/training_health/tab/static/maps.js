@@ -1,3 +1,4 @@
+// @ts-check
 // Maps, rows by epochs: the dead fraction of every site, the activity of every unit of a site, and the update ratio of
 // every parameter. Each has a layer for the values and layers of one colour above it, for what the scale can't show.
 
@@ -39,11 +40,11 @@ function unitTable(run, site, map, rows, forExport) {
   const n = map.n.at(-1);
   const epochs = forExport ? map.epochs : [];
   return {
-    columns: ["run", "site", "unit", "state", "dead_since", "times_died", "times_revived", "cause", "depth_sd", "last_activity", "n", "upper_bound_95", ...epochs.map((epoch) => `activity_epoch_${epoch + 1}`)],
+    columns: ["run", "site", "unit", "state", "dead_since", "times_died", "times_revived", "times_new_weights", "cause", "depth_sd", "last_activity", "n", "upper_bound_95", ...epochs.map((epoch) => `activity_epoch_${epoch + 1}`)],
     rows: rows.map(({ unit, activity }) => {
       const [i, last] = [place.get(unit), activity.at(-1)];
       const why = i === undefined ? [null, null] : [dead.cause?.[i] ?? "not recorded", dead.depth?.[i] ?? null];
-      return [run, map.site, unit, stateOf(last, site), i === undefined ? null : sinceWords(dead, i), times(map.deaths, unit), times(map.revivals, unit), ...why, last, n, last === 0 ? bound(n) : null, ...(forExport ? activity : [])];
+      return [run, map.site, unit, stateOf(last, site), i === undefined ? null : sinceWords(dead, i), times(map.deaths, unit), times(map.revivals, unit), times(map.new_weights, unit), ...why, last, n, last === 0 ? bound(n) : null, ...(forExport ? activity : [])];
     }),
   };
 }
@@ -62,6 +63,7 @@ export function mapKey() {
     keyBox(token("missing"), "no record"),
     keyMark("×", "died"),
     keyMark("○", "came back"),
+    keyMark("+", "got new weights"),
   );
 }
 
@@ -80,6 +82,7 @@ function unitTraces(map, rows, forExport) {
     layer(grid((a) => (a === null ? 1 : null)), token("alarm"), null, "not a number (NaN): neither dead nor alive"),
     marks("died", died, map.deaths),
     marks("came back", back, map.revivals),
+    marks("got new weights", { symbol: "cross-thin", size: size + 3, color: "#ffffff", line: { width: 2.5, color: "#ffffff" } }, map.new_weights),
     ...(forExport ? [{ ...marks("dead: exactly 0", square, []), x: [null], y: [null] }] : []), // for the picture's legend
   ];
 }

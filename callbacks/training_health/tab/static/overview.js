@@ -1,3 +1,4 @@
+// @ts-check
 // Runs at a glance, one row each, with the check boxes that pick what is compared; below, the findings of those.
 
 import { NONE, h, isNumber, percent, points, sampleSize, whole, withCode } from "./dom.js";

@@ -1,7 +1,9 @@
+// @ts-check
 // New contents for a part of the page under the eyes of a reader: charts keep their zoom and open table, folded parts
 // stay as they are, the focus stays on the control that says the same, and what is read stays where it is on the screen.
 
 import { adopt, dispose } from "./chart.js";
+import { every } from "./dom.js";
 
 const FOCUSABLE = "button, input, select, summary, [tabindex]";
 const PLACES = "[data-chart], [data-fold], [data-finding], section";
@@ -18,18 +20,18 @@ export function refill(box, children) {
   const name = focused && nameOf(focused);
   const rank = focused ? [...box.querySelectorAll(FOCUSABLE)].indexOf(focused) : -1;
   const scrolled = new Map([...box.querySelectorAll(".scroll")].map((part) => [part.getAttribute("aria-label"), [part.scrollTop, part.scrollLeft]]));
-  const folds = new Map([...box.querySelectorAll("details[data-fold]")].map((fold) => [fold.dataset.fold, fold.open]));
+  const folds = new Map(every(box, "details[data-fold]").map((fold) => [fold.dataset.fold, fold.open]));
 
   const fresh = document.createElement("div");
   fresh.append(...children.flat(Infinity).filter(Boolean));
-  const known = new Map([...box.querySelectorAll("[data-chart]")].map((card) => [card.dataset.chart, card]));
-  for (const card of fresh.querySelectorAll("[data-chart]")) {
+  const known = new Map(every(box, "[data-chart]").map((card) => [card.dataset.chart, card]));
+  for (const card of every(fresh, "[data-chart]")) {
     const kept = known.get(card.dataset.chart);
     if (!kept) continue;
     known.delete(card.dataset.chart);
     card.replaceWith(adopt(kept, card));
   }
-  for (const fold of fresh.querySelectorAll("details[data-fold]")) fold.open = folds.get(fold.dataset.fold) ?? fold.open;
+  for (const fold of every(fresh, "details[data-fold]")) fold.open = folds.get(fold.dataset.fold) ?? fold.open;
   dispose(box);
   box.replaceChildren(...fresh.childNodes);
 
@@ -56,7 +58,7 @@ function nameOf(control) {
 function topOfScreen() {
   if (window.scrollY === 0) return null;
   const bar = document.getElementById("bar")?.getBoundingClientRect().bottom ?? 0;
-  const part = [...document.querySelectorAll(PLACES)].find((one) => one.getBoundingClientRect().bottom > bar && one.getBoundingClientRect().height > 0 && (one.getBoundingClientRect().top >= bar || !one.querySelector(PLACES)));
+  const part = every(document, PLACES).find((one) => one.getBoundingClientRect().bottom > bar && one.getBoundingClientRect().height > 0 && (one.getBoundingClientRect().top >= bar || !one.querySelector(PLACES)));
   if (!part) return null;
   const [key, value] = Object.entries(part.dataset).find(([name]) => ["chart", "fold", "finding"].includes(name)) ?? ["", ""];
   const selector = key ? `[data-${key}="${CSS.escape(value)}"]` : `#${part.id}`;

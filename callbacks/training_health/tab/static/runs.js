@@ -1,3 +1,4 @@
+// @ts-check
 // What the page says of runs: their names without what all share, and how far each has come.
 
 import { h, isNumber } from "./dom.js";

@@ -1,3 +1,4 @@
+// @ts-check
 // The range of an axis that several runs share.
 
 import { isNumber } from "./dom.js";
@@ -26,11 +27,13 @@ export function commonRange(series) {
 /** What a chart's subtitle says of the runs that its axis leaves out. */
 export const outsideWords = (outside) => (outside.length ? `. Outside of the drawn range, in the table: ${outside.join(", ")}` : "");
 
+/** @returns {[number, number]} */
 function span(series) {
   const ends = series.map(({ values }) => [Math.min(...values), Math.max(...values)]);
   return [Math.min(...ends.map(([low]) => low)), Math.max(...ends.map(([, high]) => high))];
 }
 
+/** @returns {[number, number]} */
 function airy(low, high) {
   const air = Math.max(0.04 * (high - low), 1e-4);
   return [low - air, high + air];

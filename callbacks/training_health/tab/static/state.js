@@ -1,3 +1,4 @@
+// @ts-check
 // What the reader chose: in the address bar, so that a link brings back what its sender saw, and in the browser's
 // storage for the next visit.
 
