@@ -10,8 +10,9 @@ from typing_extensions import override
 
 from training_health import lightning as pl
 from training_health.batches import BatchSize, ExampleCounter
+from training_health.relu.causes import History
 from training_health.relu.sites import ReLUSites
-from training_health.relu.unit_counts import UnitCounter
+from training_health.relu.unit_counts import UnitCounter, WindowCounts
 from training_health.relu.window import DeadReLUReport, WindowPart, sentence
 from training_health.sinks import log_scalars, warn_without_tensorboard, write_metrics, write_records, write_scalars
 from training_health.training_sample.evaluation import SampleObserver, TrainingSampleEvaluation
@@ -124,6 +125,9 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         self._watching = False  # a window is open
         self._names: dict[str, str] = {}  # qualified: short; fixed after the first complete window
         self._dead: dict[str, list[int]] = {}  # short name: dead units of the last window
+        self._history = History()
+        self._at_start = False  # the open window is the sanity check's
+        self._start: WindowCounts | None = None  # this rank's of it, until the first window of an epoch ends
         self._report: DeadReLUReport | None = None
         self._said: set[str] = set()
         self._pending = False  # a window over the training sample is to be logged at the epoch's end
@@ -161,7 +165,8 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._evaluation.on_validation_start()
         in_time = trainer.state.fn != "fit" or pl.is_epochs_last_validation(trainer)
-        if self.window == "validation" and in_time and not trainer.sanity_checking:
+        self._at_start = trainer.sanity_checking
+        if self._at_start or (self.window == "validation" and in_time):
             self.on_sample_start(pl_module)
 
     @override
@@ -188,7 +193,10 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
 
     @override
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._watching and self._waits:
+        if self._watching and self._at_start:  # the ranks meet later: one may have no batch in this check
+            self._stop_watching()
+            self._start, self._at_start = self._counter.take(), False
+        elif self._watching and self._waits:
             self._stop_watching()
         elif self._watching:
             self._close(trainer)
@@ -247,11 +255,12 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"names": self._names, "dead": self._dead}
+        return {"names": self._names, "dead": self._dead, "history": self._history.state_dict()}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._names, self._dead = state_dict["names"], state_dict["dead"]
+        self._history = History(**state_dict.get("history", {}))
 
     def _abandon(self) -> None:
         self._evaluation.validation.stop_listening()
@@ -266,9 +275,12 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     def _close(self, trainer: pl.Trainer) -> None:
         """Remove the hooks and make the report, from every rank's counts."""
         self._stop_watching()
-        part = WindowPart(self._counter.take(), self._sites.never_zero, self._sites.unwatched)
-        parts = pl.every_rank(trainer, part)
-        self._report = DeadReLUReport.of(parts, self._names, self.window, self.rare_below, self._dead)
+        part = WindowPart(self._counter.take(), self._sites.never_zero, self._sites.unwatched, self._start)
+        parts, self._start = pl.every_rank(trainer, part), None
+        history = self._history if trainer.state.fn == "fit" else None  # a validation on its own belongs to no epoch
+        self._report = DeadReLUReport.of(
+            parts, self._names, self.window, self.rare_below, self._dead, history, trainer.current_epoch
+        )
         self._dead = {site: counts.dead for site, counts in self._report.sites.items()}
 
     def _publish(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -281,7 +293,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
             write_records(trainer, report.records())
             if not self._listed:
                 self._listed = True
-                write_records(trainer, report.coverage_records())
+                write_records(trainer, [*report.coverage_records(), *report.start_records()])
 
     @staticmethod
     def _log(trainer: pl.Trainer, pl_module: pl.LightningModule, report: DeadReLUReport) -> None:

@@ -7,6 +7,18 @@ is a scalar string that holds JSON. The tag's summary metadata is JSON with ``ve
 read the values without the code that wrote them. A tag carries one record per step, and its step is that of Lightning's
 own epoch-end scalars. TensorBoard hands out the metadata of a tag's first record only.
 
+What the monitor of dead units records, besides the activity itself:
+
+``activity/<site>``  the activity of each unit over the epoch's window.
+``start/<site>``     the same, with the same metadata, over the sanity check's window: before the first step. It comes
+    once per fit, with the first epoch's records; the epoch in it is the one that it was written in. Without a sanity
+    check there is none, and whether a unit was born dead is unknown.
+``cause/<site>``     why units are dead: F x U numbers, row by row, a row for each name in ``fields``, a number for each
+    unit; NaN where it is unknown or does not apply. ``fields`` begins with ``cause``, an index into the list
+    ``causes``, and is NaN for a unit that fired. The other rows are the numbers that decided: `CAUSE_FIELDS`.
+``window``           how the number of dead units of all sites falls with the examples seen: the numbers named in
+    ``columns``, `WINDOW_COLUMNS`. NaN where unknown.
+
 The text record ``run`` describes the run. It may hold ``advice``, {lever: what it is called here}, which is put behind
 the findings' general advice, and ``limits``, {name: fraction}, in place of the rules' own: see `health.finding`. A gap
 record's metadata may hold ``metrics``: what "val_accuracy" and "val_loss" are called in the run's own logs.
@@ -28,6 +40,26 @@ if TYPE_CHECKING:
 PLUGIN_NAME = "training_health"
 FORMAT_VERSION = 1
 MOST_EPOCHS = 2**31
+# Why a unit is dead; a record holds its own list, so that one may be added here.
+CAUSES = ("unknown", "not a number", "dead inputs", "killed", "any input", "mean shift", "bias")
+CAUSE_FIELDS = (
+    "cause",
+    "depth",  # how far below zero its largest pre-activation of the window lies, in that one's standard deviations
+    "max",  # that pre-activation
+    "sd",  # the standard deviation of its pre-activation over examples and positions
+    "bound",  # the largest pre-activation that any input within the range below can give
+    "low", "high",  # the range of all inputs of the layer before it, over the window; with 0 where it pads
+    "mean_shift",  # what the mean input adds to the pre-activation: below zero it kills
+    "bias",  # what the bias adds, behind a batch normalisation its own
+    "weight_change",  # at death, at least so much did the incoming weights change since the window before: / their norm
+    "since",  # the epoch in which it died; -1: before the first step; NaN: at the first record or before
+)  # fmt: skip
+# Parts of the window, in the order in which the loader gave the examples, with the units dead on them; then what is
+# expected on ten times the window's examples, with a 95 % interval.
+WINDOW_COLUMNS = (
+    "n_1", "dead_1", "n_2", "dead_2", "n_3", "dead_3", "n_4", "dead_4", "units",
+    "predicted_n", "predicted", "predicted_low", "predicted_high",
+)  # fmt: skip
 MOST_SAMPLES = 2**53
 
 T = TypeVar("T")

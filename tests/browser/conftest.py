@@ -46,6 +46,7 @@ class Watched:
         self.page.on("console", lambda m: self.complaints.append(f"console: {m.text}") if m.type == "error" else None)
         self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
         self.page.on("dialog", lambda dialog: self.complaints.append(f"dialog: {dialog.message}") or dialog.dismiss())
+        self.page.on("popup", lambda popup: self.complaints.append(f"popup: {popup.url}"))
         self.page.on("request", self._request)
 
     def _request(self, request) -> None:
@@ -64,8 +65,8 @@ def open_page(browser):
     """Opens pages, each in a fresh profile, so that nothing stored leaks from one to the next."""
     opened: list[Watched] = []
 
-    def open_it(origin: str):
-        page = browser.new_context(viewport={"width": 1400, "height": 900}).new_page()
+    def open_it(origin: str, **options):
+        page = browser.new_context(**{"viewport": {"width": 1400, "height": 900}} | options).new_page()
         opened.append(Watched(page, origin))
         return page
 

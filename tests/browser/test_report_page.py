@@ -3,6 +3,7 @@
 import pytest
 
 from tests.browser.known_log import DYING, HOSTILE, STEADY, write_known_logs
+from tests.browser.test_tab import drawn
 from training_health.tab.one_file import write_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -52,3 +53,41 @@ def test_choices_are_kept_in_the_reports_address(report):
 def test_the_report_has_its_own_switch_of_theme(report):
     report.get_by_role("button", name="Light / dark").click()
     assert report.locator("html").get_attribute("data-theme") == "dark"
+
+
+def test_a_charts_tools_are_one_stop_of_the_tab_key(report):
+    report.reload()
+    report.locator("body[data-ready]").wait_for()
+    report.get_by_role("button", name="Pick all shown").click()
+    tools = report.locator('[data-chart="gap_accuracy"] .tool')
+    drawn(report, "gap_accuracy", "true")
+    tools.first.focus()
+    report.keyboard.press("ArrowRight")
+    assert tools.nth(1).evaluate("e => e === document.activeElement")
+    assert [tool.get_attribute("tabindex") for tool in tools.all()] == ["-1", "0", "-1"]
+    report.keyboard.press("Tab")
+    assert report.evaluate("!document.activeElement.closest('[data-chart=gap_accuracy]')")
+
+
+def test_a_printed_report_has_every_chart_in_light_colours_and_nothing_cut_off(report):
+    report.emulate_media(color_scheme="dark")
+    report.reload()
+    report.locator("html[data-theme=dark] body[data-ready]").wait_for()
+    drawn(report, "gap_accuracy", "true")  # the others have never been in view
+    seen = """() => addEventListener("beforeprint", () => {
+      const plots = [...document.querySelectorAll(".plot")];
+      window.printed = {
+        drawn: plots.length > 3 && plots.every((plot) => plot.dataset.drawn),
+        widths: [...new Set(plots.map((plot) => plot.querySelector(".main-svg").clientWidth - plot.clientWidth))],
+        page: document.querySelector("main").clientWidth,
+        text: plots[0]._fullLayout.font.color,
+      };
+    })"""
+    report.evaluate(seen)
+    report.pdf()
+    printed = report.evaluate("window.printed")
+    assert (printed["drawn"], printed["widths"], printed["page"]) == (True, [0], 680)  # 180 mm
+    assert printed["text"] == "#1b2430"  # of the light theme
+    assert report.evaluate(
+        "[document.documentElement.dataset.theme, document.querySelector('.plot').clientWidth > 680]"
+    ) == ["dark", True]

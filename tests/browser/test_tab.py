@@ -88,10 +88,15 @@ def pick_only(frame, *runs: str) -> None:
     frame.locator("#chips .chip").nth(len(runs) - 1).wait_for()
 
 
+def show_site(frame, site: str) -> None:
+    frame.locator("#site").select_option(site)
+    frame.locator(f'[data-chart="dead_units_{site}"]').wait_for()
+
+
 def show_map(frame) -> None:
     """The map of the dying run's dense layer, dead units first."""
     pick_only(frame, DYING)
-    frame.get_by_role("button", name="fc1", exact=True).click()
+    show_site(frame, "fc1")
     frame.get_by_role("button", name="Sorted by death").click()
     frame.locator(f'[data-chart="{DYING_MAP}"]').wait_for()
 
@@ -100,10 +105,11 @@ def test_the_table_shows_each_run_with_its_numbers(tab):
     page, frame = tab
     assert page.locator("[role=tab]:visible", has_text="Training Health").count() == 1
     steady = cells(frame, STEADY)
-    assert steady[1:6] == [STEADY, "baseline", "synthetic", "3", "3 / 3"]
-    assert steady[6:10] == ["0.0%", "+7.0 ± 1.6", "75.00%", "87.50%"]
-    assert steady[10].endswith("No alarm")
-    assert cells(frame, DYING)[5:7] == ["3 / 9 ◔", "33.3%"]
+    assert (steady[1], steady[2].splitlines()[-1]) == (STEADY, "No alarm")
+    assert steady[3:7] == ["0.0%", "+7.0 ± 1.6 real", "highest 75.00%", "87.50%"]
+    assert steady[7:] == ["3 / 3 finished", "baseline", "synthetic", "3"]
+    assert cells(frame, DYING)[3] == "33.3%"
+    assert cells(frame, DYING)[7] == "3 / 9 stalled"
     assert "No monitors" in cells(frame, "foreign")[2]
     assert "62.50%" in cells(frame, "foreign")[2]
     assert "newer version" in cells(frame, "future")[2]
@@ -124,6 +130,7 @@ def test_sorting_and_filtering(tab):
 def test_dead_and_rare_fractions(tab):
     _, frame = tab
     pick_only(frame, STEADY, DYING)
+    show_site(frame, "fc1")
     assert [row["dead"] for row in table_of(frame, "dead_units_total")] == ["1", "2", "2", "0", "0", "0"]
     fc1 = table_of(frame, "dead_units_fc1")[:3]
     columns = {name: [row[name] for row in fc1] for name in ("dead_fraction", "rare", "deaths", "revivals")}
@@ -150,15 +157,14 @@ def test_the_map_gives_dead_cells_a_colour_of_their_own(tab):
         [["2"], [3]],  # came back
     ]
     frame.get_by_role("button", name="By index").click()
-    frame.locator(f'[data-chart="{DYING_MAP}"] .plot[data-drawn]').wait_for()
-    assert drawn(frame, DYING_MAP, "plot.data[0].y") == ["0", "1", "2", "3"]
+    wait_until(lambda: drawn(frame, DYING_MAP, "plot.data[0].y") == ["0", "1", "2", "3"])
 
 
 def test_a_unit_that_is_not_a_number_is_neither_dead_nor_alive(tab):
     _, frame = tab
     pick_only(frame, BROKEN)
-    assert cells(frame, BROKEN)[6:9] == ["50.0% 2 NaN", "loss 0.25 ± 0.2", "loss 0.75"]
-    assert cells(frame, BROKEN)[10].endswith("Outputs are not numbers")
+    assert cells(frame, BROKEN)[2].endswith("Outputs are not numbers")
+    assert cells(frame, BROKEN)[3:6] == ["50.0%\n2 NaN", "loss 0.25 ± 0.2 real", "loss 0.75"]
     (total,) = table_of(frame, "dead_units_total")
     assert (total["dead"], total["dead_fraction"], total["not_a_number"]) == ("1", "0.5", "2")
     chart = f"unit_map_{BROKEN}_fc1"
@@ -192,7 +198,7 @@ def test_the_charts_buttons_are_those_that_stay_on_this_machine(tab):
     pick_only(frame, DYING)
     drawn(frame, "gap_accuracy", "true")
     titles = "[...plot.querySelectorAll('.modebar-btn')].map(b => b.dataset.title)"
-    for chart in ("gap_accuracy", "dead_units_fc1", DYING_MAP):
+    for chart in ("gap_accuracy", "dead_units_total", DYING_MAP):
         assert drawn(frame, chart, titles) == ["Zoom", "Pan", "Reset axes"]
         assert drawn(frame, chart, "plot._context.plotlyServerURL") == ""
 
@@ -244,7 +250,7 @@ def test_a_hostile_run_name_is_text_everywhere(tab):
 def test_picked_runs_survive_other_tabs_and_a_reload_and_travel_in_a_link(tab, served, open_page):
     page, frame = tab
     pick_only(frame, DYING)
-    frame.get_by_role("button", name="conv1", exact=True).click()
+    show_site(frame, "conv1")
     page.wait_for_function("location.hash.includes('conv1')")
     link = page.url
     page.reload()
@@ -256,38 +262,62 @@ def test_picked_runs_survive_other_tabs_and_a_reload_and_travel_in_a_link(tab, s
     _, elsewhere = open_tab(open_page, served[0], "#" + link.split("#", 1)[1])  # a profile that has stored nothing
     for shown in (frame, elsewhere):
         assert shown.locator("#chips .chip-name").all_inner_texts() == [DYING]
-        assert shown.get_by_role("button", name="conv1", exact=True).get_attribute("aria-pressed") == "true"
+        shown.locator("#site").wait_for()
+        assert shown.locator("#site").input_value() == "conv1"
 
 
 def test_colours_of_a_run_match_between_charts(tab):
     _, frame = tab
     pick_only(frame, STEADY, DYING)
-    chip = frame.locator(f'#chips .chip[title="{DYING}"] .swatch').evaluate("e => getComputedStyle(e).backgroundColor")
+    chip = frame.locator(f'#chips .chip[title="{DYING}"] .look').evaluate("e => getComputedStyle(e).color")
     of_dying = "plot.data.find(t => t.name.includes('dying')).line.color"
     dead, gap = drawn(frame, "dead_units_total", of_dying), drawn(frame, "gap_accuracy", of_dying)
     assert dead == gap
     assert chip == "rgb({}, {}, {})".format(*(int(dead[i : i + 2], 16) for i in (1, 3, 5)))
 
 
-def test_tensorboards_reload_brings_the_new_epoch(tab, served):
+def test_a_reload_while_training_brings_the_new_epoch_and_keeps_what_the_reader_did(tab, served):
     page, frame = tab
 
-    def reloaded_until(seen) -> None:
+    def reload_until(seen) -> None:
         def attempt() -> bool:
-            page.locator("app-header-reload button").click()
+            page.locator("app-header-reload button").evaluate("b => b.click()")  # the focus stays where it is
             page.wait_for_timeout(500)
             return seen()
 
         wait_until(attempt)
 
     with HealthLogWriter(served[1] / "growing") as log:
+        log.text("run", {"max_epochs": 9})
         write_epoch(log, 0, [0.5, 0.5, 0.5, 0.5])
         log.flush()
-        reloaded_until(lambda: frame.locator('#runs tr[data-run="growing"]').count() == 1)
-        assert cells(frame, "growing")[5] == "1"
+        reload_until(lambda: frame.locator('#runs tr[data-run="growing"]').count() == 1)
+        assert "growing" not in frame.locator("#chips").inner_text()  # no newcomer among what is compared
+        pick_only(frame, STEADY, "growing")
+        total = frame.locator('[data-chart="dead_units_total"]')
+        whole = drawn(frame, "dead_units_total", "plot._fullLayout.xaxis.range")
+        box = total.locator(".nsewdrag").bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=5)
+        page.mouse.up()
+        wait_until(lambda: drawn(frame, "dead_units_total", "plot._fullLayout.xaxis.range") != whole)
+        zoomed = drawn(frame, "dead_units_total", "plot._fullLayout.xaxis.range")
+        total.get_by_role("button", name="as a table").click()
+        total.get_by_role("button", name="as CSV").focus()
+        frame.locator("body").evaluate(
+            "() => { window.shift = 0; new PerformanceObserver((list) => list.getEntries().forEach("
+            "(entry) => (window.shift += entry.value))).observe({ type: 'layout-shift' }); }"
+        )
         write_epoch(log, 1, [0.0, 0.5, 0.5, 0.5])
         log.flush()
-        reloaded_until(lambda: cells(frame, "growing")[5:7] == ["2", "16.7%"])
+        reload_until(lambda: cells(frame, "growing")[7] == "2 / 9 stalled")  # its records carry times of long ago
+        assert cells(frame, "growing")[3] == "16.7%"
+        wait_until(lambda: total.locator(".table-alternative tbody tr").count() == 5)
+        assert drawn(frame, "dead_units_total", "plot.data.find(t => t.name === 'growing, dead').y.length") == 2
+        assert drawn(frame, "dead_units_total", "plot._fullLayout.xaxis.range") == zoomed
+        assert total.get_by_role("button", name="as CSV").evaluate("e => e === document.activeElement")
+        assert frame.locator("body").evaluate("() => window.shift") < 0.02
 
 
 def test_the_theme_follows_tensorboards(tab):
@@ -306,6 +336,7 @@ def test_the_theme_follows_tensorboards(tab):
 def test_charts_can_be_downloaded(tab):
     page, frame = tab
     pick_only(frame, DYING)
+    show_site(frame, "fc1")
     card = frame.locator('[data-chart="dead_units_fc1"]')
     with page.expect_download() as csv:
         card.get_by_role("button", name="as CSV").click()
@@ -353,3 +384,36 @@ def test_twenty_runs_of_a_hundred_epochs_are_painted_quickly(load_fast, tmp_path
         mark = "performance.getEntriesByName('training-health-table')[0].startTime"
         assert {text for text in frame.locator("#runs td.epochs").all_inner_texts()} == {"100"}
         assert frame.locator("body").evaluate(f"() => {mark}") < 3000  # under 1 s on a quiet machine
+
+
+def test_the_dead_units_are_listed_by_number_and_can_be_copied(tab):
+    page, frame = tab
+    pick_only(frame, STEADY, DYING)
+    listed = frame.locator("[data-list=dead]")
+    assert "None of 6 units is dead at epoch 3" in listed.inner_text()
+    assert "2 of 6 units (33.3%) are dead at epoch 3, n = 5,000: fc1 2 of 4" in listed.inner_text()
+    rows = [row.locator("td").all_inner_texts() for row in listed.locator("tbody tr").all()]
+    assert rows == [["fc1", "1", "1", "epoch 3", "never"], ["fc1", "1", "3", "epoch 1, the first record", "never"]]
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    listed.get_by_role("button", name="Copy the dead units").click()
+    listed.get_by_text("Copied").wait_for()
+    copied = page.evaluate("navigator.clipboard.readText()").splitlines()
+    assert copied[1].split("\t") == ["fc1", "1", "epoch 3", "0", "not recorded", ""]
+    show_map(frame)
+    states = [(row["unit"], row["state"], row["times_revived"]) for row in table_of(frame, DYING_MAP)]
+    assert states == [("3", "dead", "0"), ("1", "dead", "0"), ("2", "alive", "1"), ("0", "alive", "0")]
+
+
+def test_the_worst_run_comes_first_and_a_verdict_leads_to_its_findings(tab):
+    _, frame = tab
+    pick_only(frame, STEADY, DYING)
+    assert [card.get_attribute("data-run") for card in frame.locator("#findings article").all()] == [DYING, STEADY]
+    assert "killed, or waiting" in frame.locator(f'#findings article[data-run="{DYING}"]').inner_text()
+    assert "8.7 standard errors from 0" in frame.locator(f'#findings article[data-run="{STEADY}"]').inner_text()
+    frame.locator(f'#runs tr[data-run="{BROKEN}"] td.verdict button').click()  # it was not picked
+    broken = frame.locator(f'#findings article[data-run="{BROKEN}"]')
+    wait_until(lambda: broken.evaluate("e => e === document.activeElement"))
+    frame.locator(f'#runs tr[data-run="{DYING}"] td.dead button').click()
+    wait_until(
+        lambda: frame.locator("details[data-fold^='dead dying'] summary").evaluate("e => e === document.activeElement")
+    )

@@ -1,15 +1,15 @@
 """One run's monitors, read into typed parts: sites, gap, weight movement, what the run says about itself."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from itertools import groupby, pairwise
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from training_health.health.unit_life import Counts, count_units
+from training_health.health.unit_life import Counts, count_units, died_in
 from training_health.log_format import (
     MOST_EPOCHS,
     MOST_SAMPLES,
@@ -27,7 +27,43 @@ ACCURACIES = ("running_accuracy", "train_eval_accuracy", "val_accuracy", "accura
 LOSSES = ("running_loss", "train_eval_loss", "val_loss", "loss_gap", "loss_gap_se")
 GAP_COLUMNS = (*ACCURACIES, "mode_effect", *LOSSES)
 MOST_UNITS = 10_000_000  # of one site: beyond any layer, and still an array that fits
+MOST_FIELDS = 1_000  # of a unit's cause
 RARE_BELOW = 0.01  # activity under which a unit that fires counts as rare, where a log doesn't say
+
+
+@dataclass(frozen=True)
+class Causes:
+    """Why the units of a site are dead, and the numbers that decided, over epochs.
+
+    Attributes:
+        epochs: (E,), 0-based.
+        n: (E,), examples of each window; 0 where unknown.
+        names: Causes by code.
+        fields: Each (E, U), by the names in the record, such as `log_format.CAUSE_FIELDS`; NaN where unknown. "cause"
+            is among them, a code, NaN for a unit that fired.
+    """
+
+    epochs: np.ndarray
+    n: np.ndarray
+    names: tuple[str, ...]
+    fields: dict[str, np.ndarray]
+
+    def at(self, row: int) -> list[str]:
+        """The cause of each unit at one record; empty for a unit that fired."""
+        codes = self.fields["cause"][row]
+        return [self.names[int(code)] if 0 <= code < len(self.names) else "" for code in codes]
+
+    def field(self, name: str) -> np.ndarray:
+        """One of the fields, (E, U); NaN everywhere if the record has it not."""
+        return self.fields.get(name, np.full_like(self.fields["cause"], np.nan))
+
+
+@dataclass(frozen=True)
+class Start:
+    """The activity of each unit before the first step, (U,), and the examples that it was measured on; 0: unknown."""
+
+    activity: np.ndarray
+    n: int
 
 
 @dataclass(frozen=True)
@@ -38,6 +74,8 @@ class Site:
         activity: (E, U) fraction of (example, position) pairs with output > 0; exactly 0 is dead; NaN: not a number.
         epochs: (E,), 0-based.
         n: (E,), the examples that each epoch's activity was measured on; 0 where unknown.
+        causes: Why its units are dead; None in a log without such records.
+        start: Its units before the first step; None where that was not measured.
     """
 
     name: str
@@ -50,6 +88,8 @@ class Site:
     activation: str = "relu"
     first_layer: bool = False
     rare_below: float = RARE_BELOW
+    causes: Causes | None = None
+    start: Start | None = None
 
     @cached_property
     def counts(self) -> Counts:
@@ -65,6 +105,21 @@ class Site:
     def dead_now(self) -> int:
         """Units that are dead at the last record; 0 without records."""
         return int(self.counts.dead[-1]) if len(self.epochs) else 0
+
+    @property
+    def causes_now(self) -> list[str]:
+        """The cause of each unit at the last record; empty for one that fired, "unknown" where none is recorded."""
+        if not len(self.epochs):
+            return [""] * self.units
+        known = self.causes is not None and len(self.causes.epochs) and self.causes.epochs[-1] == self.epochs[-1]
+        names = self.causes.at(-1) if self.causes is not None and known else [""] * self.units
+        dead = self.activity[-1] == 0
+        return [name or ("unknown" if is_dead else "") for name, is_dead in zip(names, dead, strict=True)]
+
+    @cached_property
+    def died_in(self) -> np.ndarray:
+        """As `unit_life.died_in`, (U,)."""
+        return died_in(self.epochs, self.activity, None if self.start is None else self.start.activity)
 
 
 @dataclass(frozen=True)
@@ -117,6 +172,7 @@ class HealthRun:
     newer_format: str = ""
     problems: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)  # what an earlier run in the same folder wrote, in words
+    window: Columns = field(default_factory=Columns)  # how the count of dead units falls with the examples seen
 
     @cached_property
     def counts(self) -> Counts:
@@ -153,7 +209,7 @@ def read_run(name: str, contents: Mapping[str, bytes], data: Mapping[str, Sequen
     ``problems``; kinds that this version doesn't know are ignored.
     """
     run = HealthRun(name)
-    current = _of_the_last_run(data)
+    current, parts = _of_the_last_run(data), _SiteParts()
     for tag in sorted(contents):
         try:
             content = parse_content(contents[tag])
@@ -161,11 +217,15 @@ def read_run(name: str, contents: Mapping[str, bytes], data: Mapping[str, Sequen
                 if content["kind"] == "activity":
                     run.replaced.append(f"{content.get('site')} is not in the later one")
                 continue
-            _read_tag(run, content, current.get(tag, ()))
+            _read_tag(run, content, current.get(tag, ()), parts)
         except NewerFormatError as error:
             return HealthRun(name, newer_format=str(error))
         except UnreadableError as error:
             run.problems.append(f"{tag} can't be shown: {error}.")
+    run.sites = [
+        replace(site, causes=_fitting(parts.causes, site, run), start=_fitting(parts.start, site, run))
+        for site in run.sites
+    ]
     # loaders hand out tags in any order; forward order is in the metadata
     run.sites.sort(key=lambda site: (site.index, site.name))
     return run
@@ -197,7 +257,30 @@ def _epoch_of(tag: str, datum: Datum) -> int:
     return MOST_EPOCHS if tag.endswith("/result") else -1
 
 
-def _read_tag(run: HealthRun, content: dict[str, Any], data: Sequence[Datum]) -> None:
+@dataclass
+class _SiteParts:
+    """What is read of a site besides its activity, by its name."""
+
+    causes: dict[str, Causes] = field(default_factory=dict)
+    start: dict[str, Start] = field(default_factory=dict)
+
+
+P = TypeVar("P", Causes, Start)
+
+
+def _fitting(parts: dict[str, P], site: Site, run: HealthRun) -> P | None:
+    """The part that belongs to a site; one of another number of units is an earlier run's, or damaged."""
+    part = parts.get(site.name)
+    if part is None:
+        return None
+    units = part.fields["cause"].shape[1] if isinstance(part, Causes) else len(part.activity)
+    if units != site.units:
+        run.problems.append(f"{site.name} has {site.units} units, and records of why they died have {units}.")
+        return None
+    return part
+
+
+def _read_tag(run: HealthRun, content: dict[str, Any], data: Sequence[Datum], parts: _SiteParts) -> None:
     match content["kind"]:
         case "activity":
             units = _whole(content, "units", most=MOST_UNITS)
@@ -207,6 +290,14 @@ def _read_tag(run: HealthRun, content: dict[str, Any], data: Sequence[Datum]) ->
                 run.replaced.append(f"{content.get('site')} has {now} units, and {units} in its first record")
                 content = {key: value for key, value in content.items() if key in ("site", "index")}
             run.sites.append(_site(content, series))
+        case "start":
+            series = read_series(data, _whole(content, "units", most=MOST_UNITS))
+            if len(series.epochs):
+                parts.start[_name(content)] = Start(_activity(series)[-1], int(series.n[-1]))
+        case "cause":
+            parts.causes[_name(content)] = _causes(content, data)
+        case "window":
+            run.window = _columns(content, "columns", data)
         case "gap":
             gap = _columns(content, "columns", data)
             unknown = np.full(len(gap.epochs), np.nan)
@@ -227,13 +318,40 @@ def _read_tag(run: HealthRun, content: dict[str, Any], data: Sequence[Datum]) ->
             run.result = read_text(data)
 
 
+def _name(content: dict[str, Any]) -> str:
+    name = content.get("site")
+    if not isinstance(name, str) or not name:
+        raise UnreadableError("its site has no name")
+    return name
+
+
+def _activity(series: Series) -> np.ndarray:
+    return np.where((series.values >= 0) & (series.values <= 1), series.values, np.nan)
+
+
+def _causes(content: dict[str, Any], data: Sequence[Datum]) -> Causes:
+    fields, names, units = content.get("fields"), content.get("causes"), _whole(content, "units", most=MOST_UNITS)
+    for listed in (fields, names):
+        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+            raise UnreadableError("'fields' and 'causes' in its metadata are not lists of names")
+    assert isinstance(fields, list)
+    assert isinstance(names, list)
+    if "cause" not in fields or len(fields) > MOST_FIELDS:
+        raise UnreadableError("'fields' in its metadata does not hold 'cause', or too many names")
+    series = read_series(data, len(fields) * units)
+    if series.values.shape[1] != len(fields) * units:
+        raise UnreadableError(f"it has {series.values.shape[1]} numbers, not {len(fields)} for each of {units} units")
+    rows = series.values.reshape(len(series.epochs), len(fields), units)
+    return Causes(series.epochs, series.n, tuple(names), {name: rows[:, i] for i, name in enumerate(fields)})
+
+
 def _site(content: dict[str, Any], series: Series) -> Site:
-    name, rare_below = content.get("site"), content.get("rare_below")
-    if not isinstance(name, str) or not name or not series.values.shape[1]:
-        raise UnreadableError("its site has no name or no units")
+    rare_below = content.get("rare_below")
+    if not series.values.shape[1]:
+        raise UnreadableError("its site has no units")
     return Site(
-        name=name,
-        activity=np.where((series.values >= 0) & (series.values <= 1), series.values, np.nan),
+        name=_name(content),
+        activity=_activity(series),
         epochs=series.epochs,
         n=series.n,
         index=_whole(content, "index"),

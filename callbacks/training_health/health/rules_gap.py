@@ -97,6 +97,8 @@ def gap_verdict(run: HealthRun) -> Iterator[Finding]:
     metric = next((m for m in known if np.isfinite(last[f"{m}_gap_margin"])), known[0])
     gap, noise, train = (last[name] for name in (f"{metric}_gap", f"{metric}_gap_margin", f"train_eval_{metric}"))
     rise, best = _loss_rise(run.gap)
+    se = last[f"{metric}_gap_se"]
+    away = f"{abs(gap) / se:.1f} standard errors from 0, " if se > 0 else ""
     error = "unknown" if np.isnan(noise) else f"{100 * noise:.1f}" if metric == "accuracy" else f"{noise:.4g}"
     if metric == "accuracy":
         band = f"Training minus validation {run.gap.metric('val_accuracy', metric)} is {_points(gap)} ± {error} points"
@@ -113,9 +115,9 @@ def gap_verdict(run: HealthRun) -> Iterator[Finding]:
         verdicts = (  # the first that holds
             (np.isnan(noise), "Gap without an error", "whose error is unknown: no verdict"),
             (abs(gap) <= noise, "Gap is within noise", "a band that includes 0, which is noise"),
-            (gap < 0, "Validation is better than training", "more than chance: it is easier than the training sample"),
-            (far, "Training fits far better than validation", "and validation loss does not climb"),
-            (True, "Gap is real, and no alarm", "more than chance, without the marks of harmful overfitting"),
+            (gap < 0, "Validation is better than training", f"{away}not chance: it is easier than the training sample"),
+            (far, "Training fits far better than validation", f"{away}and validation loss does not climb"),
+            (True, "Gap is real, and no alarm", f"{away}more than chance, without the marks of harmful overfitting"),
         )
         title, meaning = next(words for holds, *words in verdicts if holds)
         notice = title.startswith("Training")

@@ -68,3 +68,22 @@ def order_by_death(activity: np.ndarray) -> np.ndarray:
         return np.arange(activity.shape[1])
     # lexsort is stable, so equal units keep their order
     return np.lexsort((np.nan_to_num(activity[-1], nan=2.0), dead_since(activity)))
+
+
+def died_in(epochs: np.ndarray, activity: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
+    """The epoch in which the present death of each unit began, (U,) float.
+
+    -1 for a unit that was born dead: dead before the first step, ``start`` (U,), and at every record since. NaN for a
+    unit that is not dead at the last record, and for one that was dead at the first record and whose start is unknown.
+    """
+    rows, since = len(activity), dead_since(activity)
+    if not rows:
+        return np.full(activity.shape[1], np.nan)
+    died = epochs[np.minimum(since, rows - 1)].astype(float)
+    if start is None:
+        died[since == 0] = np.nan
+    else:
+        died[(since == 0) & (start == 0)] = -1
+        died[(since == 0) & np.isnan(start)] = np.nan
+    died[since == rows] = np.nan
+    return died

@@ -7,13 +7,14 @@ is unknown.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from math import prod
 from typing import Any, NamedTuple
 
 from torch import Size, Tensor, nn
 
-from training_health.relu.activation_calls import RELU_BY_NUMBERS, Role
+from training_health.relu.activation_calls import Role
+from training_health.relu.feeds import Feed, Source, biased, feed_of, normalized
 
 # What values depend on: parameters only; data only; data through one layer, each unit of it on its own; anything more.
 WEIGHTS, DATA, FIRST, LATER = -1, 0, 1, 2
@@ -32,8 +33,16 @@ _FEATURES_LAST = {
 }  # fmt: skip
 _FEATURES_SECOND = {"batch_norm", "instance_norm", "group_norm"}
 _RESHAPES = {"reshape", "reshape_as", "view", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze"}
+# Each unit's values stay what they are, though some may be left out and their places change.
+_POOLS = {f"{kind}max_pool{n}d" for kind in ("", "adaptive_") for n in (1, 2, 3)}
+_POOLS |= {f"{name}_with_indices" for name in _POOLS}
+_VIEWS = {"permute", "transpose", "t", "movedim", "moveaxis", "swapaxes", "swapdims", "contiguous", "clone", "detach"}
+_PARTS = {"getitem", "narrow", "select", "chunk", "split", "unbind"}
+_DROPS = {f"{kind}dropout{n}" for kind in ("", "feature_", "alpha_") for n in ("", "1d", "2d", "3d")}
+_ZERO_STAYS = {f"{kind}avg_pool{n}d" for kind in ("", "adaptive_") for n in (1, 2, 3)} | {"mean", "amax"}
 _JOINS = {"cat", "concat", "concatenate"}
 _CASTS = {"to", "float", "half", "bfloat16", "double", "type", "type_as"}
+_KEEPS = _RESHAPES | _VIEWS | _DROPS | _CASTS | _POOLS
 _ABOVE, _BELOW = {"gt", "ge"}, {"lt", "le"}
 
 
@@ -45,6 +54,8 @@ class Origin(NamedTuple):
     mask: tuple[Callable[[], Tensor | None], bool] | None = (
         None  # whose sign it tells; True: True where that is above 0
     )
+    feed: Feed | None = None  # the layer that it is an affine map of, unit by unit
+    source: Source | None = None  # the ReLU that it comes out of
 
 
 class Origins:
@@ -53,8 +64,9 @@ class Origins:
     def __init__(self) -> None:
         self.clear()
 
-    def clear(self) -> None:
-        """Start a pass."""
+    def clear(self, ranged: Container[int] | None = None) -> None:
+        """Start a pass, in which the inputs' range is looked at in these calls with weights; None: in all of them."""
+        self._ranged, self._feeds = ranged, 0
         self._known: dict[int, tuple[Callable[[], Tensor | None], Origin]] = {}
         self._unknown = Origin(DATA)
 
@@ -88,6 +100,7 @@ class Origins:
         origins = [self.of(tensor) for tensor in inputs]
         level, first, mask = self._level(name, role, origins), self._unknown, self._mask(name, args, origins)
         weighted = role is not None and role.kind == "weights"
+        feed = self._feed(name, args, kwargs) if weighted else None
         for tensor in reversed(outputs):
             if role is not None and weighted:
                 dim = _weighted_dim(role, args, inputs, origins)
@@ -95,9 +108,30 @@ class Origins:
                 dim = _followed_any(name, inputs, origins, tensor)
             if dim is not None:
                 dim = dim % tensor.dim() if -tensor.dim() <= dim < tensor.dim() else None
-            first = Origin(level, dim, mask)
+            source = None
+            if not weighted:
+                feed, source = _kept(name, args, kwargs, inputs, origins, tensor, dim)
+            first = Origin(level, dim, mask, feed, source)
             self._known[id(tensor)] = weakref.ref(tensor), first
         return first
+
+    def mark(self, output: Tensor, source: Source) -> None:
+        """Take note that a ReLU gave this output."""
+        self._known[id(output)] = weakref.ref(output), self.of(output)._replace(source=source, feed=None)
+
+    def _feed(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Feed | None:
+        call, self._feeds = self._feeds, self._feeds + 1
+        first = args[1:] if name == "addmm" else args
+        x, weight = first[0] if first else kwargs.get("input"), first[1] if len(first) > 1 else kwargs.get("weight")
+        if not isinstance(x, Tensor) or not isinstance(weight, Tensor):
+            return None
+        if self.of(weight).level != WEIGHTS or self.of(x).level == WEIGHTS:
+            return None
+        try:
+            ranged = self._ranged is None or call in self._ranged
+            return feed_of(name, args, kwargs, self.of(x).source, call, ranged)
+        except Exception:  # an exotic tensor is not followed
+            return None
 
     def _level(self, name: str, role: Role | None, origins: list[Origin]) -> int:
         if role is not None and role.kind == "weights":
@@ -123,16 +157,18 @@ class Origins:
 
     # ---- a ReLU by its numbers
 
-    def rectifier(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Role | None:
-        """Tell whether a call is a ReLU written out: ``maximum(x, 0)``, ``where(x > 0, x, 0)``, ``x * (x > 0)`` ..."""
+    def rectified(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+        """Give the x of a ReLU written out: ``maximum(x, 0)``, ``where(x > 0, x, 0)``, ``x * (x > 0)`` ..., or None."""
         if name in ("maximum", "max", "mul") and len(args) == 2:
+            if not all(isinstance(arg, Tensor) for arg in args):
+                return None
             pairs = (args, args[::-1])
-            found = any(self._tells(b, a, True) if name == "mul" else self._is_zero(b) for a, b in pairs)
-            return RELU_BY_NUMBERS if found and all(isinstance(arg, Tensor) for arg in args) else None
+            tells = (a for a, b in pairs if (self._tells(b, a, True) if name == "mul" else self._is_zero(b)))
+            return next(tells, None)
         if name in ("clamp", "clamp_min", "clip"):
             lower = args[1] if len(args) > 1 else kwargs.get("min")
             bounded = len(args) > 2 or kwargs.get("max") is not None
-            return RELU_BY_NUMBERS if isinstance(lower, Tensor) and not bounded and self._is_zero(lower) else None
+            return args[0] if isinstance(lower, Tensor) and not bounded and self._is_zero(lower) else None
         if len(args) != 3 or name not in ("where", "masked_fill", "setitem"):
             return None
         # `where(condition, x, 0)` and `x.where(condition, 0)`; the others are `(x, mask, 0)`, zero where the mask is.
@@ -140,8 +176,7 @@ class Origins:
         condition, kept, other = args if name == "where" and not is_method else (args[1], args[0], args[2])
         above = name == "where"
         options = [(kept, other, above)] + ([(other, kept, False)] if name == "where" else [])
-        found = any(self._tells(condition, x, way) and self._is_zero(zero) for x, zero, way in options)
-        return RELU_BY_NUMBERS if found else None
+        return next((x for x, zero, way in options if self._tells(condition, x, way) and self._is_zero(zero)), None)
 
     def _tells(self, mask: object, x: object, above: bool) -> bool:
         """Whether ``mask`` is True where ``x`` is above zero, or where it is below."""
@@ -152,6 +187,45 @@ class Origins:
         if isinstance(value, Tensor):
             return self.of(value).level == DATA and not bool((value != 0).any())
         return isinstance(value, (int, float)) and value == 0
+
+
+def _kept(
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    inputs: list[Tensor],
+    origins: list[Origin],
+    output: Tensor,
+    dim: int | None,
+) -> tuple[Feed | None, Source | None]:
+    """What is still known, behind a function without weights, of the layer and of the ReLU before it."""
+    x, (_, _, _, feed, source) = inputs[0], origins[0]
+    keeps = name in _KEEPS or (name in _PARTS and _same_memory(x, output))
+    if feed is not None:
+        if name == "batch_norm":
+            feed = normalized(feed, args, kwargs)
+        elif not keeps or dim is None or output.shape[dim] != feed.units:
+            feed = None
+        elif name in _POOLS:
+            feed = feed._replace(pooled=True)
+    if name in ("add", "iadd") and len(args) == len(inputs) == 2 and not kwargs and dim is not None:
+        pairs = zip(origins, reversed(inputs), reversed(origins), strict=True)
+        found = ((a.feed, bias) for a, bias, b in pairs if a.feed is not None and b.level == WEIGHTS)
+        feed = next((biased(feed, bias, output, dim) for feed, bias in found), None)
+    if source is not None:
+        at = x.shape[source.dim :]
+        moved = _followed(name, x, source.dim, output) if keeps or name in _ZERO_STAYS else None
+        if moved is not None and output.shape[moved] == at[0]:
+            source = source._replace(dim=moved)
+        elif name in _RESHAPES and output.shape == (*x.shape[: source.dim], prod(at)):
+            source = source._replace(block=source.block * prod(at[1:]))  # flattened
+        else:
+            source = None
+    return feed, source
+
+
+def _same_memory(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 def _tensors(values: Iterable[object]) -> list[Tensor]:
@@ -198,7 +272,7 @@ def _followed(name: str, source: Tensor, dim: int, output: Tensor) -> int | None
     size, same_length = source.shape[dim], output.dim() == source.dim()
     if output is source or (output.shape == source.shape and output.stride() == source.stride()):
         return dim
-    if output.untyped_storage().data_ptr() == source.untyped_storage().data_ptr():
+    if _same_memory(output, source):
         step, cut = source.stride(dim), output.numel() < source.numel()
         sizes = {
             j: n for j, n in enumerate(output.shape) if output.stride(j) == step and (n == size or (cut and n < size))

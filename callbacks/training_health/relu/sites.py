@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from training_health.relu.activation_calls import ACTIVATION_MODULES, calls_no_activation, role_of
+from training_health.relu.activation_calls import ACTIVATION_MODULES, RELU_BY_NUMBERS, calls_no_activation, role_of
+from training_health.relu.feeds import Feed, Source
 from training_health.relu.origins import FIRST, LATER, Origin, Origins
 from training_health.torch_private import (
     ForcedEager,
@@ -32,10 +33,12 @@ class ReLUCall(NamedTuple):
 
     site: str  # qualified name of the module it was made for; ":2" for its second call in the pass
     activation: str
-    output: Tensor
+    input: Tensor
+    output: Tensor  # the input itself, still as it is, of a call in place
     unit_dim: int
     derived: bool  # `unit_dim` was followed from the weights; else it is a guess
     first_layer: bool  # its inputs do not change during training: data through at most one layer
+    feed: Feed | None = None  # the layer with weights before it, where that could be followed
 
 
 class _Frame(NamedTuple):
@@ -59,7 +62,8 @@ class ReLUSites(TorchFunctionMode):
     ReLU is then seen in a second run of the layer, whose output is thrown away.
 
     Args:
-        report: Called with every `ReLUCall`; runs with the mode off.
+        report: Called with every `ReLUCall`, before one in place; runs with the mode off. Where it returns True, the
+            next pass looks at the range of the inputs of the layer before this ReLU, as the first pass does for all.
         eager: Whether what was compiled by ``torch.compile`` runs eagerly in a pass, to be seen (torch 2.6).
 
     >>> seen = []
@@ -73,7 +77,7 @@ class ReLUSites(TorchFunctionMode):
 
     _repeating: ReLUSites | None = None
 
-    def __init__(self, report: Callable[[ReLUCall], None], eager: bool = True) -> None:
+    def __init__(self, report: Callable[[ReLUCall], bool | None], eager: bool = True) -> None:
         super().__init__()
         self.never_zero: dict[str, str] = {}  # site: activation
         self.unwatched: dict[str, str] = {}  # name: reason
@@ -86,11 +90,13 @@ class ReLUSites(TorchFunctionMode):
         self._frames: list[_Frame] = []
         self._calls: Counter[str] = Counter()  # of this pass, by name
         self._origins = Origins()
+        self._ranged: set[int] | None = None  # the layers' calls whose inputs' range the next pass looks at; None: all
         self._guess = 1  # the dimension of the latest features, for what they cannot be followed to
 
     def attach(self, root: nn.Module) -> None:
         """Learn the modules' names; call `detach` whatever happens after."""
         self.detach()
+        self._ranged = None
         inside: set[nn.Module] = set()  # a fused layer's parts, which may have no hook
         for name, module, reason in walk_visible(root, self._eager):
             if reason is not None:
@@ -125,7 +131,8 @@ class ReLUSites(TorchFunctionMode):
         self.end_pass()
         self._frames.clear()
         self._calls.clear()
-        self._origins.clear()
+        self._origins.clear(self._ranged)
+        self._ranged = set()
         self._opaque_depth, self._guess = 0, 1
         self._passing = bool(self._undo)
         if self._passing and self._eager:
@@ -239,38 +246,50 @@ class ReLUSites(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - what the wrapped function returns
-        output = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
         if ReLUSites._repeating not in (None, self):
-            return output  # the layer runs once more for another watcher
+            return func(*args, **kwargs)  # the layer runs once more for another watcher
+        in_place = _is_in_place(func.__name__, kwargs) and bool(args)
+        if in_place:  # what goes into a ReLU is gone behind it
+            self._try_to_see(func, args, kwargs, args[0])
+        output = func(*args, **kwargs)
+        if not in_place:
+            self._try_to_see(func, args, kwargs, output)
+        return output
+
+    def _try_to_see(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:  # noqa: ANN401
         try:
-            self._see(func, args, kwargs or {}, output)
+            self._see(func, args, kwargs, output)
         except Exception:  # a part of torch that nobody thought of must not end the run
             self._origins.lose()
-        return output
 
     def _see(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:  # noqa: ANN401
         name = func.__name__.strip("_")
-        role = role_of(func, args, kwargs) or self._origins.rectifier(name, args, kwargs)
+        role, x = role_of(func, args, kwargs), args[0] if args else kwargs.get("input")
+        if role is None and (written_out := self._origins.rectified(name, args, kwargs)) is not None:
+            role, x = RELU_BY_NUMBERS, written_out
+        before = self._origins.of(x) if role is not None and isinstance(x, Tensor) else None
         origin = self._origins.follow(name, role, args, kwargs, output)
         if role is None:
             return
         if role.kind == "weights":
             self._guess = 1 if origin.feature_dim in (None, 1) else -1
             return
-        if role.by_numbers:
-            output = args[0] if name == "setitem" else output
-            if not self._frames or origin.level < FIRST:
-                return
+        if role.by_numbers and (not self._frames or origin.level < FIRST):
+            return
         if role.kind == "uncounted":  # outside of modules it may be anything
             if self._frames and (site := self._name(name)) is not None:
                 self.unwatched[site] = role.name
         elif (site := self._name("relu" if role.name == "hardtanh" else role.name)) is not None:
             if role.kind == "never zero":
                 self.never_zero[site] = role.name
-            elif isinstance(output, Tensor) and output.is_floating_point():
-                self._see_relu(site, role.name, output, origin)
+            elif isinstance(output, Tensor) and output.is_floating_point() and isinstance(x, Tensor):
+                feed = before.feed if before is not None and x.shape == output.shape else None
+                self._see_relu(site, role.name, x, output, origin, feed)
 
-    def _see_relu(self, site: str, activation: str, output: Tensor, origin: Origin) -> None:
+    def _see_relu(
+        self, site: str, activation: str, x: Tensor, output: Tensor, origin: Origin, feed: Feed | None
+    ) -> None:
         try:
             if is_transformed(output):
                 raise ValueError("it runs inside a transform of torch.func, such as vmap")
@@ -279,7 +298,12 @@ class ReLUSites(TorchFunctionMode):
             derived = origin.feature_dim is not None or output.dim() == 2  # (N, F): each column is a unit
             dim = origin.feature_dim if derived else self._guess
             dim = 1 if dim is None else dim % output.dim()
-            self._report(ReLUCall(site, activation, output, dim, derived, first_layer=origin.level <= FIRST))
+            first = origin.level <= FIRST
+            wanted = self._report(ReLUCall(site, activation, x, output, dim, derived, first, feed))
+            if feed is not None and wanted and self._ranged is not None:
+                self._ranged.add(feed.call)
+            if derived:
+                self._origins.mark(output, Source(site, output.shape[dim], dim))
         except Exception as error:  # an exotic tensor must not end the run
             self.unwatched[site] = f"its output could not be counted: {error}"
 
@@ -291,6 +315,13 @@ class ReLUSites(TorchFunctionMode):
 
     def _hide(self, name: str, reason: str) -> None:
         self.opaque[name] = self.unwatched[name] = reason
+
+
+def _is_in_place(name: str, kwargs: dict[str, Any]) -> bool:
+    """Whether a function changes its first argument, as ``relu_``, ``x[mask] = 0`` and ``inplace=True`` do."""
+    if name.startswith("__"):
+        return name in ("__setitem__", "__imul__")
+    return name.endswith("_") or kwargs.get("inplace") is True
 
 
 def _is_stock(module: nn.Module, kind: type[nn.Module]) -> bool:

@@ -1,11 +1,13 @@
 """Count, per unit, how often a ReLU's output is above zero, exact to the last example."""
 
-from math import gcd, isfinite, prod
+from math import gcd, inf, isfinite, prod
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from training_health.relu.pre_activations import rows_of
 
 # Rows whose 0/1 bytes may be added before a byte could overflow.
 _ROWS_PER_WORD_SUM = 255
@@ -38,15 +40,26 @@ class ActivityCounter:
             self._finite = torch.ones(units, dtype=torch.bool, device=device)
         self._lanes: _ByteLanes | None = None
 
-    def add(self, output: Tensor, unit_dim: int) -> None:
+    def add(self, output: Tensor, unit_dim: int, picks: Tensor | None = None) -> Tensor | None:
         """Count one batch.
 
         Args:
-            output: What a ReLU returned, shape ``(N, ...)``, any floating dtype. NaN is not above zero, so it does
-                not count; its unit is none of the `finite` ones from then on.
+            output: What goes into a ReLU or comes out of it, shape ``(N, ...)``, any floating dtype. NaN is not above
+                zero, so it does not count; its unit is none of the `finite` ones from then on.
             unit_dim: The dimension that holds the units: 1 for ``(N, C, H, W)`` and ``(N, F)``.
+            picks: Units whose values are wanted.
+
+        Returns:
+            The values of ``picks``, (units, pairs), example by example where the first dimension holds these.
         """
         layout = _dense_layout(output, unit_dim)
+        picked = None if picks is None else _Picked(picks, output, layout)
+        self._count(output, unit_dim, layout, picked)
+        if picks is None or picked is None:
+            return None
+        return rows_of(output, unit_dim, picks) if picked.values is None else torch.from_numpy(picked.values)
+
+    def _count(self, output: Tensor, unit_dim: int, layout: "_Layout | None", picked: "_Picked | None") -> None:
         if layout is None:
             self._total += _count_plainly(output, unit_dim)
             # To read one number from a CPU costs less than a check of each unit; a GPU would have to be waited for.
@@ -56,7 +69,7 @@ class ActivityCounter:
         if self._lanes is None or self._lanes.layout != layout:
             self._empty_lanes()
             self._lanes = _ByteLanes(layout, self._flags)
-        counted, finite = self._lanes.add(output.permute(layout.order))
+        counted, finite = self._lanes.add(output.permute(layout.order), picked)
         if counted < len(output):
             self._total += _count_plainly(output[counted:], unit_dim)
         if counted < len(output) or not finite:
@@ -73,7 +86,7 @@ class ActivityCounter:
 
     def _check_finite(self, output: Tensor, unit_dim: int) -> None:
         others = [d for d in range(output.dim()) if d != unit_dim]
-        self._finite &= output.amax(dim=others).isfinite()  # NaN is the maximum of anything with a NaN
+        self._finite &= output.amax(dim=others) < inf  # NaN is the maximum of anything with a NaN
 
     def _empty_lanes(self) -> None:
         if self._lanes is not None:
@@ -114,6 +127,27 @@ def _dense_layout(output: Tensor, unit_dim: int) -> _Layout | None:
     return _Layout(order, tuple(output.shape[d] for d in order[1:]), order.index(unit_dim) - 1)
 
 
+class _Picked:
+    """Room for the values of some units where these lie innermost, to be taken while a chunk is in the cache.
+
+    A pass of its own would read all units' memory once more.
+    """
+
+    def __init__(self, units: Tensor, output: Tensor, layout: _Layout | None) -> None:
+        self.units, self.values = units.tolist(), None
+        innermost = layout is not None and layout.unit == len(layout.shape) - 1 > 0
+        if innermost and self.units and output.dtype in (torch.float32, torch.float64):
+            self.width = output.shape[layout.order[-1]]  # type: ignore[union-attr]
+            self.values = np.empty((len(units), output.numel() // self.width), output[:0].numpy().dtype)
+
+    def take(self, chunk: np.ndarray, start: int) -> None:
+        """Take a chunk's, which begins with element number ``start`` of all."""
+        if self.values is not None:
+            rows, place = chunk.reshape(-1, self.width), start // self.width
+            for row, unit in zip(self.values, self.units, strict=True):
+                row[place : place + len(rows)] = rows[:, unit]
+
+
 class _ByteLanes:
     """Counters of one byte per element of a row, eight to a 64-bit word, over up to 255 rows; then wider ones.
 
@@ -137,12 +171,14 @@ class _ByteLanes:
         self.wide = np.zeros(self.columns, dtype=np.int64)
         self.pending = 0  # rows in `words`
 
-    def add(self, examples: Tensor) -> tuple[int, bool]:
+    def add(self, examples: Tensor, picked: _Picked | None = None) -> tuple[int, bool]:
         """Count the examples (N, ...), dense and in memory order; a rest that fills no row is left.
 
-        Returns how many were counted, and whether their maxima are finite: if so, all of them are, being at least 0.
+        Returns how many were counted, and whether none of them is NaN or above all numbers.
         """
         counted = len(examples) // self.fold * self.fold
+        if picked is not None and counted < len(examples):
+            picked.values = None
         rows = examples[:counted].reshape(-1, self.columns)
         values = (rows.float() if rows.dtype == torch.bfloat16 else rows).numpy()  # NumPy knows no bfloat16
         flags = self.flags.rows(self.columns)
@@ -156,6 +192,8 @@ class _ByteLanes:
             self.pending += len(chunk)
             with np.errstate(all="ignore"):
                 maxima += float(np.maximum.reduce(chunk, axis=None))  # while the chunk is in the cache
+            if picked is not None:
+                picked.take(chunk, start * self.columns)
         return counted, isfinite(maxima)
 
     def per_unit(self) -> Tensor:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from itertools import islice
 
 import torch
+from torch import Tensor
 
 from training_health.batches import BatchSize
+from training_health.relu.pre_activations import SiteLook, UnitLook
 from training_health.relu.sites import ReLUCall
 from training_health.relu.unit_activity import ActivityCounter, FlagBuffer
 
@@ -80,10 +84,14 @@ class SiteCounts:
 
 @dataclass
 class WindowCounts:
-    """All sites' sums over a window on one rank, in forward order; ``examples`` is NaN where a batch hid its size."""
+    """All sites' sums over a window on one rank, in forward order; ``examples`` is NaN where a batch hid its size.
+
+    ``looks`` holds what went into the sites that could be looked at.
+    """
 
     examples: float = 0
     sites: dict[str, SiteCounts] = field(default_factory=dict)
+    looks: dict[str, SiteLook] = field(default_factory=dict)
 
     def without(self, names: Container[str]) -> WindowCounts:
         """Leave sites out."""
@@ -101,7 +109,9 @@ def combined(parts: Iterable[WindowCounts]) -> WindowCounts:
 
 
 class UnitCounter:
-    """Adds up, on the device and without waiting for it, what `ReLUSites` reports.
+    """Adds up, on the device and without waiting for it, what goes into the ReLUs that `ReLUSites` reports.
+
+    A ReLU's output is above zero where what goes in is.
 
     Args:
         unit_dims: Overrides of the dimension that holds a site's units, by pattern over its qualified name.
@@ -118,22 +128,27 @@ class UnitCounter:
         self._examples: float = 0
         self._batch = BatchSize(0, 0)
         self._sites: dict[str, tuple[SiteCounts, ActivityCounter]] = {}  # without and with the sums per unit
+        self._looks: dict[str, UnitLook] = {}  # of the sites that can be looked at
+        self._called: set[str] = set()  # in this batch
 
     def begin_batch(self, size: BatchSize) -> None:
         """Announce a batch, NaN for a size that is not known before its step."""
         self._batch = size
+        self._called.clear()
 
     def end_batch(self, size: BatchSize) -> None:
         """Add the batch's examples, NaN for a size that is unknown."""
         self._examples += size.counted
 
-    def add(self, call: ReLUCall) -> None:
-        """Add one call's output.
+    def add(self, call: ReLUCall) -> bool:
+        """Add one call; returns whether any of its units may still turn out to be dead.
 
         Raises:
             ValueError: If the site has another number of units than before, or examples cannot be left out.
         """
-        output, dim = call.output.detach(), call.unit_dim
+        # What a constant is broadcast to is rectified in another shape.
+        source = call.input if call.input.shape == call.output.shape else call.output
+        output, dim = source.detach(), call.unit_dim
         named = next((dim for pattern, dim in self._unit_dims.items() if fnmatchcase(call.site, pattern)), None)
         if named is not None:
             if not -output.dim() <= named < output.dim():
@@ -146,28 +161,64 @@ class UnitCounter:
                 raise ValueError("the first dimension does not hold the examples: a repeated one cannot be left out")
             output = output[: int(self._batch.counted)]
         if output.numel() == 0:
-            return
+            return True
         units = output.shape[dim]
+        feed = call.feed if call.feed is not None and call.feed.units == units and dim == call.unit_dim else None
         if call.site not in self._sites:
             positions = output.numel() // units // output.shape[1 if dim == 0 else 0]
             counts = SiteCounts(call.activation, positions, call.first_layer, 0, [])
             self._sites[call.site] = counts, ActivityCounter(units, output.device, self._flags)
+            self._looks[call.site] = UnitLook(units, output.device)
         counts, active = self._sites[call.site]
         if units != active.units:
             raise ValueError("its number of units changes from batch to batch")
-        active.add(output, dim)
+        with self._looking(call.site) as look:
+            if look is not None:
+                look.follow(feed)
+                look.narrow(output, dim)
+        picked = active.add(output, dim, None if look is None else look.candidates)
+        with self._looking(call.site) as look:
+            if look is not None:
+                look.add(picked, output, dim, self._start(call.site, output))
         counts.pairs += output.numel() // units
         counts.first_layer &= call.first_layer
+        return look is not None and look.goes_on
+
+    @contextmanager
+    def _looking(self, site: str) -> Iterator[UnitLook | None]:
+        """Give the site's look; where that fails, such as for want of memory, the counts go on without."""
+        try:
+            yield self._looks.get(site)
+        except Exception:
+            self._looks.pop(site, None)
+
+    def _start(self, site: str, output: Tensor) -> float:
+        """How many examples came before this call's; NaN where its first dimension does not hold examples."""
+        again = site in self._called
+        self._called.add(site)
+        return math.nan if again or len(output) != self._batch.counted else self._examples
 
     def take(self) -> WindowCounts:
         """Fetch everything from the device at once, and start a new window."""
         window = WindowCounts(self._examples)
         units = [active.units for _, active in self._sites.values()]
         parts = [part for _, active in self._sites.values() for part in (active.counts(), active.finite().long())]
+        looks = self._taken_looks()
         fetched = iter(torch.cat(parts).cpu().split([n for n in units for _ in "ab"]) if parts else ())
         for name, (counts, _) in self._sites.items():
             active, finite = next(fetched).tolist(), next(fetched).tolist()
             broken = [unit for unit, ok in enumerate(finite) if not ok]
             window.sites[name] = replace(counts, active=active, not_a_number=broken)
+        window.looks = looks
         self.clear()
         return window
+
+    def _taken_looks(self) -> dict[str, SiteLook]:
+        try:
+            packed = {site: look.packed() for site, look in self._looks.items()}
+            fetched = iter(torch.cat(list(packed.values())).tolist() if packed else ())
+            return {
+                site: self._looks[site].unpacked(list(islice(fetched, part.numel()))) for site, part in packed.items()
+            }
+        except Exception:  # the counts are worth more
+            return {}

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Any, NamedTuple
 
-from training_health.log_format import Record
+from training_health.log_format import CAUSE_FIELDS, CAUSES, WINDOW_COLUMNS, Record
+from training_health.relu.causes import BORN, History, Verdict, joined, verdicts
+from training_health.relu.pre_activations import SiteLook
+from training_health.relu.sub_windows import SubWindows, sub_windows
 from training_health.relu.unit_counts import SiteCounts, WindowCounts, combined
 
 # What the monitor logs beside the sites under the same prefix.
@@ -22,6 +27,7 @@ class WindowPart(NamedTuple):
     counts: WindowCounts
     never_zero: Mapping[str, str]
     unwatched: Mapping[str, str]
+    start: WindowCounts | None = None  # the sanity check's, before the first step
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,9 @@ class DeadReLUReport:
     previously_dead: Mapping[str, list[int]]
     never_zero: Mapping[str, str]  # activations whose units cannot die, by site
     unwatched: Mapping[str, str]  # name: reason
+    verdicts: Mapping[str, Mapping[int, Verdict]] = field(default_factory=dict)  # by site, of dead units and of NaN
+    parts: SubWindows | None = None  # None where unknown
+    start: WindowCounts | None = None  # before the first step, by short name; None where unknown
 
     @classmethod
     def of(
@@ -44,6 +53,8 @@ class DeadReLUReport:
         window: str,
         rare_below: float,
         previously_dead: Mapping[str, list[int]],
+        history: History | None = None,
+        epoch: float = math.nan,
     ) -> DeadReLUReport:
         """Put the ranks' parts together.
 
@@ -53,6 +64,8 @@ class DeadReLUReport:
             window: As the attribute.
             rare_below: As the attribute.
             previously_dead: As the attribute.
+            history: What the windows before say, to which this one is added; None for a window on its own.
+            epoch: The window's.
         """
         parts = list(parts)
         never_zero = {site: kind for part in parts for site, kind in part.never_zero.items()}
@@ -67,6 +80,19 @@ class DeadReLUReport:
             names.update(zip(counted, shorten(list(counted)), strict=True))
         for site in counted:  # one that comes later keeps its qualified name, so that no other name has to change
             names.setdefault(site, site)
+        starts = [part.start for part in parts if part.start is not None]
+        start = combined(starts) if len(starts) == len(parts) else None
+        history = History() if history is None else history
+        if start is not None:
+            for site, sums in start.sites.items():
+                if site in counted and sums.units == counted[site].units:
+                    history.add(names[site], sums, joined_at(starts, site), BORN)
+        found = {}
+        for site, sums in counted.items():
+            name, look = names[site], joined_at([part.counts for part in parts], site)
+            history.add(name, sums, look, epoch)
+            before = counted[look.source.site].dead if look.source and look.source.site in counted else ()
+            found[name] = verdicts(sums, look, before, history.since[name], history.change[name])
         return cls(
             window=window,
             examples=counts.examples,
@@ -75,6 +101,13 @@ class DeadReLUReport:
             previously_dead=previously_dead,
             never_zero=dict(zip(shorten(list(never_zero)), never_zero.values(), strict=True)),
             unwatched=unwatched,
+            verdicts=found,
+            parts=sub_windows(
+                [part.counts for part in parts],
+                {site: sums.not_a_number for site, sums in counted.items()},
+                counts.examples,
+            ),
+            start=start and replace(start, sites={names.get(site, site): sums for site, sums in start.sites.items()}),
         )
 
     @property
@@ -124,19 +157,39 @@ class DeadReLUReport:
         return values
 
     def records(self) -> Iterator[Record]:
-        """One ``activity`` record per site: ``[n, activity of each unit]``; NaN where unknown or not a number."""
-        for index, (name, site) in enumerate(self.sites.items()):
+        """Per site an ``activity`` record and, where any unit is dead, a ``cause``; then the ``window``."""
+        yield from self._activities("activity", self.sites, self.examples, self.window)
+        for name, found in self.verdicts.items():
+            if found:
+                rows = zip(*(_numbers(found.get(unit)) for unit in range(self.sites[name].units)), strict=True)
+                content = {"site": name, "units": self.sites[name].units}
+                content |= {"fields": list(CAUSE_FIELDS), "causes": list(CAUSES)}
+                yield f"cause/{name}", "cause", [self.examples, *(n for row in rows for n in row)], content
+        if self.parts is not None:
+            pairs = (n for pair in zip(self.parts.examples, self.parts.dead, strict=True) for n in pair)
+            values = [self.examples, *pairs, self.parts.units, *self.parts.prediction]
+            yield "window", "window", values, {"columns": list(WINDOW_COLUMNS)}
+
+    def start_records(self) -> Iterator[Record]:
+        """One ``start`` record per site: the activities before the first step, where they are known."""
+        if self.start is not None:
+            sites = {name: site for name, site in self.start.sites.items() if name in self.sites}
+            yield from self._activities("start", sites, self.start.examples, "validation")
+
+    def _activities(self, kind: str, sites: Mapping[str, SiteCounts], examples: float, window: str) -> Iterator[Record]:
+        order = list(self.sites)
+        for name, site in sites.items():
             content = {
                 "site": name,
-                "index": index,
+                "index": order.index(name),
                 "units": site.units,
                 "positions": site.positions,
-                "window": self.window,
+                "window": window,
                 "activation": site.activation,
                 "first_layer": site.first_layer,
                 "rare_below": self.rare_below,
             }
-            yield f"activity/{name}", "activity", [self.examples, *site.activity], content
+            yield f"{kind}/{name}", kind, [examples, *site.activity], content
 
     def coverage_records(self) -> Iterator[Record]:
         """One ``cannot_die`` record: the activations that cannot die, and what is not watched."""
@@ -168,12 +221,86 @@ class DeadReLUReport:
                     "rare": len(site.rare(self.rare_below)),
                     "sparsity": site.sparsity if site.known else None,
                     "first_layer": site.first_layer,
+                    **_causes_as_dict(site.dead, self.verdicts.get(name, {})),
                 }
                 for name, site in self.sites.items()
             },
+            "by_examples": self.parts and self.parts.as_dict(),
+            "start_n": None if self.start is None or math.isnan(self.start.examples) else self.start.examples,
             "cannot_die": dict(self.never_zero),
             "unwatched": dict(self.unwatched),
         }
+
+
+def joined_at(parts: Iterable[WindowCounts], site: str) -> SiteLook:
+    """Put together what every rank that reached a site saw go into it."""
+    return joined(part.looks[site] for part in parts if site in part.looks)
+
+
+def _numbers(verdict: Verdict | None) -> list[float]:
+    return [math.nan] * len(CAUSE_FIELDS) if verdict is None else verdict.numbers
+
+
+def _causes_as_dict(dead: list[int], found: Mapping[int, Verdict]) -> dict[str, Any]:
+    of_dead = [found[unit] for unit in dead if unit in found]
+    depths = [verdict.depth for verdict in of_dead if not math.isnan(verdict.depth)]
+    since = Counter(verdict.since for verdict in of_dead if not math.isnan(verdict.since))
+    return {
+        "causes": dict(Counter(verdict.cause for verdict in of_dead).most_common()),
+        "median_depth": median(depths) if depths else None,
+        "born_dead": since[BORN] if since else None,
+        "died_in_epoch": {str(int(epoch) + 1): count for epoch, count in sorted(since.items()) if epoch != BORN},
+        "dead_unit_causes": [verdict.cause for verdict in of_dead],
+        "dead_unit_depths": [None if math.isnan(verdict.depth) else verdict.depth for verdict in of_dead],
+    }
+
+
+_BECAUSE = {
+    "unknown": "for an unknown cause", "not a number": "by NaN or infinity before the ReLU",
+    "dead inputs": "by dead inputs", "killed": "killed between two epochs", "any input": "for any input",
+    "mean shift": "by mean shift", "bias": "by their bias",
+}  # fmt: skip
+_SITES_SAID, _EPOCHS_SAID = 3, 3  # in a sentence
+
+
+def cause_sentence(report: DeadReLUReport) -> str:
+    """Say why units are dead and since when, for the sites with the most of them; empty if none is."""
+    sites = sorted((name for name in report.sites if report.sites[name].dead), key=lambda n: -len(report.sites[n].dead))
+    said = [_site_sentence(name, report.sites[name], report.verdicts.get(name, {})) for name in sites[:_SITES_SAID]]
+    if len(sites) > _SITES_SAID:
+        said.append(f"The summary has the causes at {len(sites) - _SITES_SAID} more sites.")
+    return " ".join(said)
+
+
+def _site_sentence(name: str, site: SiteCounts, found: Mapping[int, Verdict]) -> str:
+    of_dead = [found[unit] for unit in site.dead if unit in found]
+    reasons = []
+    for cause, count in Counter(verdict.cause for verdict in of_dead).most_common():
+        depths = [v.depth for v in of_dead if v.cause == cause and not math.isnan(v.depth)]
+        shown = depths and cause in ("mean shift", "bias")
+        reasons.append(f"{count} {_BECAUSE[cause]}" + (f" (median depth {median(depths):.2g} sd)" if shown else ""))
+    verb = "is" if len(site.dead) == 1 else "are"
+    text = f"{len(site.dead)} of {len(site.known)} units of {name} {verb} dead: {', '.join(reasons)}"
+    since = Counter(verdict.since for verdict in of_dead if not math.isnan(verdict.since))
+    if since:
+        born = since.pop(BORN, 0)
+        epochs = since.most_common(_EPOCHS_SAID)
+        times = [f"{born} born dead"] if born else []
+        times += [f"{count} died in epoch {int(epoch) + 1}" for epoch, count in epochs]
+        rest, first = since.total() - sum(count for _, count in epochs), len(of_dead) - since.total() - born
+        times += [f"{rest} in other epochs"] if rest else []
+        times += [f"{first} dead at the first count"] if first else []
+        text += f"; {', '.join(times)}"
+    return text + "."
+
+
+def parts_sentence(report: DeadReLUReport) -> str:
+    """Say how the count falls with the examples, and what to expect of ten times as many; empty where unknown."""
+    if report.parts is None or not report.dead:
+        return ""
+    n, expected, low, high = report.parts.prediction
+    counts = ", ".join(f"{dead} on {n:,}" for n, dead in zip(report.parts.examples, report.parts.dead, strict=True))
+    return f"Dead by examples seen: {counts}; expected on {n:,}: {expected} (95 %: {low} to {high})."
 
 
 def _on(report: DeadReLUReport) -> str:
@@ -200,6 +327,7 @@ def sentence(report: DeadReLUReport | None) -> str:
         text += f": {sites}."
         if report.not_a_number:
             text += f" Left out, since they gave NaN or infinity: {report.not_a_number:,} units."
+        text = " ".join(part for part in (text, cause_sentence(report), parts_sentence(report)) if part)
     for label, named in (("Cannot die", report.never_zero), ("Not counted", report.unwatched)):
         if named:
             text += f" {label}: " + ", ".join(f"{name} ({what})" for name, what in named.items()) + "."
@@ -208,15 +336,18 @@ def sentence(report: DeadReLUReport | None) -> str:
 
 def table(report: DeadReLUReport) -> str:
     """Lay the counts out in a line per site, under the sentence."""
-    lines: list[tuple[str, ...]] = [("site", "units", "dead", "rare", "not a number", "dead units")]
+    lines: list[tuple[str, ...]] = [("site", "units", "dead", "rare", "not a number", "depth", "cause", "dead units")]
     for name, site in report.sites.items():
         numbers = (site.units, len(site.dead), len(site.rare(report.rare_below)), len(site.not_a_number))
         first = [str(unit) for unit in site.dead[:8]] + (["..."] if len(site.dead) > 8 else [])
-        lines.append((name, *map(str, numbers), ", ".join(first)))
+        causes = _causes_as_dict(site.dead, report.verdicts.get(name, {}))
+        why = ", ".join(f"{count} {cause}" for cause, count in causes["causes"].items())
+        depth = "" if causes["median_depth"] is None else f"{causes['median_depth']:.2g}"
+        lines.append((name, *map(str, numbers), depth, why, ", ".join(first)))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = [
         "  ".join(
-            cell.rjust(w) if 0 < i < 5 else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+            cell.rjust(w) if 0 < i < 6 else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
         )
         for line in lines
     ]

@@ -67,27 +67,42 @@ class HealthData:
         tags = self._tags(ctx, experiment_id, name)
         if not tags:
             raise errors.NotFoundError(f"No run named {name[:200]!r} has records of the training-health monitors.")
-        return self._read(experiment_id, name, _revision(tags))
+        return self._read(experiment_id, name, _revision(tags))[0]
 
     def _row_uncached(
         self, experiment_id: str, name: str, revision: str, scalars: tuple[tuple[str, float], ...]
     ) -> dict[str, Any]:
-        run = self._read(experiment_id, name, revision)
-        return overview_row(run, find_all(run), revision, dict(scalars))
+        run, written = self._read(experiment_id, name, revision)
+        return overview_row(run, find_all(run), revision, dict(scalars), written)
 
-    def _read_uncached(self, experiment_id: str, name: str, revision: str) -> HealthRun:
+    def _read_uncached(self, experiment_id: str, name: str, revision: str) -> tuple[HealthRun, list[float]]:
+        """The run, and when each record of the tag with most of them was written."""
         if revision == NO_RECORDS:
-            return HealthRun(name)
+            return HealthRun(name), []
         ctx = RequestContext()  # a request's own would make each request another key of the cache
         tags = self._tags(ctx, experiment_id, name)
-        data = self._provider.read_tensors(
-            ctx,
-            experiment_id=experiment_id,
-            plugin_name=PLUGIN_NAME,
-            downsample=ALL_RECORDS,
-            run_tag_filter=RunTagFilter(runs=[name]),
-        )
-        return read_run(name, {tag: series.plugin_content for tag, series in tags.items()}, data.get(name, {}))
+        records, damaged = self._records(ctx, experiment_id, name, list(tags))
+        written = [datum.wall_time for datum in max(records.values(), key=len, default=())]
+        contents = {tag: series.plugin_content for tag, series in tags.items() if tag not in damaged}
+        run = read_run(name, contents, records)
+        run.problems += [f"{tag} can't be shown: a record of it is no tensor." for tag in damaged]
+        return run, written
+
+    def _records(
+        self, ctx: RequestContext, experiment_id: str, name: str, tags: list[str]
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Records by tag, and the tags with one that TensorBoard can't decode, for which it raises whatever comes."""
+        asked: dict[str, Any] = {"experiment_id": experiment_id, "plugin_name": PLUGIN_NAME, "downsample": ALL_RECORDS}
+        try:
+            read = self._provider.read_tensors(ctx, **asked, run_tag_filter=RunTagFilter(runs=[name], tags=tags))
+            return read.get(name, {}), []
+        except errors.PublicError:
+            raise
+        except Exception:
+            if len(tags) <= 1:
+                return {}, tags
+        halves = [self._records(ctx, experiment_id, name, part) for part in (tags[::2], tags[1::2])]
+        return halves[0][0] | halves[1][0], sorted(halves[0][1] + halves[1][1])
 
     def _tags(self, ctx: RequestContext, experiment_id: str, name: str) -> dict[str, Any]:
         asked = {

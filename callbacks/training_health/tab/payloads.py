@@ -2,7 +2,10 @@
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ import numpy as np
 from training_health.health.finding import ALARMS, Finding
 from training_health.health.findings import verdict
 from training_health.health.health_run import Columns, HealthRun, Site
-from training_health.health.unit_life import Counts, order_by_death, transitions
+from training_health.health.unit_life import Counts, dead_since, order_by_death, transitions
 
 MOST_CELLS = 1_000_000  # of a unit x epoch map in one answer, about 8 MB of JSON
 FEWEST_EPOCHS = 50  # a map is thinned to no fewer epochs than this; then quiet units come first
@@ -18,8 +21,13 @@ MOST_MESSAGES = 20
 LARGEST = sys.float_info.max  # JSON may hold larger whole numbers
 
 
-def overview_row(run: HealthRun, found: list[Finding], revision: str, scalars: dict[str, float]) -> dict[str, Any]:
-    """One line of the table; ``scalars``, last values of ordinary ones, are used where the monitors say nothing."""
+def overview_row(
+    run: HealthRun, found: list[Finding], revision: str, scalars: dict[str, float], written: Sequence[float] = ()
+) -> dict[str, Any]:
+    """One line of the table; ``scalars``, last values of ordinary ones, are used where the monitors say nothing.
+
+    ``written``: when the records of one tag were written, in seconds since 1970.
+    """
     counts, gap = run.counts, run.gap.last
     recorded = len(counts.epochs) > 0
     watched = bool(run.last_epoch is not None or run.info or run.cannot_die or run.unwatched)
@@ -34,6 +42,8 @@ def overview_row(run: HealthRun, found: list[Finding], revision: str, scalars: d
         **{key: _number(run.info.get(key)) for key in ("seed", "parameters", "learning_rate", "max_epochs")},
         "epochs": (run.last_epoch + 1) if run.last_epoch is not None else None,
         "finished": run.result.get("status") == "finished",
+        "written": _number(max(written, default=None)),
+        "seconds_per_epoch": _number(median(b - a for a, b in pairwise(written))) if len(written) > 1 else None,
         "units": counts.units,
         "n": _sizes(counts.n[-1:])[0] if recorded else None,
         "dead": int(counts.dead[-1]) if recorded else None,
@@ -43,6 +53,7 @@ def overview_row(run: HealthRun, found: list[Finding], revision: str, scalars: d
         "gap_margin": _number(gap["accuracy_gap_margin"]),
         "loss_gap": _number(gap["loss_gap"]),
         "loss_gap_margin": _number(gap["loss_gap_margin"]),
+        "n_val": run.gap.n_val,
         "val_accuracy": _number(gap["val_accuracy"], scalars.get("val_accuracy")),
         "val_loss": _number(gap["val_loss"], scalars.get("val_loss")),
         "test_accuracy": _number(run.result.get("test_accuracy"), scalars.get("test_accuracy")),
@@ -57,7 +68,10 @@ def run_payload(run: HealthRun) -> dict[str, Any]:
     return {
         "run": run.name,
         "total": _counts(run.counts) if run.sites else None,
-        "sites": [_site_header(site) | _counts(site.counts) for site in run.sites],
+        "sites": [
+            _site_header(site) | _counts(site.counts) | {"sparsity": _sparsity(site), "dead_units": _dead_units(site)}
+            for site in run.sites
+        ],
         "cannot_die": run.cannot_die,
         "unwatched": run.unwatched,
         "gap": _columns(run.gap) | {"n_train": run.gap.n_train, "n_val": run.gap.n_val},
@@ -118,8 +132,37 @@ def _pairs(events: np.ndarray, site: Site, chosen: np.ndarray, rows: np.ndarray)
 
 
 def _site_header(site: Site) -> dict[str, Any]:
-    names = ("index", "positions", "window", "activation", "first_layer")
+    names = ("index", "positions", "window", "activation", "first_layer", "rare_below")
     return {"site": site.name} | {name: getattr(site, name) for name in names}
+
+
+def _sparsity(site: Site) -> list[float | None]:
+    """Fraction of zero outputs per epoch, of the units whose output is a number."""
+    known = np.isfinite(site.activity)
+    fired = np.where(known, site.activity, 0).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return numbers(1 - fired / known.sum(axis=1))
+
+
+def _dead_units(site: Site) -> dict[str, Any]:
+    """The units that are dead at the last record, a list per property; ``cause`` and ``depth`` where they are recorded.
+
+    ``since``: the epoch, 0-based, from which on each was dead at every record; -1: from before the first step on;
+    ``first``: that is the first record, so that it may have been dead before; ``revived``: how often it had come back.
+    """
+    rows = dead_since(site.activity)
+    unit = np.flatnonzero(rows < len(site.epochs))
+    died = site.died_in[unit]
+    unknown = np.isnan(died)  # when it was first looked at it was dead already
+    _, revivals = transitions(site.activity)
+    recorded = site.causes is not None and len(site.causes.epochs) > 0
+    depth = site.causes.field("depth")[-1, unit] if site.causes is not None and recorded else np.empty(0)
+    return {
+        "unit": unit.tolist(),
+        "since": np.where(unknown, site.epochs[rows[unit]], died).astype(int).tolist(),
+        "first": unknown.tolist(),
+        "revived": revivals[:, unit].sum(axis=0).tolist(),
+    } | ({"cause": [site.causes_now[i] for i in unit], "depth": numbers(depth)} if recorded else {})
 
 
 def _counts(counts: Counts) -> dict[str, Any]:

@@ -1,14 +1,20 @@
+import base64
+import html
 import json
 import os
 import re
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.training_health.tab.health_log_writer import HealthLogWriter
 from training_health.errors import UserError
 from training_health.tab import one_file
-from training_health.tab.self_contained_page import inline_script, page
+from training_health.tab.self_contained_page import inline_script, packed, page
 
 HOSTILE = "</script><script>alert(1)"
 
@@ -34,12 +40,45 @@ def data_in(page: str) -> dict:
     return json.loads(text)
 
 
+def unpacked(text: str) -> bytes:
+    return zlib.decompress(base64.b64decode(text))
+
+
 def test_the_data_inside_is_what_the_tab_would_show(written):
     data = data_in(written)
     assert [row["run"] for row in data["overview"]["runs"]] == ["a", "foreign"]
-    assert data["run"]["a"]["total"]["dead"] == [1]
-    assert data["units"]["a"]["fc1"]["activity"] == [[0.0], [0.5]]
     assert list(data["run"]) == ["a"]
+    assert json.loads(unpacked(data["run"]["a"]))["total"]["dead"] == [1]
+    units, activity = data["units"]["a"]["fc1"]
+    assert json.loads(unpacked(units))["order"] == [0, 1]
+    assert list(unpacked(activity)) == [0, 1302 >> 8, 0, 1302 & 255]  # 0, and 500e-3: 2 + 900 + 500 - 100
+
+
+@given(st.floats(0, 1, width=32))
+def test_three_digits_of_an_activity_are_kept(activity):
+    code = int(one_file.three_digits(np.array([activity]))[0])
+    read = 0.0 if code == 0 else ((code - 2) % 900 + 100) / 10.0 ** (2 + (code - 2) // 900)
+    assert read == pytest.approx(float(f"{activity:.2e}"), rel=1e-6, abs=0)
+
+
+def test_what_is_not_a_number_has_a_code_of_its_own():
+    assert one_file.three_digits(np.array([float("nan"), 0.0, 1.0, 1e-45])).tolist() == [1, 0, 2, 40502]
+
+
+def test_two_runs_of_resnet_50s_size_fit_into_an_attachment(tmp_path):
+    rng = np.random.default_rng(0)
+    activity = rng.uniform(0, 1, size=(22_720, 20)) ** 3  # of 100 epochs one in five; as random as it can be
+    codes = one_file.three_digits(activity.astype(np.float32))
+    size = sum(len(packed(plane.astype(np.uint8).tobytes())) for plane in (codes >> 8, codes & 255))
+    assert 2 * 5 * size + 1_000_000 < 12_000_000
+
+
+def test_without_scripts_there_is_a_table_of_runs_and_of_findings(written):
+    (plain,) = re.findall("<noscript>(.*?)</noscript>", written, re.DOTALL)
+    cells = [html.unescape(cell) for cell in re.findall("<td>(.*?)</td>", plain)]
+    assert cells[:4] == ["a", "Many units dead from the start", "1", "50.0% (1 of 2, n = 5,000)"]
+    assert "drawn by JavaScript, which is switched off here" in plain
+    assert "Warning when 40% of the network" in plain
 
 
 def test_a_folder_whose_name_is_no_text_is_refused(logdir, tmp_path):
@@ -50,7 +89,7 @@ def test_a_folder_whose_name_is_no_text_is_refused(logdir, tmp_path):
 def test_text_from_a_log_can_not_end_the_script_it_is_in(written):
     assert data_in(written)["overview"]["runs"][0]["variant"] == HOSTILE
     assert HOSTILE not in written
-    assert written.count("</script>") == 4  # import map, data, plotly, the call
+    assert written.count("</script>") == 4  # import map, data, the call, plotly
 
 
 def test_the_page_may_fetch_nothing(written):

@@ -1,5 +1,6 @@
 """What holds for the front end's source as a whole; its behaviour is tested in a browser."""
 
+import hashlib
 import re
 
 import pytest
@@ -20,5 +21,10 @@ def test_no_markup_is_made_of_text_and_nothing_is_fetched_from_outside(name):
     assert not re.search(banned, SOURCES[name])
 
 
-def test_plotly_is_found():
-    assert static_files()[PLOTLY].stat().st_size > 1_000_000
+def test_plotly_is_the_file_that_its_makers_published():
+    digest = hashlib.sha256(static_files()[PLOTLY].read_bytes()).hexdigest()
+    assert digest == "79542150855a52c567260e3137095dbe2b744e6d702a5cabe67da246942fba7a"
+
+
+def test_the_page_asks_for_the_plotly_that_is_served():
+    assert re.findall(r"plotly-.*?\.js", SOURCES["chart.js"]) == [PLOTLY]

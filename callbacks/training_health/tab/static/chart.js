@@ -1,8 +1,14 @@
-// A chart on the page: a card with its title, its numbers as a table, and its downloads. Drawn when scrolled into view.
+// @ts-check
+// A chart on the page: a card with its title, its numbers as a table, and its downloads. Drawn when scrolled into view,
+// or when the page is printed.
 
 import { NONE, h, plotlyText } from "./dom.js";
+import { isReport } from "./host.js";
+import { addPlotly, addScript } from "./packed.js";
+import { lookMark } from "./runs.js";
 import { baseTemplate, token } from "./theme.js";
 
+const PLOTLY = "./static/plotly-cartesian-4.1.1.min.js";
 const MOST_TABLE_ROWS = 500;
 const CONFIG = {
   displaylogo: false,
@@ -17,7 +23,7 @@ const CONFIG = {
 const specs = new WeakMap(); // plot element -> its chart
 
 const near = new IntersectionObserver(
-  (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => draw(entry.target)),
+  (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => drawSoon(entry.target)),
   { rootMargin: "400px" },
 );
 
@@ -31,20 +37,22 @@ const sizes = new ResizeObserver((entries) => {
 /**
  * A card with one chart.
  *
- * `build(forExport)` gives {data, layout} for Plotly, `table()` gives {columns, rows}; both are called when needed.
- * `swatch`: a run's colour beside the title. `file`: stem of the names of downloads.
+ * `build(forExport)` gives {data, layout} for Plotly, `table(forExport)` gives {columns, rows}; both are called when needed.
+ * `look`: a run's colour and mark beside the title. `file`: stem of the names of downloads.
  */
-export function chartCard({ title, subtitle = "", swatch, height, file, label, build, table, wide = false }) {
-  const plot = h("div", { class: "plot", role: "img", "aria-label": label ?? `${title}. ${subtitle}`, style: { height: `${height}px` } });
+export function chartCard({ title, subtitle = "", look, height, file, label, build, table, wide = false }) {
+  const plot = h("div", { class: "plot", role: "group", "aria-label": label ?? `${title}. ${subtitle}`, style: { height: `${height}px` } });
   const tableBox = h("div", { class: "table-alternative", hidden: true });
   const toggle = tool("Table", `Show the numbers of ${title} as a table`, () => {
     tableBox.hidden = !tableBox.hidden;
     toggle.setAttribute("aria-expanded", String(!tableBox.hidden));
-    if (!tableBox.hidden) tableBox.replaceChildren(htmlTable(title, table()));
+    showTable(plot);
   });
   toggle.setAttribute("aria-expanded", "false");
-  specs.set(plot, { build, title, subtitle, height });
+  specs.set(plot, { build, title, subtitle, height, table });
   near.observe(plot);
+  // so that charts come at once when they are scrolled to, and can be printed without that
+  if (!plotly) whenIdle(() => loadPlotly().catch(() => {}));
   sizes.observe(plot);
   return h(
     "figure",
@@ -52,13 +60,13 @@ export function chartCard({ title, subtitle = "", swatch, height, file, label, b
     h(
       "figcaption",
       {},
-      h("div", { class: "card-title" }, swatch && h("span", { class: "swatch", style: { background: swatch } }), h("h3", { title }, title)),
+      h("div", { class: "card-title" }, look && lookMark(look), h("h3", { title }, title)),
       h(
         "div",
-        { class: "tools" },
+        { class: "tools", role: "toolbar", "aria-label": `Numbers and pictures of ${title}`, onkeydown: arrows },
         toggle,
-        tool("CSV", `Download ${title} as CSV`, () => saveCsv(table(), file)),
-        tool("PNG", `Download ${title} as PNG`, () => savePng(plot, file)),
+        tool("CSV", `Download ${title} as CSV`, () => saveCsv(specs.get(plot).table(true), file), -1),
+        tool("PNG", `Download ${title} as PNG`, () => savePng(plot, file), -1),
       ),
       subtitle && h("p", { class: "card-subtitle" }, subtitle),
     ),
@@ -67,44 +75,112 @@ export function chartCard({ title, subtitle = "", swatch, height, file, label, b
   );
 }
 
+/** One stop of the Tab key for all tools of a chart; the arrow keys go from one to the next. */
+function arrows(event) {
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (!step) return;
+  const tools = [...event.currentTarget.children];
+  const next = tools.at((tools.indexOf(document.activeElement) + step) % tools.length);
+  for (const tool of tools) tool.tabIndex = tool === next ? 0 : -1;
+  next.focus();
+  event.preventDefault();
+}
+
+/** Puts a newer one's contents into a card: its zoom, its open table and the focus in it stay. */
+export function adopt(card, fresh) {
+  const [plot, newer] = [card, fresh].map((one) => one.querySelector(".plot"));
+  specs.set(plot, specs.get(newer));
+  dispose(fresh);
+  for (const part of [".card-title", ".card-subtitle"]) card.querySelector(part)?.replaceWith(fresh.querySelector(part) ?? "");
+  card.className = fresh.className;
+  for (const name of ["aria-label", "style"]) plot.setAttribute(name, newer.getAttribute(name));
+  showTable(plot);
+  delete plot.dataset.drawn; // what is far from the screen is drawn again when it comes near
+  near.unobserve(plot);
+  near.observe(plot);
+  return card;
+}
+
+/** Fills the table below a chart, if it is open. */
+function showTable(plot) {
+  const box = plot.parentElement.querySelector(".table-alternative");
+  if (!box.hidden) box.replaceChildren(htmlTable(specs.get(plot).title, specs.get(plot).table()));
+}
+
 /** Frees the charts below `root` before it is replaced. */
 export function dispose(root) {
   for (const plot of root.querySelectorAll(".plot")) {
     near.unobserve(plot);
     sizes.unobserve(plot);
     specs.delete(plot);
-    if (plot.dataset.drawn) window.Plotly.purge(plot);
+    if (plot.classList.contains("js-plotly-plot")) window.Plotly.purge(plot);
   }
 }
 
 let plotly;
 
-/** Loads Plotly once, when the first chart comes into view. It is a plain script that sets a global. */
+/** Loads Plotly once, when the first chart comes into view or the browser is idle. */
 function loadPlotly() {
-  if (window.Plotly) return window.Plotly; // in a report
-  plotly ??= new Promise((resolve, reject) => {
-    const onload = () => resolve(window.Plotly);
-    const onerror = () => {
-      plotly = undefined;
-      reject(new Error("plotly.js did not load. Is the Python package plotly installed where TensorBoard runs?"));
-    };
-    document.head.append(h("script", { src: "./static/plotly.min.js", onload, onerror }));
+  plotly ??= findPlotly().catch((error) => {
+    plotly = undefined; // the next chart tries again
+    throw error;
   });
   return plotly;
 }
 
+/** It is a plain script that sets a global. */
+async function findPlotly() {
+  const found = await (isReport ? addPlotly() : addScript(PLOTLY));
+  if (!found) throw new Error("plotly.js did not load; reload the page to try again.");
+  return window.Plotly;
+}
+
+const whenIdle = window.requestIdleCallback ?? setTimeout;
+
+let drawing = Promise.resolve(); // one chart at a time, with room for the browser between them: scrolling never sticks
+
+function drawSoon(plot) {
+  drawing = drawing.then(() => draw(plot)).then(() => new Promise((done) => setTimeout(done)));
+}
+
 async function draw(plot) {
   try {
-    const Plotly = await loadPlotly();
-    const spec = specs.get(plot);
-    if (!spec || !plot.isConnected) return;
-    const { data, layout } = spec.build(false);
-    await Plotly.react(plot, data, { ...layout, template: baseTemplate(), height: spec.height, autosize: true }, CONFIG);
-    plot.dataset.drawn = "true";
+    await drawNow(await loadPlotly(), plot);
   } catch (error) {
     plot.replaceChildren(h("p", { class: "failure", role: "alert" }, `This chart could not be drawn: ${error.message}`));
   }
 }
+
+function drawNow(Plotly, plot) {
+  const spec = specs.get(plot);
+  if (!spec || !plot.isConnected) return;
+  const { data, layout } = spec.build(false);
+  const done = Plotly.react(plot, data, { uirevision: "zoom stays", ...layout, template: baseTemplate(), height: spec.height, autosize: true }, CONFIG);
+  // they are for the mouse: the numbers of a chart are in its table
+  for (const button of plot.querySelectorAll(".modebar-btn")) button.tabIndex = -1;
+  plot.dataset.drawn = "true";
+  return done;
+}
+
+/** A sheet of paper is light, as wide as style.css says, and holds the charts that nobody scrolled to. */
+function drawForPaper() {
+  const { dataset } = document.documentElement;
+  const screen = dataset.theme;
+  const redraw = () => window.Plotly && document.querySelectorAll(".plot").forEach((plot) => drawNow(window.Plotly, plot));
+  Object.assign(dataset, { theme: "light", paper: "" });
+  redraw();
+  addEventListener(
+    "afterprint",
+    () => {
+      dataset.theme = screen;
+      delete dataset.paper;
+      redraw();
+    },
+    { once: true },
+  );
+}
+
+addEventListener("beforeprint", drawForPaper);
 
 async function savePng(plot, file) {
   const Plotly = await loadPlotly();
@@ -141,8 +217,8 @@ const save = (address, name) => h("a", { href: address, download: name }).click(
 
 const safeName = (text) => text.replace(/[^A-Za-z0-9._-]+/g, "_").slice(0, 120);
 
-function tool(text, description, onclick) {
-  return h("button", { type: "button", class: "tool", title: description, "aria-label": description, onclick }, text);
+function tool(text, description, onclick, tabindex = 0) {
+  return h("button", { type: "button", class: "tool", title: description, "aria-label": description, tabindex, onclick }, text);
 }
 
 function htmlTable(caption, { columns, rows }) {
@@ -176,7 +252,8 @@ export function epochAxis(epochSets) {
   const last = Math.max(1, ...epochSets.map((epochs) => (epochs.at(-1) ?? 0) + 1));
   const step = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].find((s) => last / s <= 12);
   const range = last > 1 ? [1 - 0.02 * last, 1.02 * last] : [0.5, 1.5];
-  return { title: { text: "epoch" }, tickmode: "linear", tick0: step === 1 ? 1 : 0, dtick: step, tickformat: "d", range };
+  const tickvals = [1, ...Array.from({ length: Math.floor(last / step) }, (_, i) => step * (i + 1)).filter((tick) => tick > 1)];
+  return { title: { text: "epoch" }, unifiedhovertitle: { text: "epoch %{x}" }, tickmode: "array", tickvals, tickformat: "d", range };
 }
 
 /** The same axis for maps, whose cells are an epoch wide; shared, so that runs of different length stay comparable. */

@@ -55,7 +55,7 @@ export const key = (...entries) => h("div", { class: "key" }, entries);
 export const keyLine = (style, words) => keyEntry(h("span", { class: "key-line", style: { "border-top-style": style } }), words);
 export const keyBox = (colour, words) => keyEntry(h("span", { class: "key-box", style: { background: colour } }), words);
 export const keyMark = (symbol, words) => keyEntry(h("span", { class: "key-mark", "aria-hidden": "true" }, symbol), words);
-const keyEntry = (...parts) => h("span", { class: "key-entry" }, parts);
+export const keyEntry = (...parts) => h("span", { class: "key-entry" }, parts);
 
 /** A colour scale with its ticks, [[value, text], ...]; the one at `strong` stands out. */
 export function keyScale(words, label, colours, { low, high, ticks }, strong) {

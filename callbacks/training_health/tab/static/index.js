@@ -1,13 +1,16 @@
 // The page: fetches, keeps the reader's choices, and puts the sections together.
 
-import { dispose } from "./chart.js";
-import { deadUnitsCharts, siteNames, siteOf } from "./dead_units.js";
-import { h, isNumber, segmented } from "./dom.js";
+import { deadList } from "./dead_list.js";
+import { coverage, siteChart, siteNames, siteOf, totalChart } from "./dead_units.js";
+import { h, isNumber, percent, segmented } from "./dom.js";
 import { gapCharts } from "./gap.js";
-import { get, getOnce, isReport, onReload, onTheme } from "./host.js";
-import { mapKey, unitMap, weightCharts } from "./maps.js";
+import { asVariants, groupsTable } from "./groups.js";
+import { get, getOnce, host, isReport, onReload, onTheme } from "./host.js";
+import { MEASURE_CHOICES, layerMaps, mapKey, unitMap, weightCharts } from "./maps.js";
 import { emptyState, findingsSection, overviewTable } from "./overview.js";
-import { loadState, onAddress, pickedRows, saveState } from "./state.js";
+import { refill } from "./refill.js";
+import { cut, describeRuns, lookMark } from "./runs.js";
+import { MOST_PICKED, loadState, onAddress, pickedRows, saveState } from "./state.js";
 import { isDark, runLooks } from "./theme.js";
 
 const MOST_MAPS = 6;
@@ -15,6 +18,7 @@ const FIRST_PAINT = "training-health-table"; // a mark in the browser's timeline
 
 const SECTIONS = [
   ["glance", "Runs at a glance", "One row per run. Tick the runs to compare; their colours are the same in every chart, and the address in your browser is a link to what you see."],
+  ["seeds", "Variants over seeds", "Runs of one variant that differ by their seed, put together."],
   ["findings", "Findings", "What the numbers say, checked against published rules. An alarm names its evidence, its rule and what to try."],
   ["units", "Which neurons are dead", "A unit is one channel of a convolution or one feature of a dense layer. Dead: it fired on none of the n examples of the window, at any position. Rare: it fired, but on less than 1%. That many outputs are zero (sparsity) is normal for a ReLU and is neither."],
   ["gap", "Is the gap real", "Training accuracy as it is usually shown is measured with dropout on, while the weights still change. Here both sides are measured in eval mode with the same weights, on as many training as validation examples. A gap whose band (± 2 standard errors, 95%) includes 0 is noise."],
@@ -24,15 +28,19 @@ const SECTIONS = [
 let state = null; // known with the first overview
 let overview = null;
 let shown = ""; // the answer on the page, to tell whether a reload brought anything
+let pattern = ""; // what the names of all runs have in common
+let alarms = null; // of each run when the reader last looked: a new one is told in the title of the window
 let round = 0; // of rendering: an older one that is still waiting for data gives up
 
 /** Entry point: TensorBoard calls it, a report calls it at its end. */
 export async function render() {
   document.documentElement.lang = "en";
+  document.title ||= "Training Health";
   if (!isReport) await stylesheet();
   document.body.replaceChildren(...skeleton());
   onTheme(showTheme);
   onReload(refetch);
+  (host ?? window).document.addEventListener("visibilitychange", () => overview && tellAlarms());
   onAddress(() => {
     state = loadState(overview?.folder);
     if (overview) renderAll();
@@ -52,30 +60,43 @@ function showTheme(dark) {
 
 async function refetch() {
   try {
-    const fetched = await get("overview");
+    const { now, ...fetched } = await get("overview");
+    pattern = describeRuns(fetched.runs, now);
     const answer = JSON.stringify(fetched);
     notify("");
-    if (answer === shown) return; // charts keep their zoom, the page its scroll position
+    if (answer === shown) return;
     fetched.runs.forEach((row, rank) => (row.rank = rank));
     if (!overview) state = loadState(fetched.folder); // what was picked the last time, of these logs
     [overview, shown] = [fetched, answer];
+    const picked = pickedRows(state, fetched.runs);
+    if (picked.length) state.runs = picked.map((row) => row.run); // a run that begins later takes no other's place
+    tellAlarms();
     await renderAll();
   } catch (error) {
     notify(`The records could not be read: ${error.message}. Press reload to try again.`);
   }
 }
 
+/** Counts the alarms that came while nobody looked in the title of the window. */
+function tellAlarms() {
+  const outer = (host ?? window).document;
+  const count = new Map(overview.runs.map((row) => [row.run, row.alarms]));
+  if (!alarms || !outer.hidden) alarms = count;
+  const fresh = [...count].reduce((sum, [run, known]) => sum + Math.max(0, known - (alarms.get(run) ?? 0)), 0);
+  outer.title = `${fresh ? `(${fresh}) ` : ""}${outer.title.replace(/^\(\d+\) /, "")}`;
+}
+
 function update(changes) {
   state = { ...state, ...changes };
   saveState(state, overview.folder);
   if (["sort", "filter", "descending"].some((key) => key in changes)) renderTable(context());
-  else renderAll();
+  else return renderAll();
 }
 
 function context() {
   const rows = overview.runs;
   const picked = pickedRows(state, rows);
-  return { rows, leftOut: overview.left_out, picked, looks: runLooks(rows, picked), state, update, goTo };
+  return { rows, leftOut: overview.left_out, pattern, picked, looks: runLooks(rows, picked), state, update, goTo };
 }
 
 async function renderAll() {
@@ -89,6 +110,9 @@ async function renderAll() {
   if (watched) {
     renderTable(view);
     renderChips(view);
+    const table = groupsTable(view);
+    for (const part of [document.getElementById("seeds"), document.getElementById("to seeds")]) part.hidden = !table;
+    fill("seeds", [table]);
     fill("findings", findingsSection(view));
     await renderCharts(view, mine);
   }
@@ -96,24 +120,22 @@ async function renderAll() {
 }
 
 function renderTable(view) {
-  const scrolled = document.querySelector(".overview")?.scrollTop ?? 0;
   fill("glance", [overviewTable(view)]);
-  document.querySelector(".overview").scrollTop = scrolled;
   if (!performance.getEntriesByName(FIRST_PAINT).length) performance.mark(FIRST_PAINT);
 }
 
 function renderChips({ picked, looks }) {
   const without = (run) => picked.map((row) => row.run).filter((name) => name !== run);
-  const chips = picked.map(({ run }) =>
+  const chips = picked.map(({ run, label }) =>
     h(
       "span",
       { class: "chip", title: run },
-      h("span", { class: "swatch", style: { background: looks.get(run).colour } }),
-      h("span", { class: "chip-name" }, run),
+      lookMark(looks.get(run)),
+      h("span", { class: "chip-name" }, cut(label)),
       h("button", { type: "button", "aria-label": `Stop comparing ${run}`, onclick: () => update({ runs: without(run) }) }, "×"),
     ),
   );
-  document.getElementById("chips").replaceChildren(...chips);
+  refill(document.getElementById("chips"), chips);
 }
 
 async function renderCharts(view, mine) {
@@ -130,72 +152,104 @@ async function renderCharts(view, mine) {
   }
   const runs = view.picked.map((row, i) => ({ row, data: loaded[i].value, look: view.looks.get(row.run) })).filter(({ data }) => data);
   const names = siteNames(runs);
+  const worst = new Map(names.map((name) => [name, Math.max(...runs.map(({ data }) => deadFraction(siteOf(data, name))))]));
+  const site = names.includes(state.site) ? state.site : (worstFirst(names, worst)[0] ?? "");
+  const maps = site ? await loadMaps(runs, site) : [];
+  if (mine !== round) return;
+  const drawn = state.draw === "variants" ? asVariants(runs) : runs;
   const metric = runs.some(({ data }) => data.gap.columns.accuracy_gap.some(isNumber)) ? state.metric : "loss";
-  const site = names.includes(state.site) ? state.site : (names.at(-1) ?? "");
-  const mapBox = h("div", { class: "maps-box" });
-  fill("units", [...deadUnitsCharts(runs), names.length > 0 && mapHeader(names, site), mapBox]);
-  fill("gap", [segmented("Measure of the gap", [["accuracy", "Accuracy"], ["loss", "Loss"]], metric, (chosen) => update({ metric: chosen })), ...gapCharts(runs, metric)]);
-  fill("weights", weightCharts(runs));
-  if (site) await renderMaps(runs, site, mapBox, mine);
+  fill("units", [
+    deadList(runs),
+    ...totalChart(drawn),
+    names.length > 1 && layersPart(runs),
+    names.length > 0 && sitePart(drawn, names, worst, site, maps),
+    ...coverage(runs),
+  ]);
+  fill("gap", [segmented("Measure of the gap", [["accuracy", "Accuracy"], ["loss", "Loss"]], metric, (chosen) => update({ metric: chosen })), ...gapCharts(drawn, metric)]);
+  fill("weights", [...weightCharts(runs.slice(0, MOST_MAPS)), ofAll(runs)]);
 }
 
-function mapHeader(names, site) {
-  return h(
-    "div",
-    { class: "map-header" },
-    h("h3", {}, "Every unit, every epoch"),
+const deadFraction = (site) => (site?.dead.length ? site.dead.at(-1) / Math.max(1, site.units - site.nan.at(-1)) : 0);
+const worstFirst = (names, worst) => [...names].sort((a, b) => worst.get(b) - worst.get(a));
+
+/** What is said where not every picked run has its map. */
+const ofAll = (runs) => runs.length > MOST_MAPS && h("p", { class: "muted" }, `${runs.length} picked: maps of the first ${MOST_MAPS} are drawn (${runs.slice(0, MOST_MAPS).map(({ row }) => row.label).join(", ")}). Pick fewer runs to see others.`);
+
+/** All sites at a glance. */
+function layersPart(runs) {
+  const having = runs.filter(({ data }) => data.sites.length);
+  return [
+    h("h3", { class: "part" }, "Layer by layer"),
+    h("p", { class: "lede" }, "One row per ReLU call, one column per epoch. Beside a name: the value at the last epoch."),
+    h(
+      "div",
+      { class: "controls" },
+      segmented("What the map of layers shows", MEASURE_CHOICES, state.measure, (measure) => update({ measure })),
+      segmented("Order of the layers", [["worst", "Worst first"], ["forward", "Forward order"]], state.layers, (layers) => update({ layers })),
+    ),
+    ...layerMaps(having.slice(0, MOST_MAPS), state.measure, state.layers === "worst"),
+    ofAll(having),
+  ];
+}
+
+/** One site: its dead units over epochs and the map of its units. */
+function sitePart(drawn, names, worst, site, maps) {
+  const select = h(
+    "select",
+    { id: "site", onchange: (event) => update({ site: event.target.value }) },
+    worstFirst(names, worst).map((name) => h("option", { value: name, selected: name === site }, `${name} – ${percent(worst.get(name))} dead`)),
+  );
+  return [
+    h("h3", { class: "part", id: "one-site" }, "Every unit of one layer, every epoch"),
     h("p", { class: "lede" }, "One row per unit, one column per epoch. A unit that fired on none of n examples fires, with 95% confidence, on at most 3/n of all examples: dead is a statement about the window."),
     h(
       "div",
       { class: "controls" },
-      segmented("Site of the map", names.map((name) => [name, name]), site, (chosen) => update({ site: chosen })),
+      h("label", {}, "Layer ", select),
       segmented("Order of the units", [["death", "Sorted by death"], ["index", "By index"]], state.order, (order) => update({ order })),
     ),
+    siteChart(drawn, site),
     mapKey(),
-  );
+    h("div", { class: "grid large" }, maps),
+  ];
 }
 
-async function renderMaps(runs, site, box, mine) {
+/** The maps of the runs that have the site, and what is not drawn. */
+async function loadMaps(runs, site) {
   const having = runs.filter(({ data }) => siteOf(data, site));
   const drawn = having.slice(0, MOST_MAPS);
-  const maps = await Promise.allSettled(drawn.map(({ row }) => getOnce("units", row, site)));
-  if (mine !== round) return;
-  const loaded = drawn.map((run, i) => ({ ...run, map: maps[i].value, order: state.order })).filter(({ map }) => map?.epochs.length);
+  const answers = await Promise.allSettled(drawn.map(({ row }) => getOnce("units", row, site)));
+  const loaded = drawn.map((run, i) => ({ ...run, map: answers[i].value })).filter(({ map }) => map?.epochs.length);
   const epochSets = loaded.map(({ map }) => map.epochs);
-  box.replaceChildren(
-    h("div", { class: "grid large" }, loaded.map((one) => unitMap({ ...one, epochSets }))),
-    ...(having.length > drawn.length ? [h("p", { class: "muted" }, `The first ${drawn.length} of ${having.length} picked runs are drawn.`)] : []),
-  );
+  return [...loaded.map((one) => unitMap({ ...one, site: siteOf(one.data, site), order: state.order, epochSets })), ofAll(having)];
 }
 
-/** Jumps to a section; to a site's map if one is named. */
-function goTo(section, site = "") {
-  if (site && site !== state.site) update({ site });
-  document.getElementById(section).scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth", block: "start" });
+/** Jumps to a section, to what it says of a run if one is named, or to a site's map. */
+async function goTo(section, site = "", run = "") {
+  const picked = pickedRows(state, overview.runs).map((row) => row.run);
+  if (run && !picked.includes(run)) await update({ runs: [...picked.slice(0, MOST_PICKED - 1), run] });
+  if (site && site !== state.site) await update({ site });
+  const within = document.getElementById(section);
+  const card = run && [...within.querySelectorAll("[data-finding], [data-fold]")].find(({ dataset }) => [dataset.finding, dataset.fold].some((name) => name === run || name === `dead ${run}`));
+  const fold = card?.tagName === "DETAILS";
+  if (fold) card.open = true;
+  const target = site ? (document.getElementById("one-site") ?? within) : (card || within);
+  target.scrollIntoView({ behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth", block: "start" });
+  if (card) (fold ? card.querySelector("summary") : card).focus({ preventScroll: true });
 }
 
 function skeleton() {
-  const nav = SECTIONS.map(([id, title]) => h("button", { type: "button", class: "nav", onclick: () => goTo(id) }, title));
+  const nav = SECTIONS.map(([id, title]) => h("button", { type: "button", class: "nav", id: `to ${id}`, onclick: () => goTo(id) }, title));
   const toggle = isReport && h("button", { type: "button", class: "quiet push", onclick: () => showTheme(!isDark()) }, "Light / dark");
   return [
-    h("div", { id: "bar", hidden: true }, h("div", { class: "bar-row" }, h("h1", {}, "Training Health"), h("nav", { "aria-label": "Sections" }, nav), toggle), h("div", { id: "chips", "aria-label": "Picked runs" })),
+    h("header", { id: "bar", hidden: true }, h("div", { class: "bar-row" }, h("h1", {}, "Training Health"), h("nav", { "aria-label": "Sections" }, nav), toggle), h("div", { id: "chips", role: "group", "aria-label": "Picked runs" })),
     h("div", { id: "notice", role: "alert", hidden: true }),
     h("div", { id: "blank", hidden: true }),
     h("main", { id: "main", hidden: true }, SECTIONS.map(([id, title, lede]) => h("section", { id, "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title), h("p", { class: "lede" }, lede), h("div", { class: "content" })))),
   ];
 }
 
-/** Puts new children into a section; the control that had the focus, known by its id, has it again. */
-function fill(id, children) {
-  const content = document.querySelector(`#${id} > .content`);
-  const focused = content.contains(document.activeElement) ? document.activeElement.id : "";
-  dispose(content);
-  content.replaceChildren(...children.flat(Infinity).filter(Boolean));
-  const target = focused && document.getElementById(focused);
-  if (!target) return;
-  target.focus({ preventScroll: true });
-  if (target.type === "search") target.setSelectionRange(target.value.length, target.value.length);
-}
+const fill = (id, children) => refill(document.querySelector(`#${id} > .content`), children);
 
 function notify(message) {
   const box = document.getElementById("notice");

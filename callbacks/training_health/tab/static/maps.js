@@ -1,9 +1,11 @@
-// Maps, rows by epochs: the activity of every unit of a site, and the update ratio of every parameter. Each has a layer
-// for the values on a log scale and layers of one colour above it, for what the scale can't show.
+// Maps, rows by epochs: the dead fraction of every site, the activity of every unit of a site, and the update ratio of
+// every parameter. Each has a layer for the values and layers of one colour above it, for what the scale can't show.
 
 import { chartCard, mapEpochAxis, shown } from "./chart.js";
-import { h, key, keyBox, keyMark, keyScale, plotlyText, sampleSize } from "./dom.js";
-import { activityScale, ratioScale, token } from "./theme.js";
+import { sinceWords } from "./dead_list.js";
+import { h, isNumber, key, keyBox, keyMark, keyScale, percent, plotlyText, sampleSize } from "./dom.js";
+import { cut } from "./runs.js";
+import { activityScale, isDark, ratioScale, token } from "./theme.js";
 
 // `ticks`: [[log10 of the value, text], ...]; the low end stands for less too
 const ACTIVITY = { low: -3, high: 0, ticks: [[-3, "≤ 0.1%"], [-2, "rare < 1%"], [-1, "10%"], [0, "100%"]] };
@@ -11,29 +13,44 @@ const RATIO = { low: -6, high: 0, ticks: [[-6, "1e-6"], [-3, "1e-3 healthy"], [0
 const MOST_LABELS = 40;
 const LONGEST_LABEL = 26;
 
-/** The map of a site's units. `epochSets`: the epochs of all maps beside this one. */
-export function unitMap({ row, look, map, order, epochSets }) {
+/** The map of a site's units. `site`: its counts; `epochSets`: the epochs of all maps beside this one. */
+export function unitMap({ row, look, site, map, order, epochSets }) {
   const rows = map.order.map((unit, i) => ({ unit, activity: map.activity[i] }));
   if (order === "index") rows.sort((a, b) => a.unit - b.unit);
   const last = (value) => rows.filter(({ activity }) => activity.at(-1) === value).length;
   const dead = `${last(0)} of ${rows.length} units dead${last(null) > 0 ? `, ${last(null)} not a number` : ""} at the last epoch`;
   return chartCard({
-    title: row.run,
+    title: cut(row.label),
     subtitle: `${map.site}: ${dead}, ${sampleSize(map.n.at(-1))}${map.note ? ` (${map.note})` : ""}`,
-    swatch: look.colour,
+    look,
     height: Math.max(260, Math.min(680, 70 + rows.length * (rows.length > 64 ? 2.2 : 8))),
     file: `unit_map_${row.run}_${map.site}`,
     label: `Activity of each unit of ${map.site} over epochs, run ${row.run}. ${dead}.`,
     build: (forExport) => ({ data: unitTraces(map, rows, forExport), layout: unitLayout(rows, order, epochSets) }),
-    table: () => ({
-      columns: ["run", "site", "unit", "epoch", "n", "activity", "dead", "not_a_number", "upper_bound_95"],
-      rows: rows.flatMap(({ unit, activity }) => map.epochs.map((epoch, i) => [row.run, map.site, unit, epoch + 1, map.n[i], activity[i], ...states(activity[i], map.n[i])])),
-    }),
+    table: (forExport) => unitTable(row.run, site, map, rows, forExport),
   });
 }
 
-/** Whether dead, whether not a number, and how often a dead unit may fire at most (95%; null where unknown). */
-const states = (activity, n) => [activity === 0 ? 1 : 0, activity === null ? 1 : 0, activity === 0 ? bound(n) : null];
+/** One row per unit; a download has its activity at each epoch too. */
+function unitTable(run, site, map, rows, forExport) {
+  const { dead_units: dead } = site;
+  const place = new Map(dead.unit.map((unit, i) => [unit, i]));
+  const times = (events, unit) => events.filter(([one]) => one === unit).length;
+  const n = map.n.at(-1);
+  const epochs = forExport ? map.epochs : [];
+  return {
+    columns: ["run", "site", "unit", "state", "dead_since", "times_died", "times_revived", "cause", "depth_sd", "last_activity", "n", "upper_bound_95", ...epochs.map((epoch) => `activity_epoch_${epoch + 1}`)],
+    rows: rows.map(({ unit, activity }) => {
+      const [i, last] = [place.get(unit), activity.at(-1)];
+      const why = i === undefined ? [null, null] : [dead.cause?.[i] ?? "not recorded", dead.depth?.[i] ?? null];
+      return [run, map.site, unit, stateOf(last, site), i === undefined ? null : sinceWords(dead, i), times(map.deaths, unit), times(map.revivals, unit), ...why, last, n, last === 0 ? bound(n) : null, ...(forExport ? activity : [])];
+    }),
+  };
+}
+
+const stateOf = (activity, { rare_below: rare }) => (activity === null ? "not a number" : activity === 0 ? "dead" : activity < rare ? "rare" : "alive");
+
+/** How often a unit that is dead on n examples may fire at most (95%; null where unknown). */
 const bound = (n) => (n ? Math.min(1, 3 / n) : null);
 
 /** What the colours and marks of the units' maps mean: one key for all. */
@@ -76,6 +93,74 @@ function unitLayout(rows, order, epochSets) {
   return mapLayout(units, labelled, epochSets, 48, { tickfont: { size: all ? 9 : 11 }, title });
 }
 
+const MEASURES = {
+  dead: { title: "Dead", value: (site, i) => ratio(site.dead[i], site.units - site.nan[i]) },
+  rare: { title: "Rare", value: (site, i) => ratio(site.rare[i], site.units - site.nan[i]) },
+  sparsity: { title: "Sparsity", value: (site, i) => site.sparsity[i] },
+};
+export const MEASURE_CHOICES = Object.entries(MEASURES).map(([name, { title }]) => [name, title]);
+const ratio = (count, of) => (of > 0 ? count / of : null);
+
+/**
+ * Sites by epochs of each run: the fraction of dead or rare units, or of zero outputs.
+ * @param {any[]} runs [{row, data, look}]
+ * @param {"dead" | "rare" | "sparsity"} measure
+ * @param {boolean} worstFirst else in forward order
+ */
+export function layerMaps(runs, measure, worstFirst) {
+  const { title, value } = MEASURES[measure];
+  const tables = runs.map(({ data }) => data.sites.map((site) => ({ site, values: site.epochs.map((_, i) => value(site, i)) })));
+  const most = Math.max(0.05, ...tables.flat().flatMap(({ values }) => values.filter(isNumber)));
+  const epochSets = tables.flat().map(({ site }) => site.epochs);
+  const scale = { low: 0, high: most, ticks: [0, most / 2, most].map((at) => [at, percent(at)]) };
+  const colours = measure === "dead" ? deadScale() : activityScale();
+  const words = { dead: "dead units", rare: "rare units", sparsity: "zero outputs" }[measure];
+  return [
+    key(keyScale(words, `${title} from 0% to ${percent(most)}`, colours, scale, null), measure === "dead" && keyBox(token("surface"), "none dead"), keyBox(token("missing"), "no record")),
+    h("div", { class: "grid large" }, runs.map((run, r) => layerMap(run, tables[r]))),
+  ];
+
+  function layerMap({ row, look }, sites) {
+    const last = ({ values }) => values.at(-1) ?? -1;
+    const rows = worstFirst ? [...sites].sort((a, b) => last(b) - last(a)) : sites;
+    const names = rows.map(({ site }) => site.site);
+    const epochs = [...new Set(sites.flatMap(({ site }) => site.epochs))].sort((a, b) => a - b);
+    const at = rows.map(({ site, values }) => new Map(site.epochs.map((epoch, i) => [epoch, [values[i], site.dead[i], site.rare[i], site.units, site.n[i]]])));
+    const grid = (cell) => at.map((known) => epochs.map((epoch) => (known.has(epoch) ? cell(...known.get(epoch)) : null)));
+    const worst = [...sites].sort((a, b) => last(b) - last(a))[0];
+    const subtitle = `${words} per site, of ${sites.length}; worst at the last epoch: ${worst.site.site} ${percent(worst.values.at(-1))}`;
+    return chartCard({
+      title: cut(row.label),
+      subtitle,
+      look,
+      height: Math.max(150, Math.min(1000, 60 + (rows.length > 12 ? 15 : 26) * rows.length)),
+      file: `sites_${measure}_${row.run}`,
+      label: `${title} by site and epoch, run ${row.run}. ${subtitle}.`,
+      build: (forExport) => {
+        const layer = layersOf(names, epochs, { xgap: epochs.length > 60 ? 0 : 1, ygap: 1 });
+        const hover = `${words} %{customdata[0]:.1%}<br>%{customdata[1]} dead, %{customdata[2]} rare of %{customdata[3]}, n = %{customdata[4]}`;
+        const numbers = grid((...cell) => cell);
+        const zero = measure === "dead" ? [layer(grid((v) => (v === 0 ? 1 : null)), token("surface"), numbers, hover)] : [];
+        const values = layer(grid((v) => (v === 0 && zero.length ? null : v)), colours, numbers, hover, { zmin: 0, zmax: most, showscale: forExport });
+        const ticks = Math.ceil(names.length / 60);
+        const layout = mapLayout(names, names.filter((_, i) => i % ticks === 0), [epochs, ...epochSets], 60);
+        const ticktext = layout.yaxis.ticktext.map((text, i) => `${text} ${percent(rows[i * ticks].values.at(-1))}`);
+        return { data: [values, ...zero], layout: { ...layout, yaxis: { ...layout.yaxis, ticktext, tickfont: { size: names.length > 24 ? 9 : 11 } } } };
+      },
+      table: () => ({
+        columns: ["run", "site", "epoch", "n", "units", "dead", "rare", "sparsity"],
+        rows: rows.flatMap(({ site }) => site.epochs.map((epoch, i) => [row.run, site.site, epoch + 1, site.n[i], site.units, site.dead[i], site.rare[i], site.sparsity[i]])),
+      }),
+    });
+  }
+}
+
+/** From few to many dead units; none has no colour. */
+function deadScale() {
+  const colours = isDark() ? ["#5a3a22", "#ff8a3d", "#ffe0c4"] : ["#ffe3cc", "#d55e00", "#5e2300"];
+  return colours.map((colour, i) => [i / 2, colour]);
+}
+
 /** How the weights move: a map of the update ratio for each run. */
 export function weightCharts(runs) {
   const having = runs.map((run) => ({ ...run, table: cells(run.data) })).filter(({ table }) => table.epochs.length);
@@ -96,9 +181,9 @@ function ratioChart({ row, look, table }, epochSets) {
   const every = Math.ceil(parameters.length / MOST_LABELS);
   const labelled = parameters.filter((_, i) => i % every === 0);
   return chartCard({
-    title: row.run,
+    title: cut(row.label),
     subtitle: bad.length ? `${bad.length} of ${rows.length} records hold NaN or infinite numbers` : "All recorded weights and gradients are finite",
-    swatch: look.colour,
+    look,
     height: Math.max(200, Math.min(900, 70 + 22 * parameters.length)),
     file: `update_ratio_${row.run}`,
     label: `Update ratio of each parameter over epochs, run ${row.run}. ${bad.length} records with non-finite numbers.`,

@@ -1,6 +1,8 @@
 // Runs at a glance, one row each, with the check boxes that pick what is compared; below, the findings of those.
 
 import { NONE, h, isNumber, percent, points, sampleSize, whole, withCode } from "./dom.js";
+import { wordsOf } from "./gap.js";
+import { cut, lookMark, verdictOf } from "./runs.js";
 import { MOST_PICKED } from "./state.js";
 
 const VERDICT_MARKS = { critical: "✕", warning: "!", notice: "i", healthy: "✓", unknown: "?" }; // worst first
@@ -14,25 +16,46 @@ trainer.fit(model, datamodule)`;
 
 const COLUMNS = [
   { key: "run", title: "Run", value: (row) => row.rank, cell: runCell },
-  { key: "variant", title: "Variant", value: (row) => row.variant, cell: variantCell },
-  { key: "dataset", title: "Dataset", value: (row) => row.dataset, cell: (row) => row.dataset || NONE },
-  { key: "seed", title: "Seed", number: true, value: (row) => row.seed, cell: (row) => (isNumber(row.seed) ? String(row.seed) : NONE) },
-  { key: "epochs", title: "Epochs", number: true, value: (row) => row.epochs, cell: epochsCell, help: "Epochs done, of those planned" },
-  { key: "dead", title: "Dead units", number: true, value: (row) => row.dead_fraction, cell: deadCell, help: "Units that fired on none of the n examples of the last epoch's window" },
-  { key: "gap", title: "Gap ± 2 SE", number: true, value: (row) => row.gap ?? row.loss_gap, cell: gapCell, help: "Training minus validation accuracy in eval mode, percentage points ± 2 standard errors (95%); without an accuracy, validation minus training loss" },
-  { key: "val", title: "Val. accuracy", number: true, value: (row) => row.val_accuracy, cell: valCell, help: "At the last epoch; the loss where there is no accuracy" },
+  { key: "verdict", title: "Verdict", value: (row) => Object.keys(VERDICT_MARKS).indexOf(verdictOf(row).level), cell: verdictCell, help: "The worst finding. Press it to read what was seen and what to try" },
+  { key: "dead", title: "Dead units", number: true, value: (row) => row.dead_fraction, cell: deadCell, help: "Units that fired on none of the n examples of the last epoch's window. Press a number to see which, since when and why" },
+  { key: "gap", title: "Gap ± 2 SE", number: true, value: (row) => row.gap ?? row.loss_gap, cell: gapCell, help: "Training minus validation accuracy in eval mode, percentage points ± 2 standard errors (95%); without an accuracy, validation minus training loss. Noise: the interval includes 0" },
+  { key: "val", title: "Val. accuracy", number: true, value: (row) => row.val_accuracy, cell: valCell, help: "At the last epoch; the loss where there is no accuracy. Highest: of the runs on the same dataset" },
   { key: "test", title: "Test accuracy", number: true, value: (row) => row.test_accuracy, cell: (row) => percent(row.test_accuracy, 2), help: "Of the best checkpoint, measured once at the end" },
-  { key: "verdict", title: "Verdict", value: (row) => Object.keys(VERDICT_MARKS).indexOf(row.verdict.level), cell: (row) => verdictPill(row) },
+  { key: "epochs", title: "Epochs", number: true, value: (row) => row.epochs, cell: epochsCell, help: "Epochs done, of those planned" },
+  { key: "variant", title: "Variant", text: (row) => row.variant, value: (row) => row.variant, cell: variantCell },
+  { key: "dataset", title: "Dataset", text: (row) => row.dataset, value: (row) => row.dataset, cell: (row) => row.dataset || NONE },
+  { key: "seed", title: "Seed", number: true, text: (row) => (isNumber(row.seed) ? String(row.seed) : ""), value: (row) => row.seed, cell: (row) => (isNumber(row.seed) ? String(row.seed) : NONE) },
 ];
 
-/** `view`: {rows, leftOut, picked, looks, state, update(changes)}. */
-export function overviewTable({ rows, leftOut, picked, looks, state, update }) {
+/** The columns that tell runs apart, and in words what the others say. */
+function columnsOf(rows, pattern) {
+  const known = rows.filter((row) => row.state === "ok");
+  const same = (text) => known.every((row) => text(row) === text(known[0]));
+  const inName = (text) => known.every((row) => row.label.split("/").includes(text(row)));
+  const folded = known.length ? COLUMNS.filter(({ text }) => text && (same(text) || inName(text))) : [];
+  const facts = folded.filter(({ text }) => same(text) && text(known[0])).map(({ title, text }) => `${title.toLowerCase()} ${text(known[0])}`);
+  if (pattern) facts.push(`names ${pattern}`);
+  return { columns: COLUMNS.filter((column) => !folded.includes(column)), common: facts.length ? `${known.length > 1 ? "All runs" : "This run"}: ${facts.join(", ")}.` : "" };
+}
+
+/** Per dataset the row with the highest last validation accuracy. */
+function bestOf(rows) {
+  const best = new Map();
+  for (const row of rows) if (isNumber(row.val_accuracy) && row.val_accuracy > (best.get(row.dataset)?.val_accuracy ?? -1)) best.set(row.dataset, row);
+  return best;
+}
+
+/** `view`: {rows, leftOut, pattern, picked, looks, state, update(changes), goTo(section, site, run)}. */
+export function overviewTable(view) {
+  const { rows, leftOut, pattern, picked, state, update } = view;
+  const { columns, common } = columnsOf(rows, pattern);
+  const best = bestOf(rows);
   const pickedNames = new Set(picked.map((row) => row.run));
   const pickThose = (wanted) => update({ runs: rows.filter(wanted).map((row) => row.run) });
   const pick = (run, checked) => pickThose((row) => (row.run === run ? checked : pickedNames.has(row.run)));
   const shown = sorted(rows.filter((row) => matches(row, state.filter)), state);
   const button = (text, wanted) => h("button", { type: "button", class: "quiet", onclick: () => pickThose(wanted) }, text);
-  const head = h("tr", {}, h("th", { class: "pick", "aria-label": "Picked" }), COLUMNS.map((column) => header(column, state, update)));
+  const head = h("tr", {}, h("th", { class: "pick", scope: "col" }, h("span", { class: "only-read" }, "Picked")), columns.map((column) => header(column, state, update)));
   return h(
     "div",
     { class: "card wide" },
@@ -53,9 +76,10 @@ export function overviewTable({ rows, leftOut, picked, looks, state, update }) {
     ),
     h(
       "div",
-      { class: "scroll overview", tabindex: "0", role: "region", "aria-label": "Runs at a glance" },
-      h("table", { id: "runs" }, h("thead", {}, head), h("tbody", {}, shown.map((row) => tableRow(row, pickedNames, looks, pick)))),
+      { class: "scroll overview", tabindex: "0", role: "region", "aria-label": "Table of the runs" },
+      h("table", { id: "runs" }, h("thead", {}, head), h("tbody", {}, shown.map((row) => tableRow(row, columns, pick, { ...view, best, pickedNames })))),
     ),
+    common && h("p", { class: "muted common" }, common),
     leftOut > 0 && h("p", { class: "muted" }, `${leftOut} older runs are left out. Point --logdir at fewer of them to see the rest.`),
   );
 }
@@ -66,7 +90,7 @@ function header(column, state, update) {
   const sort = () => update({ sort: column.key, descending: active ? !state.descending : column.number === true });
   return h(
     "th",
-    { scope: "col", "aria-sort": direction, class: column.number ? "number" : "" },
+    { scope: "col", "aria-sort": direction, class: `${column.key}${column.number ? " number" : ""}` },
     h(
       "button",
       { type: "button", class: "sort", id: `sort ${column.key}`, title: column.help ?? `Sort by ${column.title}`, data: { sort: column.key }, onclick: sort },
@@ -76,22 +100,25 @@ function header(column, state, update) {
   );
 }
 
-function tableRow(row, pickedNames, looks, pick) {
+function tableRow(row, columns, pick, view) {
   const drawable = row.state === "ok";
-  const checked = pickedNames.has(row.run);
-  const box = h("input", { type: "checkbox", id: `pick ${row.run}`, "aria-label": `Compare ${row.run}`, checked, disabled: !drawable, data: { pick: row.run }, onchange: (event) => pick(row.run, event.target.checked) });
-  const swatch = h("span", { class: "swatch", style: { background: looks.get(row.run)?.colour ?? "transparent" } });
+  const look = view.looks.get(row.run);
+  const box = h("input", { type: "checkbox", id: `pick ${row.run}`, "aria-label": `Compare ${row.run}`, checked: view.pickedNames.has(row.run), disabled: !drawable, data: { pick: row.run }, onchange: (event) => pick(row.run, event.target.checked) });
+  const picked = h("td", { class: "pick" }, box, look && lookMark(look));
   if (!drawable) {
     const why = row.state === "no_monitors" ? "No monitors: this run logged no training-health records." : row.message;
     const measured = isNumber(row.val_accuracy) ? ` Validation accuracy ${percent(row.val_accuracy, 2)}.` : isNumber(row.val_loss) ? ` Validation loss ${short(row.val_loss)}.` : "";
-    return h("tr", { class: "silent", data: { run: row.run } }, h("td", { class: "pick" }, box), h("td", { class: "run" }, row.run), h("td", { colspan: COLUMNS.length - 1 }, why + measured));
+    return h("tr", { class: "silent", data: { run: row.run } }, picked, h("td", { class: "run" }, row.run), h("td", { colspan: columns.length - 1 }, why + measured));
   }
-  const cells = COLUMNS.map((column) => h("td", { class: `${column.key}${column.number ? " number" : ""}` }, column.cell(row)));
-  return h("tr", { data: { run: row.run } }, h("td", { class: "pick" }, box, swatch), cells);
+  return h("tr", { data: { run: row.run } }, picked, columns.map((column) => h("td", { class: `${column.key}${column.number ? " number" : ""}` }, column.cell(row, view))));
 }
 
 function runCell(row) {
-  return h("span", { title: row.message ? `${row.run}: ${row.message}` : row.run }, row.run, row.message && h("span", { class: "muted" }, " (partly unreadable)"));
+  return h("span", { title: row.message ? `${row.run}: ${row.message}` : row.run }, cut(row.label), row.message && h("span", { class: "muted" }, " (partly unreadable)"));
+}
+
+function verdictCell(row, { goTo }) {
+  return h("button", { type: "button", "aria-label": `Findings of ${row.run}: ${verdictOf(row).words}`, onclick: () => goTo("findings", "", row.run) }, verdictPill(row));
 }
 
 function variantCell(row) {
@@ -102,41 +129,48 @@ function variantCell(row) {
 function epochsCell(row) {
   if (!isNumber(row.epochs)) return NONE;
   const planned = isNumber(row.max_epochs) && row.max_epochs > 0 ? ` / ${row.max_epochs}` : "";
-  const early = !row.finished && isNumber(row.max_epochs) && row.max_epochs > row.epochs;
-  return h("span", { title: early ? "Still going, or stopped before the end" : "" }, String(row.epochs), h("span", { class: "muted" }, planned), early && h("span", { class: "going", "aria-label": "not finished" }, " ◔"));
+  return [String(row.epochs), h("span", { class: "muted" }, planned), row.progress && h("span", { class: `progress ${row.progress}` }, ` ${row.progress}`)];
 }
 
-function deadCell(row) {
+function deadCell(row, { goTo }) {
   const broken = row.nan > 0 ? h("span", { class: "muted" }, ` ${whole(row.nan)} NaN`) : "";
   if (!isNumber(row.dead_fraction)) return [NONE, broken];
   return h(
-    "span",
-    { class: "bar-cell", title: `${whole(row.dead)} of ${whole(row.units - row.nan)} units, ${sampleSize(row.n)}` },
+    "button",
+    { type: "button", class: "bar-cell", onclick: () => goTo("units", "", row.run), "aria-label": `Dead units of ${row.run}: ${percent(row.dead_fraction)}`, title: `${whole(row.dead)} of ${whole(row.units - row.nan)} units, ${sampleSize(row.n)}` },
     h("span", { class: "bar", "aria-hidden": "true" }, h("span", { style: { width: `${Math.min(100, 100 * row.dead_fraction)}%` } })),
-    h("span", {}, percent(row.dead_fraction), broken),
+    h("span", { class: "bar-number" }, percent(row.dead_fraction)),
+    broken,
   );
 }
 
 function gapCell(row) {
   const margin = (value, text) => h("span", { class: "muted" }, isNumber(value) ? ` ± ${text(value)}` : "");
-  if (isNumber(row.gap)) return [points(row.gap), margin(row.gap_margin, (value) => (100 * value).toFixed(1))];
-  return isNumber(row.loss_gap) ? ["loss ", short(row.loss_gap), margin(row.loss_gap_margin, short)] : NONE;
+  const word = (gap, noise) => h("span", { class: "gap-word" }, isNumber(noise) ? ` ${wordsOf(gap, noise)}` : "");
+  if (isNumber(row.gap)) return [points(row.gap), margin(row.gap_margin, (value) => (100 * value).toFixed(1)), word(row.gap, row.gap_margin)];
+  return isNumber(row.loss_gap) ? ["loss ", short(row.loss_gap), margin(row.loss_gap_margin, short), word(row.loss_gap, row.loss_gap_margin)] : NONE;
 }
 
-function valCell(row) {
-  return isNumber(row.val_accuracy) || !isNumber(row.val_loss) ? percent(row.val_accuracy, 2) : `loss ${short(row.val_loss)}`;
+function valCell(row, { best }) {
+  if (!isNumber(row.val_accuracy) && isNumber(row.val_loss)) return `loss ${short(row.val_loss)}`;
+  const highest = best.get(row.dataset);
+  if (!highest || !isNumber(row.val_accuracy)) return percent(row.val_accuracy, 2);
+  if (row.val_accuracy === highest.val_accuracy) return [h("span", { class: "best" }, "highest "), h("strong", {}, percent(row.val_accuracy, 2))];
+  const variance = [row, highest].map(({ val_accuracy: p, n_val: n }) => (n ? (p * (1 - p)) / n : NaN));
+  const near = highest.val_accuracy - row.val_accuracy <= 2 * Math.sqrt(variance[0] + variance[1]);
+  return [near && h("span", { class: "best", title: `Within 2 standard errors of the highest, n = ${row.n_val}` }, "≈ "), percent(row.val_accuracy, 2)];
 }
 
 const short = (value) => String(Number(value.toPrecision(3)));
 
 function verdictPill(row) {
-  const { level, words } = row.verdict;
+  const { level, words } = verdictOf(row);
   return h("span", { class: `pill ${level}` }, h("span", { class: "mark", "aria-hidden": "true" }, VERDICT_MARKS[level]), words);
 }
 
 function matches(row, filter) {
   const wanted = filter.trim().toLowerCase();
-  return !wanted || [row.run, row.variant, row.dataset, row.verdict.words].some((text) => text.toLowerCase().includes(wanted));
+  return !wanted || [row.run, row.variant, row.dataset, row.progress, verdictOf(row).words].some((text) => text.toLowerCase().includes(wanted));
 }
 
 /** Rows by the chosen column; rows without a value come last either way, equal ones keep their natural order (a sort is stable). */
@@ -151,26 +185,30 @@ function sorted(rows, state) {
   });
 }
 
-/** Plain sentences with their evidence, the rule behind them, and what to try. */
+/** Plain sentences with their evidence, the rule behind them, and what to try: the worst run first. */
 export function findingsSection({ rows, picked, looks, update, goTo }) {
-  const groups = picked.map((row) => runFindings(row, looks.get(row.run).colour, goTo));
+  const rank = (row) => Object.keys(VERDICT_MARKS).indexOf(verdictOf(row).level);
+  const worstFirst = [...picked].sort((a, b) => rank(a) - rank(b) || b.alarms - a.alarms);
+  const groups = worstFirst.map((row) => runFindings(row, looks.get(row.run), goTo));
   return [alarmsElsewhere(rows, picked, update), groups.length ? h("div", { class: "run-list" }, groups) : h("p", { class: "muted" }, "Pick a run to read its findings.")];
 }
 
-function runFindings(row, colour, goTo) {
+function runFindings(row, look, goTo) {
   const open = row.findings.filter((finding) => finding.severity !== "info");
   const explained = row.findings.filter((finding) => finding.severity === "info");
   return h(
     "article",
-    { class: open.length > 1 ? "card double" : "card", data: { run: row.run } },
-    h("div", { class: "run-title" }, h("span", { class: "swatch", style: { background: colour } }), h("h3", {}, row.run), verdictPill(row)),
+    { class: open.length > 1 ? "card double" : "card", tabindex: "-1", data: { run: row.run, finding: row.run } },
+    h("div", { class: "run-title" }, lookMark(look), h("h3", { title: row.run }, cut(row.label)), verdictPill(row)),
+    row.progress === "stalled" && h("p", {}, `No record for a long time, and ${row.epochs ?? 0} of ${row.max_epochs} epochs done: killed, or waiting. The findings are of what it left.`),
     open.length > 0 && h("div", { class: "findings" }, open.map((finding) => findingCard(finding, goTo))),
     open.length === 0 && h("p", { class: "muted" }, row.epochs ? "No alarm: every rule was checked and none fired." : "No epoch has been recorded yet."),
+    explained.filter(({ rule }) => rule === "gap_in_words").map(({ title, evidence }) => h("p", {}, h("strong", {}, `${title}. `), withCode(evidence))),
     explained.length > 0 &&
       h(
         "details",
-        {},
-        h("summary", {}, explained.length === 1 ? "1 number explained" : `${explained.length} numbers explained`),
+        { data: { fold: `explained ${row.run}` } },
+        h("summary", {}, `Explained: ${explained.map((finding) => finding.title).join("; ")}`),
         h("div", { class: "findings" }, explained.map((finding) => findingCard(finding, goTo))),
       ),
   );

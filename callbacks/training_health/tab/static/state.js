@@ -6,8 +6,14 @@ import { host } from "./host.js";
 const PICKED_AT_FIRST = 6;
 export const MOST_PICKED = 24; // more lines than that tell nothing apart
 
-const DEFAULTS = { runs: null, site: "", order: "death", metric: "accuracy", sort: "run", descending: false, filter: "" };
-const CHOICES = { order: ["death", "index"], metric: ["accuracy", "loss"] };
+const DEFAULTS = { runs: null, site: "", order: "death", metric: "accuracy", measure: "dead", layers: "worst", draw: "runs", reference: "", sort: "run", descending: false, filter: "" };
+const CHOICES = {
+  order: ["death", "index"],
+  metric: ["accuracy", "loss"],
+  measure: ["dead", "rare", "sparsity"],
+  layers: ["worst", "forward"],
+  draw: ["runs", "variants"],
+};
 
 const PLUGIN = "training_health";
 const STORED = `${PLUGIN}.view`;
@@ -31,8 +37,8 @@ export function loadState(folder) {
   const raw = parse(() => parameters()?.get(KEY)) ?? parse(() => folder && localStorage.getItem(`${STORED}.${folder}`)) ?? {};
   const state = { ...DEFAULTS, descending: raw.descending === true };
   if (Array.isArray(raw.runs) && raw.runs.every((run) => typeof run === "string")) state.runs = raw.runs;
-  for (const key of ["site", "sort"]) if (typeof raw[key] === "string") state[key] = raw[key];
-  for (const key of ["order", "metric"]) if (CHOICES[key].includes(raw[key])) state[key] = raw[key];
+  for (const key of ["site", "sort", "reference"]) if (typeof raw[key] === "string") state[key] = raw[key];
+  for (const [key, choices] of Object.entries(CHOICES)) if (choices.includes(raw[key])) state[key] = raw[key];
   return state;
 }
 
@@ -50,11 +56,17 @@ export function saveState({ filter: _, ...kept }, folder) {
   }
 }
 
-/** The picked rows in the table's natural order; before anyone picked, or where none of them is here, the first few with data. */
+/** The picked rows in the table's natural order; where none of those that were picked is here, the first ones. */
 export function pickedRows(state, rows) {
   const drawable = rows.filter((row) => row.state === "ok");
   const picked = drawable.filter((row) => state.runs?.includes(row.run)).slice(0, MOST_PICKED);
-  return picked.length || state.runs?.length === 0 ? picked : drawable.slice(0, PICKED_AT_FIRST);
+  return picked.length || state.runs?.length === 0 ? picked : firstRows(drawable);
+}
+
+/** What is compared before anyone picked: the runs with an alarm, then the newest. */
+function firstRows(drawable) {
+  const first = [...drawable].sort((a, b) => Number(b.alarms > 0) - Number(a.alarms > 0) || (b.written ?? 0) - (a.written ?? 0)).slice(0, PICKED_AT_FIRST);
+  return drawable.filter((row) => first.includes(row));
 }
 
 function parse(read) {

@@ -1,9 +1,7 @@
-// Colours: of the runs (Okabe and Ito's, safe for colour-blind eyes), of the scales, and of Plotly's furniture.
+// @ts-check
+// Colours: of the runs, of the scales, and of Plotly's furniture.
 
-const RUNS = {
-  light: ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#444444", "#A68A00"],
-  dark: ["#4DA3DB", "#E69F00", "#1DBE94", "#E09AC2", "#8FD0F5", "#D0D0D0", "#F0E442"],
-};
+const RUN_COLOURS = 7; // in style.css
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross"];
 
 // activity, low to high: even perceptual steps (seaborn's "mako" reversed), so that quiet units stand out in both themes
@@ -31,18 +29,30 @@ const evenly = (colours) => colours.map((colour, i) => [i / (colours.length - 1)
  * runs, so it survives the picking of others; a taken colour gives way to the next free one.
  */
 export function runLooks(allRows, picked) {
-  const palette = RUNS[isDark() ? "dark" : "light"];
   const rank = new Map(allRows.filter((row) => row.state === "ok").map((row, i) => [row.run, i]));
-  const uses = palette.map(() => 0);
+  const uses = Array(RUN_COLOURS).fill(0);
   const looks = new Map();
   for (const row of picked) {
-    let slot = rank.get(row.run) % palette.length;
+    let slot = rank.get(row.run) % RUN_COLOURS;
     const least = Math.min(...uses);
-    while (uses[slot] > least) slot = (slot + 1) % palette.length;
-    looks.set(row.run, { colour: palette[slot], symbol: SYMBOLS[uses[slot] % SYMBOLS.length] });
+    while (uses[slot] > least) slot = (slot + 1) % RUN_COLOURS;
+    looks.set(row.run, new Look(slot, SYMBOLS[uses[slot] % SYMBOLS.length]));
     uses[slot] += 1;
   }
   return looks;
+}
+
+/** How a run is drawn: `colour` in the present theme, for charts, and `swatch` in any, for the page itself. */
+class Look {
+  constructor(slot, symbol) {
+    this.slot = slot;
+    this.symbol = symbol;
+    this.swatch = `var(--run-${slot})`;
+  }
+
+  get colour() {
+    return token(`run-${this.slot}`);
+  }
 }
 
 export function faded(colour, opacity) {

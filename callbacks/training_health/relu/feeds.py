@@ -1,0 +1,186 @@
+"""The layer with weights before a ReLU: what it adds up, and over which inputs.
+
+Followed are a linear layer, a convolution or a product with a weight matrix, then an added bias, a batch normalisation
+in eval mode, views, dropout in eval mode and max-pools. What is followed is one affine map of the layer's input for
+each unit; anything else, such as a residual addition, attention or a layer normalisation, has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from training_health.torch_private import is_transformed
+
+_SPATIAL = {f"conv{'_transpose' if transposed else ''}{n}d": n for n in (1, 2, 3) for transposed in (False, True)}
+_PRODUCTS = {"matmul", "mm"}
+_NO_PADDING: tuple[object, ...] = (0, "valid")
+
+
+class Source(NamedTuple):
+    """Whose outputs values are, in one dimension: ``block`` after each other of every unit of a ReLU site, in order."""
+
+    site: str
+    units: int
+    dim: int
+    block: int = 1
+
+
+class Norm(NamedTuple):
+    """A batch normalisation in eval mode, (U,) each."""
+
+    mean: Tensor
+    var: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    eps: float
+
+
+class Feed(NamedTuple):
+    """One call of a layer with weights, whose output, normalised or pooled since, goes into a ReLU."""
+
+    call: int  # its number among those of the pass
+    weight: Tensor
+    unit_dim: int  # the weight's dimension that has a row for each unit
+    biases: tuple[Tensor, ...]  # (U,) or (1,) each
+    source: Source | None  # of its inputs
+    low: Tensor | None  # the range of all its inputs in this call, with 0 where it pads; None: not looked at
+    high: Tensor | None
+    pooled: bool = False
+    norm: Norm | None = None
+
+    @property
+    def units(self) -> int:
+        """Number of units."""
+        return self.weight.shape[self.unit_dim]
+
+    def rows(self) -> Tensor:
+        """The weight with a row for each unit: (U, inputs, taps)."""
+        rows = self.weight.detach().movedim(self.unit_dim, 0)
+        return rows.reshape(len(rows), rows.shape[1], -1)
+
+
+def feed_of(
+    name: str, args: Sequence[Any], kwargs: dict[str, Any], source: Source | None, call: int, ranged: bool
+) -> Feed | None:
+    """Read a call of a function with weights; None for one that is not followed.
+
+    Args:
+        name: The function's, without underscores.
+        args: Its arguments; the weight is known to be one.
+        kwargs: Its arguments by name.
+        source: Of the input.
+        call: The call's number in the pass.
+        ranged: Whether the input's range is wanted.
+    """
+    names = (
+        "input",
+        "weight",
+        "bias",
+        "stride",
+        "padding",
+        "dilation" if "transpose" not in name else "output_padding",
+    )
+    given = dict(zip((*names, "groups"), args, strict=False)) | kwargs
+    pads, unit_dim = False, 0
+    if name == "linear":
+        x, weight, fan_in_dim = given["input"], given["weight"], given["input"].dim() - 1
+    elif name in _SPATIAL:
+        x, weight = given["input"], given["weight"]
+        transposed, groups, padding = "transpose" in name, given.get("groups", 1), given.get("padding", 0)
+        padding = tuple(padding) if isinstance(padding, (tuple, list)) else (padding,)
+        # Of a transposed convolution some outputs have fewer taps, as if there were zeros.
+        pads, unit_dim = transposed or any(p not in _NO_PADDING for p in padding), int(transposed)
+        fan_in_dim = x.dim() - 1 - _SPATIAL[name]
+        source = source if groups == 1 else None
+        if transposed and groups != 1:
+            return None
+    elif name in _PRODUCTS and len(args) == 2:
+        (x, weight), unit_dim, fan_in_dim = args, 1, args[0].dim() - 1
+    elif name == "addmm" and len(args) == 3 and not kwargs:
+        (bias, x, weight), unit_dim, fan_in_dim = args, 1, 1
+        given["bias"] = bias if bias.dim() == 1 else None
+        if given["bias"] is None:
+            return None
+    else:
+        return None
+    if weight.dim() < 2 or is_transformed(x) or is_transformed(weight):
+        return None
+    fan_in = weight.shape[1 - unit_dim]
+    if source is not None and (source.dim != fan_in_dim or source.units * source.block != fan_in):
+        source = None
+    low = high = None
+    if ranged and x.numel() and x.is_floating_point():
+        low, high = x.detach().aminmax()
+        if pads:
+            low, high = low.clamp(max=0), high.clamp(min=0)
+    bias = given.get("bias")
+    return Feed(call, weight, unit_dim, () if bias is None else (bias,), source, low, high)
+
+
+def normalized(feed: Feed, args: Sequence[Any], kwargs: dict[str, Any]) -> Feed | None:
+    """Give the map with a call of ``batch_norm`` behind it; None for one that normalises by the batch."""
+    names = ("input", "mean", "var", "weight", "bias", "training", "momentum", "eps")
+    given = dict(zip(names, args, strict=False)) | {k.removeprefix("running_"): v for k, v in kwargs.items()}
+    if given.get("training") or given["mean"] is None or feed.norm is not None or feed.pooled:
+        return None
+    norm = Norm(given["mean"], given["var"], given.get("weight"), given.get("bias"), given.get("eps", 1e-5))
+    return feed._replace(norm=norm)
+
+
+def biased(feed: Feed, bias: Tensor, output: Tensor, dim: int) -> Feed | None:
+    """Give the map with ``bias`` added, which must differ from unit to unit only."""
+    place = dim - (output.dim() - bias.dim())
+    others = [size for d, size in enumerate(bias.shape) if d != place]
+    if prod(others) != 1 or bias.numel() not in (1, feed.units) or feed.norm is not None:
+        return None
+    return feed._replace(biases=(*feed.biases, bias.reshape(-1)))
+
+
+# What `numbers_of` gives for each unit.
+NUMBERS = ("up", "down", "offset", "bias", "along", "across", "layer_bias", "gain", "shift")
+
+
+def numbers_of(feed: Feed) -> Tensor:
+    """All that is kept of the map: (9, U), in double precision where the device has it, on the device.
+
+    With a unit's incoming weights w (a row of m numbers) and bias b, behind a batch normalisation
+    w s and (b - mean) s + beta with s = gamma / sqrt(var + eps):
+
+    - ``up``, ``down``: the sums of the positive and of the negative weights; ``offset``: the constant;
+    - ``bias``: b, or beta behind a batch normalisation;
+    - ``along`` = sum(w) / sqrt(m), ``across`` = sqrt(||w||^2 - along^2), of the layer's own w: the lengths of w's parts
+      along the vector of ones and across it; ``layer_bias``: b; ``gain``, ``shift``: gamma and beta, NaN without.
+    """
+    exact = torch.float32 if feed.weight.device.type == "mps" else torch.float64
+    rows = feed.rows().flatten(1).to(exact)
+    up, down = rows.clamp(min=0).sum(1), rows.clamp(max=0).sum(1)
+    along = (up + down) / rows.shape[1] ** 0.5
+    across = (rows.square().sum(1) - along.square()).clamp(min=0).sqrt()
+    bias = torch.zeros_like(up)
+    for part in feed.biases:
+        bias = bias + part.detach().to(exact)
+    gain = shift = torch.full_like(up, torch.nan)
+    own = offset = bias
+    if feed.norm is not None:
+        mean, var, weight, beta, eps = feed.norm
+        gain = torch.ones_like(up) if weight is None else weight.detach().to(exact)
+        shift = own = torch.zeros_like(up) if beta is None else beta.detach().to(exact)
+        scale = gain / (var.to(exact) + eps).sqrt()
+        up, down = torch.maximum(up * scale, down * scale), torch.minimum(up * scale, down * scale)
+        offset = (bias - mean.to(exact)) * scale + shift
+    return torch.stack([up, down, offset, own, along, across, bias, gain, shift])
+
+
+def units_read(feed: Feed, units: Sequence[int]) -> dict[int, list[int]]:
+    """For some units, those of the source's site whose outputs have a weight other than 0."""
+    source = feed.source
+    if source is None or not units:
+        return {}
+    index = torch.tensor(list(units), device=feed.weight.device)
+    read = (feed.rows().index_select(0, index) != 0).any(2).reshape(len(units), source.units, source.block).any(2)
+    return {unit: row.nonzero().flatten().tolist() for unit, row in zip(units, read, strict=True)}

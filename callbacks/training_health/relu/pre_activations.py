@@ -1,0 +1,222 @@
+"""What goes into the ReLUs: per unit the largest pre-activation, mean and spread, and when it first fired.
+
+On a CPU only the units that have not fired so far are looked at, which soon are few; on other devices all of them, so
+that the host never waits. For a unit that stays dead all numbers are exact over the whole window.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from training_health.relu.feeds import NUMBERS, Feed, Source, numbers_of, units_read
+
+# Examples of a window's first batch after which the units that have fired are left out; then the rest of them.
+_FIRST_LOOKS = (4, 32)
+
+
+@dataclass
+class Moments:
+    """Of one unit's pre-activation, over (example, position) pairs: ``square`` is the sum of squared deviations."""
+
+    pairs: int
+    mean: float
+    square: float
+    top: float
+
+    def __add__(self, other: Moments) -> Moments:
+        """Join two windows' (Chan, Golub and LeVeque 1979)."""
+        pairs, apart = self.pairs + other.pairs, other.mean - self.mean
+        mean = self.mean + apart * other.pairs / pairs
+        square = self.square + other.square + apart**2 * self.pairs * other.pairs / pairs
+        top = math.nan if math.isnan(self.top + other.top) else max(self.top, other.top)
+        return Moments(pairs, mean, square, top)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it never changes, but for rounding."""
+        return self.sd <= 1e-6 * abs(self.mean)
+
+    @property
+    def sd(self) -> float:
+        """The standard deviation."""
+        return math.sqrt(self.square / self.pairs) if self.square >= 0 else math.nan
+
+
+@dataclass
+class SiteLook:
+    """What one rank saw go into a site; plain numbers, so that ranks can exchange them.
+
+    Attributes:
+        moments: Of the units that did not fire.
+        first: Per unit the number of the first example, of this rank's, on which it fired; -1 for none.
+        aligned: Whether ``first`` is known.
+        low: The smallest input of the layer before the site; NaN where it is not known.
+        high: The largest.
+        numbers: `feeds.NUMBERS` of that layer, (9, U); empty where it could not be followed.
+        source: The site, with its qualified name, that the layer's inputs come out of.
+        reads: For units whose pre-activation is constant, the units of ``source`` that have a weight other than 0.
+    """
+
+    moments: dict[int, Moments] = field(default_factory=dict)
+    first: list[int] = field(default_factory=list)
+    aligned: bool = True
+    low: float = math.nan
+    high: float = math.nan
+    numbers: list[list[float]] = field(default_factory=list)
+    source: Source | None = None
+    reads: dict[int, list[int]] = field(default_factory=dict)
+
+    def number(self, name: str, unit: int) -> float:
+        """One of `feeds.NUMBERS`; NaN where the layer could not be followed."""
+        return self.numbers[NUMBERS.index(name)][unit] if self.numbers else math.nan
+
+
+class UnitLook:
+    """Adds up what `SiteLook` holds for one site, on the device and without waiting for it."""
+
+    def __init__(self, units: int, device: torch.device) -> None:
+        self.units, self._on_cpu = units, device.type == "cpu"
+        self._exact = torch.float32 if device.type == "mps" else torch.float64
+        # On a CPU, the units that have not fired; None before the first batch. Elsewhere all units are looked at.
+        self.candidates: Tensor | None = None
+        self._first = torch.full((units,), -1, dtype=torch.int64, device=device)
+        self._aligned, self._pairs = True, 0
+        # Of the candidates, or of all units: sums are taken about the first value.
+        self._shift = self._sums = self._squares = self._tops = torch.empty(0)
+        self._feed: Feed | None = None
+        self._is_followed = True  # the layer before was found in all calls
+        self._numbers = self._low = self._high = torch.empty(0)
+        self._ranged = True
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether any unit may still turn out to be dead."""
+        return self.candidates is None or len(self.candidates) > 0
+
+    def follow(self, feed: Feed | None) -> None:
+        """Take note of the layer before the site in this call."""
+        self._is_followed &= feed is not None
+        if feed is None or not self._is_followed:
+            return
+        if feed.low is None or feed.high is None:
+            self._ranged &= not self.goes_on  # where no unit is looked at any more, none will need it
+        elif self._feed is None:
+            self._low, self._high = feed.low, feed.high
+        else:
+            self._low, self._high = torch.minimum(self._low, feed.low), torch.maximum(self._high, feed.high)
+        if self._feed is None:
+            self._numbers = numbers_of(feed)
+        self._feed = feed
+
+    def narrow(self, values: Tensor, dim: int) -> None:
+        """On a CPU, leave out the units that fire in a few of the first batch's examples."""
+        if not self._on_cpu or self.candidates is not None:
+            return
+        self.candidates = torch.arange(self.units)
+        for count in _FIRST_LOOKS:
+            if dim and count < len(values) and self.goes_on:
+                rows = rows_of(values[:count], dim, self.candidates)
+                self.candidates = self.candidates[~self._note_fired(rows, count, 0)]
+
+    def add(self, rows: Tensor | None, values: Tensor, dim: int, start: float) -> None:
+        """Take one call's pre-activations.
+
+        Args:
+            rows: On a CPU the candidates' values, (candidates, pairs), example by example; None elsewhere.
+            values: All of them, (N, ...).
+            dim: The dimension that holds the units.
+            start: How many examples came before these; NaN where the first dimension does not hold examples.
+        """
+        self._aligned &= not math.isnan(start) and dim != 0
+        first, examples = int(start) if self._aligned else 0, len(values) if dim else 1
+        if rows is None:
+            self._add_all(values.detach(), dim, first, examples)
+        elif len(rows):
+            left = ~self._note_fired(rows, examples, first)
+            assert self.candidates is not None
+            self.candidates, rows = self.candidates[left], rows[left]
+            if self._pairs:
+                kept = (part[left] for part in (self._shift, self._sums, self._squares, self._tops))
+                self._shift, self._sums, self._squares, self._tops = kept
+            if len(rows):
+                self._add_rows(rows)
+        self._pairs += values.numel() // self.units
+
+    def _note_fired(self, rows: Tensor, examples: int, start: int) -> Tensor:
+        """Note on which example each candidate fired first; returns which of them did."""
+        fired = rows.amax(1) > 0
+        if bool(fired.any()):
+            assert self.candidates is not None
+            by_example = rows[fired].reshape(-1, examples, rows.shape[1] // examples).amax(2)
+            self._first[self.candidates[fired]] = start + (by_example > 0).int().argmax(1)
+        return fired
+
+    def _add_rows(self, rows: Tensor) -> None:
+        if not self._pairs:
+            zeros = torch.zeros(len(rows), dtype=self._exact)
+            self._shift, self._sums, self._squares = rows[:, 0].clone(), zeros, zeros
+            self._tops = rows[:, 0].clone()
+        self._tops = torch.maximum(self._tops, rows.amax(1))
+        apart = rows - self._shift[:, None]
+        self._sums = self._sums + apart.sum(1)
+        self._squares = self._squares + torch.linalg.vector_norm(apart, dim=1).to(self._exact).square()
+
+    def _add_all(self, values: Tensor, dim: int, start: int, examples: int) -> None:
+        by_unit = values.movedim(dim, 1) if dim else values.flatten(1)[None]
+        by_unit = by_unit.reshape(examples, self.units, -1)
+        by_unit = by_unit.to(torch.promote_types(by_unit.dtype, torch.float32))
+        by_example = by_unit.amax(2)
+        fired = by_example > 0
+        first = torch.where(fired.any(0), fired.int().argmax(0) + start, -1)
+        self._first = torch.where(self._first < 0, first, self._first)
+        tops = by_example.amax(0)
+        if not self._pairs:
+            self._shift, self._tops = by_unit[0, :, 0].clone(), tops
+            self._sums = self._squares = torch.zeros_like(tops, dtype=self._exact)
+        self._tops = torch.maximum(self._tops, tops)
+        apart = by_unit - self._shift[:, None]
+        self._sums = self._sums + apart.sum((0, 2), dtype=self._exact)
+        self._squares = self._squares + torch.linalg.vector_norm(apart, dim=(0, 2), dtype=self._exact).square()
+
+    def packed(self) -> Tensor:
+        """All that is on the device, one after the other, to be fetched at once."""
+        parts = [self._first, self._shift, self._sums, self._squares, self._tops]
+        followed = [self._numbers.flatten(), self._low.reshape(-1), self._high.reshape(-1)]
+        return torch.cat([part.to(self._exact) for part in parts + (followed if self._is_followed else [])])
+
+    def unpacked(self, numbers: list[float]) -> SiteLook:
+        """Make plain numbers of what `packed` gave."""
+        fetched = iter(numbers)
+
+        def take(count: int) -> list[float]:
+            return [next(fetched) for _ in range(count)]
+
+        first = [int(number) for number in take(self.units)]
+        shift, sums, squares, tops = (take(len(self._shift)) for _ in range(4))
+        looked_at = range(self.units) if self.candidates is None else self.candidates.tolist()
+        look = SiteLook(first=first, aligned=self._aligned)
+        for place, unit in enumerate(looked_at if self._pairs else ()):
+            if first[unit] < 0:
+                mean = sums[place] / self._pairs
+                square = squares[place] - mean * sums[place]
+                square = max(square, 0.0) if square == square else math.nan
+                look.moments[unit] = Moments(self._pairs, shift[place] + mean, square, tops[place])
+        if self._is_followed and self._feed is not None:
+            look.numbers = [take(self.units) for _ in NUMBERS]
+            if self._ranged and self._low.numel():
+                look.low, look.high = take(1)[0], take(1)[0]
+            look.source = self._feed.source
+            constant = [unit for unit, of in look.moments.items() if of.is_constant]
+            if look.source is not None and constant and torch.equal(numbers_of(self._feed), self._numbers):
+                look.reads = units_read(self._feed, constant)
+        return look
+
+
+def rows_of(values: Tensor, dim: int, units: Tensor) -> Tensor:
+    """Some units' values, at least in single precision: (units, pairs), example by example if these come first."""
+    rows = values.movedim(dim, 0).index_select(0, units).flatten(1)
+    return rows.to(torch.promote_types(rows.dtype, torch.float32))
