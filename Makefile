@@ -23,10 +23,10 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train compare search demo tensorboard report test test-all test-oldest test-foreign soak bench bench-peers bench-gpu bench-growth lint format docs gallery clean
+.PHONY: help setup train data compare search demo tensorboard report test test-all test-oldest test-newest test-lightning test-foreign ci soak bench bench-peers bench-gpu bench-growth lint format docs gallery clean
 
 help: ## List the targets and their variables
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  Variables of train: VARIANT=baseline (a packaged name or your own YAML) SEED=0 EPOCHS= DATA_DIR=data'
 	@echo '    DATASET=fashion_mnist|synthetic MONITORS=on|off RESUME=last LOGDIR=lightning_logs ARGS="--trainer.devices=2 ..."'
 	@echo '  Of search: TRIALS=50 EPOCHS=5 JOBS=1 SEED=0 SPACE=mine.yaml IMAGES= STORAGE=postgresql://... STUDY= DATASET= ARGS='
@@ -46,6 +46,9 @@ train: $(READY) ## Train VARIANT, test its best checkpoint, print the summary
 		$(if $(EPOCHS),--trainer.max_epochs=$(EPOCHS)) $(if $(DATASET),--data.dataset=$(DATASET)) \
 		$(if $(MONITORS),--monitors=$(MONITORS)) $(if $(RESUME),--resume "$(RESUME)") $(LOGS) $(ARGS)
 LOGS = $(if $(filter-out lightning_logs,$(LOGDIR)),--trainer.logger.init_args.save_dir=$(LOGDIR))
+
+data: $(READY) ## Find the data, or fetch them: caches, mirrors, Debian's package (train does it if need be)
+	$(BIN)/fmnist data
 
 demo: $(READY) ## Two short trainings on synthetic images: no data, no network, under a minute
 	$(BIN)/fmnist fit --variant baseline $(DEMO) $(LOGS)
@@ -86,6 +89,23 @@ test-oldest: .venv-oldest/ready ## Run the monitors' quick tests on the oldest v
 	.venv-oldest/bin/python -m pip install --quiet --no-deps ./callbacks
 	@touch $@
 PYTHON_3_10 ?= $(lastword python3.10 $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python))
+
+test-newest: .venv-newest/ready ## Run the quick tests on the newest Python: 3.13
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
+.venv-newest/ready: pyproject.toml
+	$(PYTHON_3_13) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --upgrade pip
+	.venv-newest/bin/python -m pip install --quiet --editable ".[compare,fast,search,mysql,postgresql]" --group dev
+	@touch $@
+PYTHON_3_13 ?= $(lastword python3.13 $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python))
+
+test-lightning: $(READY) ## Run the monitors' quick tests under `lightning` instead of `pytorch_lightning`
+	LIGHTNING=lightning.pytorch $(PYTEST) tests/training_health -m "not slow" \
+		--ignore=tests/training_health/test_packaged_variants.py
+
+ci: $(READY) ## All checks, one thing varied at a time; what cannot be done here is skipped with a word (half an hour)
+	.ci/checks
 
 test-foreign: $(READY) .venv-foreign/ready ## Try the monitors in other people's projects, in a venv of its own (a few minutes)
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 .venv-foreign/bin/python -m pytest --numprocesses=2 --override-ini=filterwarnings= \

@@ -55,6 +55,7 @@ class FashionCLI(LightningCLI):
         self.resume: ResumePoint | None = None
         self.loaded: tuple[Path, dict[str, Any]] | None = None  # checkpoint that is evaluated or resumed: file, content
         self.lock: BaseFileLock | None = None
+        self.quiet = False
         self.overlay = ""  # digest of what the variant's overlay says, if the command line names one
         self.requested = (options.get("args") or [""])[0]
         super().__init__(*args, **options)
@@ -65,7 +66,8 @@ class FashionCLI(LightningCLI):
         return {self.requested: known[self.requested]} if self.requested in known else known
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add this package's own options and tie the data's seed to the run's."""
+        """Add this package's own options, tie the data's seed to the run's, and let the help begin shortly."""
+        parser.usage = f"fmnist {self.requested} [OPTIONS]"
         parser.add_argument("--variant", default="baseline", help="Packaged variant, or path of a YAML overlay.")
         parser.add_argument("--monitors", type=Literal["on", "off"], default="on", help="Train with the monitors.")
         parser.add_argument(
@@ -78,6 +80,9 @@ class FashionCLI(LightningCLI):
             "--resume",
             type=str,
             help="Continue a run: last (the variant's newest unfinished one), a run's folder, or a checkpoint.",
+        )
+        parser.add_argument(
+            "--quiet", action="store_true", help="Show no progress, and of fit's result one line: accuracy and folder."
         )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
@@ -132,6 +137,7 @@ class FashionCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse what cannot work, choose the run's folder, take the monitors out if asked."""
         config = self.config[self.subcommand]
+        self.quiet, config.quiet = config.quiet, False  # of this call, not of the run: a saved configuration is loud
         if config.trainer.max_epochs is not None and config.trainer.max_epochs < 1 and config.trainer.max_epochs != -1:
             raise UserError(f"--trainer.max_epochs must be at least 1, got {config.trainer.max_epochs}.", exit_code=2)
         if config.model.classes < len(CLASS_NAMES) or config.model.image_size != SIDE:
@@ -167,7 +173,7 @@ class FashionCLI(LightningCLI):
         self.record = RunRecord(settings, self.identity, config.test_checkpoint, self.overlay)
         always = [*self.callbacks, self.record]
         if config.trainer.enable_progress_bar is not False:
-            always.append(Progress())
+            always.append(Progress(self.quiet))
         if self.subcommand == "predict":
             always.append(PredictionsFile())
         always.append(LastCheckpoint())
@@ -234,7 +240,7 @@ class FashionCLI(LightningCLI):
         if self.trainer.is_global_zero:
             summary = self.record.summary(self.trainer, self.model, tested)
             self.record.write(self.trainer, summary)
-            print_summary(summary, Path(folder) if folder and self.trainer.loggers else None)
+            print_summary(summary, Path(folder) if folder and self.trainer.loggers else None, self.quiet)
         if self.lock is not None:
             self.lock.release()
 

@@ -1,9 +1,14 @@
 """The subcommands of ``fmnist``; each is imported only when it is asked for, since torch takes seconds."""
 
 import argparse
+import contextlib
 import difflib
 import importlib
+import io
+import os
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 
 from fmnist_pl.configuration import option, overlay_path
@@ -19,6 +24,40 @@ COMMANDS = {
     "compare": "train variants over seeds; tables with intervals",
     "search": "search for the best configuration with Optuna",
     "report": "write the Training Health page as one HTML file",
+    "data": "find Fashion-MNIST's files, or fetch them",
+}
+EXAMPLES = {  # the end of each command's help
+    "fit": """
+fmnist fit --variant no_dropout
+fmnist fit --variant sgd --seed_everything=1 --trainer.max_epochs=3
+fmnist fit --variant mine.yaml --data.batch_size=128 --model.momentum=0.9
+fmnist fit --data.dataset=synthetic --data.training_images=6000
+fmnist fit --resume lightning_logs/sgd/version_0
+fmnist fit --trainer.devices=4 --trainer.strategy=ddp
+""",
+    "validate": "fmnist validate --ckpt_path lightning_logs/baseline/version_0",
+    "test": """
+fmnist test --ckpt_path lightning_logs/baseline/version_0
+fmnist test --ckpt_path lightning_logs/sgd/version_0/checkpoints/last.ckpt
+""",
+    "predict": "fmnist predict --ckpt_path lightning_logs/baseline/version_0",
+    "inspect": """
+fmnist inspect lightning_logs/baseline/version_0
+fmnist inspect lightning_logs/baseline/version_0 --write counted
+""",
+    "compare": """
+fmnist compare --variants baseline no_dropout sgd --seeds 0 1 2 --jobs 2
+fmnist compare --variants baseline mine.yaml --epochs 5 --data.batch_size=128
+""",
+    "search": """
+fmnist search --trials 20 --epochs 3 --images 15000
+fmnist search --space mine.yaml --jobs 4 --monitors=off
+""",
+    "report": "fmnist report --logdir lightning_logs --output report.html",
+    "data": """
+fmnist data
+DATA_DIR=/scratch/data fmnist data
+""",
 }
 OPTIONAL = ("compare", "search")  # each is also the name of the extra that installs what it needs
 OPTIONAL_PACKAGES = {"jinja2", "markdown_it", "optuna", "scipy", "sqlalchemy"}
@@ -27,6 +66,18 @@ OPTIONAL_PACKAGES = {"jinja2", "markdown_it", "optuna", "scipy", "sqlalchemy"}
 def main(args: list[str] | None = None) -> None:
     """Run ``fmnist`` with ``args`` (default: the process's own); see `fmnist_pl.cli.main` for what it raises."""
     command, *rest = (sys.argv[1:] if args is None else args) or ["--help"]
+    if command not in EXAMPLES or not {"-h", "--help"} & set(rest):
+        _run(command, rest)
+        return
+    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
+        _run(command, rest)
+    width = shutil.get_terminal_size().columns
+    for line in [*shown.getvalue().splitlines(), "", "examples:"]:  # headings of others are not broken into lines
+        print(line if len(line) <= width else textwrap.fill(line, width))
+    print(textwrap.indent(EXAMPLES[command].strip(), "  "))
+
+
+def _run(command: str, rest: list[str]) -> None:
     if command in {"-h", "--help"}:
         print(usage())
     elif command in OPTIONAL:
@@ -35,6 +86,8 @@ def main(args: list[str] | None = None) -> None:
         report(rest)
     elif command == "inspect":
         inspect(rest)
+    elif command == "data":
+        data(rest)
     elif command in COMMANDS:
         if (variant := option(rest, "variant")) is not None:
             overlay_path(variant)  # a mistyped one is refused here, before seconds of imports
@@ -76,6 +129,17 @@ def report(args: list[str]) -> None:
     options = parser.parse_args(args)
     write_report(options.logdir, options.output)
     print(f"Written: {printable(options.output)}")
+
+
+def data(args: list[str]) -> None:
+    """Find Fashion-MNIST's four files, or fetch them, and verify every byte."""
+    from fmnist_pl.dataset import files
+
+    parser = argparse.ArgumentParser(prog="fmnist data", description=data.__doc__, allow_abbrev=False)
+    parser.add_argument("--root", help="folder of the data; default: DATA_DIR, else data")
+    root = Path(parser.parse_args(args).root or os.environ.get("DATA_DIR") or "data")
+    folders = files.find_or_fetch(root, files.FASHION_MNIST)
+    print(f"Fashion-MNIST, four files, verified: {printable(', '.join(map(str, folders)))}")
 
 
 def inspect(args: list[str]) -> None:

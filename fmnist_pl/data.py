@@ -22,7 +22,7 @@ VALIDATION_IMAGES = {  # the first of the training images: the notebooks' 5,000 
 
 
 class FashionMNISTDataModule(pl.LightningDataModule):
-    """Fashion-MNIST in memory, split as the notebooks did: validation is the first 5,000 training images.
+    """Fashion-MNIST in memory; validation is the first 5,000 training images.
 
     Batches are `fmnist_pl.loader.Batch`: images (N, 1, 28, 28) float32 in [0, 1], labels (N,) int64, weight.
 

@@ -112,7 +112,7 @@ def keep_writing() -> None:
         except OSError:  # closed: else a file of the run would take its number, and what libraries print
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
             os.set_inheritable(number, True)
-        if number:
+        if number and not (sys.platform == "win32" and os.isatty(number)):  # a console there takes text, not bytes
             stream, buffered = getattr(sys, name), io.BufferedWriter(_Output(number, "wb", closefd=False))
             coding = getattr(stream, "encoding", "utf-8"), "backslashreplace"  # names of files may be any bytes
             kind, direct = (_Messages, True) if number == 2 else (io.TextIOWrapper, os.isatty(number))
@@ -164,9 +164,12 @@ def ending_children() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Have this process killed when its parent ends, or has ended already, if `PARENT` in the environment names it."""
+    """Have this process killed when its parent ends, or has ended already, if `PARENT` in the environment names it.
+
+    Not on Windows, where a parent that has ended keeps its number, and a virtual environment's Python has another one.
+    """
     parent = int(os.environ.pop(PARENT, "0"))
-    if not parent:
+    if not parent or not hasattr(signal, "SIGKILL"):
         return
     with contextlib.suppress(OSError, AttributeError):  # Linux: at once, whatever this process does
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

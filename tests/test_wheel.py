@@ -41,10 +41,12 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_has_two_packages(wheel):
     assert wheel[0] == ["fmnist_pl", "training_health"]
+    assert all((wheel[1] / package / "py.typed").is_file() for package in wheel[0])
 
 
 def test_the_monitors_alone_are_one_package(tmp_path):
     assert built(ROOT / "callbacks", tmp_path) == ["training_health"]
+    assert (tmp_path / "unpacked" / "training_health" / "py.typed").is_file()
 
 
 @pytest.mark.parametrize("name", ["callbacks.py", "callbacks/__init__.py"])

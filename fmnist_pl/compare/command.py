@@ -23,8 +23,8 @@ def main(args: list[str]) -> int:
     options["reference"] = options["reference"] or options["variants"][0]
     given = {"trainer.max_epochs": options.pop("epochs"), "data.dataset": options.pop("dataset")}
     fit_options = [f"--{name}={value}" for name, value in given.items() if value is not None] + fit_options
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores the latter
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # Windows has no SIGHUP
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
             signal.signal(number, _interrupt)
     try:
         from fmnist_pl.compare.comparison import train_and_compare

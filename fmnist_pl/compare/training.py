@@ -1,7 +1,6 @@
 """Trains the runs that are missing, each as a process of its own, several at a time if asked."""
 
 import contextlib
-import fcntl
 import os
 import re
 import signal
@@ -16,10 +15,17 @@ from datetime import timedelta
 from pathlib import Path
 from statistics import fmean
 
+from filelock import FileLock, Timeout
+
 from fmnist_pl.compare.log_folder import LogFolder, WantedRun
 from fmnist_pl.compare.run_metrics import BY_KEY
 from fmnist_pl.process import PARENT, slot_environment
 from training_health.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 Command = Callable[[WantedRun, Path | None], Sequence[str]]
 _POLL_SECONDS = 0.2
@@ -109,7 +115,7 @@ class TrainingPool:
             if not self._stopping:
                 _say(f"{run}: {outcome}. {self._count_ended()}")
 
-    def _train(self, run: WantedRun, slot: int, lock: int) -> str:
+    def _train(self, run: WantedRun, slot: int, lock: list[int]) -> str:
         """Train a run whose lock is held; what came of it. UserError if it failed."""
         if self.logs.finished(run) is not None:
             return "done by another process"
@@ -129,7 +135,7 @@ class TrainingPool:
         test = result.metrics["test_accuracy"]
         return "done" if test is None else f"done, test accuracy {BY_KEY['test_accuracy'].shown(test)} %"
 
-    def _fit(self, run: WantedRun, slot: int, lock: int, interrupted: Path | None) -> None:
+    def _fit(self, run: WantedRun, slot: int, lock: list[int], interrupted: Path | None) -> None:
         """Run a run's command to its end; UserError if it failed."""
         self.output.mkdir(parents=True, exist_ok=True)
         path = self.output / f"{run.name}-seed{run.seed}-{run.digest[:8]}.log"
@@ -146,7 +152,7 @@ class TrainingPool:
                     **slot_environment(slot, self.jobs),
                     PARENT: str(os.getpid()),
                 },  # killed, it takes the training along
-                pass_fds=[lock],  # until that has ended, it holds the lock
+                pass_fds=lock,  # until that has ended, it holds the lock
                 process_group=0,  # Ctrl-C reaches this process alone, which ends the training
             )
             self._processes.add(process)
@@ -189,9 +195,16 @@ def last_words(log: Path) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    """Hold a lock, whose file a child process can inherit; BlockingIOError if another process holds it."""
+def _locked(path: Path) -> Iterator[list[int]]:
+    """Hold a lock; BlockingIOError if another process does. Gives the file that a child inherits to hold it too."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:  # no file that could be inherited
+        try:
+            with FileLock(path, timeout=0):
+                yield []
+        except Timeout:
+            raise BlockingIOError(f"{path} is locked") from None
+        return
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield file.fileno()
+        yield [file.fileno()]

@@ -137,7 +137,7 @@ def sync_curves(loggers: list[Any]) -> None:
         if isinstance(logger, TensorBoardLogger) and Path(logger.log_dir).is_dir():
             folder = Path(logger.log_dir)
             for path in folder.glob("events.out.tfevents.*"):
-                with path.open("rb") as file:
+                with path.open("rb" if os.name == "posix" else "r+b") as file:  # Windows syncs what may be written
                     os.fsync(file.fileno())
             for path in (folder, *folder.parents[:2]):
                 with contextlib.suppress(OSError):  # some systems cannot open or sync a folder

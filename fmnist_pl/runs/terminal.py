@@ -1,10 +1,13 @@
 """What a person sees of a run: its progress, then one table, the monitors' sentences, and how to look at the curves."""
 
+import os
 import shlex
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import TQDMProgressBar
@@ -16,42 +19,73 @@ from fmnist_pl.runs.record import HISTORY
 
 
 class Progress(TQDMProgressBar):
-    """Lightning's bar on a terminal; in a log file or a pipe one plain line when an epoch ends."""
+    """Lightning's bar, on a terminal; and one line when an epoch ends, with the time that the others will take."""
 
-    def __init__(self) -> None:
+    BAR_FORMAT = "{desc} {percentage:3.0f} % {bar:30} {n_fmt}/{total_fmt} batches, {remaining} left{postfix}"
+
+    def __init__(self, quiet: bool = False) -> None:
         super().__init__(refresh_rate=20, leave=False)
+        self.quiet = quiet
         self._started = 0.0
+        self._seconds: list[float] = []  # that each epoch of this process took
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Switch the bars off where nobody sees them move."""
         super().setup(trainer, pl_module, stage)
-        if not sys.stderr.isatty():
+        if self.quiet or not sys.stdout.isatty():
             self.disable()
+
+    def get_metrics(self, *args: Any) -> dict[str, int | str | float | dict[str, float]]:  # noqa: ANN401
+        """Nothing beside the bar: an epoch's metrics have a line of their own."""
+        return {}
+
+    def init_train_tqdm(self) -> Any:  # noqa: ANN401  # Lightning's class of bars
+        """A bar that goes with the training: the epochs' lines stay."""
+        bar = super().init_train_tqdm()
+        bar.leave = False
+        return bar
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *args: object) -> None:
         """Note the time."""
         super().on_train_epoch_start(trainer, *args)
+        self.train_progress_bar.set_description_str(f"epoch {_of_all(trainer)}")
         self._started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the epoch's metrics."""
         super().on_train_epoch_end(trainer, pl_module)
-        if not trainer.is_global_zero:
+        if self.quiet or not trainer.is_global_zero:
             return
         known = trainer.callback_metrics
         metrics = "  ".join(f"{name} {float(known[name]):.4f}" for name in HISTORY if name in known)
-        seconds = time.perf_counter() - self._started
-        line = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {metrics}  {seconds:.1f} s"
+        self._seconds.append(time.perf_counter() - self._started)
+        line = f"epoch {_of_all(trainer)}  {metrics}  {self._seconds[-1]:.1f} s"
+        if (epochs := (trainer.max_epochs or 0) - trainer.current_epoch - 1) > 0:
+            line += f"  {timedelta(seconds=round(fmean(self._seconds) * epochs))} left"
         if self.is_enabled:
             self.print(line)
         else:
             print(line, flush=True)
 
 
-def print_summary(summary: dict[str, Any], run_folder: Path | None) -> None:
-    """Print a run's summary, as `RunRecord.summary` returns it; without a logger there is no run folder."""
+def _of_all(trainer: pl.Trainer) -> str:
+    """Which epoch this is, of how many if that is known."""
+    known = trainer.max_epochs not in {None, -1}
+    return f"{trainer.current_epoch + 1}" + (f"/{trainer.max_epochs}" if known else "")
+
+
+def print_summary(summary: dict[str, Any], run_folder: Path | None, quiet: bool = False) -> None:
+    """Print a run's summary, as `RunRecord.summary` returns it; without a logger there is no run folder.
+
+    In colour on a terminal, unless the environment variable NO_COLOR is set; ``quiet``: one line.
+    """
+    if quiet:
+        accuracy = _percent(summary["test"].get("test/accuracy"))
+        print(f"{summary['variant']}: test accuracy {accuracy}" + (f", {printable(run_folder)}" if run_folder else ""))
+        return
     # As wide as the table needs where it is no terminal; names are shown as they are.
-    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+    colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+    console = Console(color_system=colours, soft_wrap=True, highlight=False, markup=False, emoji=False)
     data = "SYNTHETIC images, not Fashion-MNIST" if summary["dataset"] == "synthetic" else "Fashion-MNIST"
     title = f"{summary['variant']} on {data}, seed {summary['seed']}"
     table = Table(title=title, title_justify="left", show_header=False)

@@ -119,7 +119,8 @@ def run_workers(search: Search, objective: str) -> None:
 
 def _work(search: Search, environment: dict[str, str], slot: int, objective: str, sender: Connection) -> None:
     """What the process in a slot does. It sends a line for each trial, and an exception if that ends it."""
-    os.setsid()  # Ctrl-C is for the command, which ends its workers in order
+    if hasattr(os, "setsid"):  # not on Windows
+        os.setsid()  # Ctrl-C is for the command, which ends its workers in order
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update(environment)

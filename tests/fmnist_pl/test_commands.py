@@ -18,6 +18,18 @@ def test_help_lists_every_command(args, capsys):
     assert all(f"\n  {name} " in printed for name in commands.COMMANDS)
 
 
+@pytest.mark.parametrize("command", commands.COMMANDS)
+def test_a_commands_help_fits_a_terminal_and_ends_with_examples(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+
+    commands.main([command, "--help"])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+    assert lines[0].startswith(f"usage: fmnist {command} ")
+    assert lines[lines.index("examples:") + 1].strip().startswith(("fmnist ", "DATA_DIR="))
+
+
 def test_an_unknown_command_is_refused_with_the_nearest_one():
     with pytest.raises(UserError, match=r"no command 'fti'. Did you mean fit\? Commands: fit, validate") as raised:
         commands.main(["fti"])

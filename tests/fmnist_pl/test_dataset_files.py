@@ -59,12 +59,27 @@ def test_reads_files_that_lie_in_the_root_itself(tmp_path):
     np.testing.assert_array_equal(load(tmp_path / "plain")[0], TRAIN_IMAGES)
 
 
-def test_reads_from_kerass_cache_and_leaves_the_root_alone(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    shutil.move(write_raw(tmp_path / "made"), tmp_path / ".keras" / "datasets" / "fashion-mnist")
-    images, _ = load(tmp_path / "root", cache=FASHION_MNIST.caches[0])
+@pytest.mark.parametrize(
+    "folder",
+    ["home/.keras/datasets/fashion-mnist", "keras/datasets/fashion-mnist", "home/data/FashionMNIST/raw",
+     "work/data/FashionMNIST/raw"],
+)  # fmt: skip
+def test_reads_the_copies_of_other_programs_in_place(tmp_path, monkeypatch, folder, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    shutil.copytree(write_raw(tmp_path / "made"), tmp_path / folder)
+
+    images, _ = load_split(tmp_path / "root", "train", dataset=describe(caches=FASHION_MNIST.caches))
+
     np.testing.assert_array_equal(images, TRAIN_IMAGES)
     assert not (tmp_path / "root").exists()
+    assert capsys.readouterr().err.endswith(f"{folder.removeprefix('work/')}: 2 of 2 files\n")
+
+
+def test_the_folder_of_debians_package_comes_last_of_those_read_in_place():
+    assert FASHION_MNIST.caches[-1] == FASHION_MNIST.packaged == "/usr/share/datasets/fashion-mnist"
 
 
 def test_each_file_is_looked_for_by_itself(tmp_path):
@@ -84,11 +99,12 @@ def test_an_intact_twin_serves_for_a_half_unpacked_file(tmp_path):
     assert (folder / TRAIN_X).read_bytes() == b""
 
 
-def test_reading_writes_nothing(tmp_path):
+def test_reading_writes_nothing_and_says_nothing(tmp_path, capsys):
     write_raw(tmp_path)
     before = snapshot(tmp_path)
     load(tmp_path)
     assert snapshot(tmp_path) == before
+    assert capsys.readouterr().err == ""
 
 
 @pytest.fixture

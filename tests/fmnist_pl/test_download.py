@@ -54,7 +54,7 @@ def test_downloads_what_the_split_needs_and_keeps_it(tmp_path, end, capsys):
     np.testing.assert_array_equal(images, TRAIN_IMAGES)
     assert mirror.requests == {TRAIN_X: 1, TRAIN_Y: 1}
     assert files_in(tmp_path) == {TRAIN_X, TRAIN_Y}
-    assert f"Downloading {mirror.url}{TRAIN_X}" in capsys.readouterr().err
+    assert f"downloading {mirror.url}{TRAIN_X}" in capsys.readouterr().err
 
 
 def test_downloading_can_be_switched_off(tmp_path):
