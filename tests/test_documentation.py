@@ -17,6 +17,7 @@ import yaml
 from benchmarks.__main__ import MEASURES
 from fmnist_pl.cli import fit_configuration
 from fmnist_pl.commands import COMMANDS, main
+from fmnist_pl.configuration import overlay_path
 from tests.test_doctests import PUBLIC
 from tests.training_health.toys import events
 
@@ -164,9 +165,12 @@ def check_options(words: list[str]) -> None:
         if word.startswith("--") and name.removesuffix("+") not in known_options():
             unknown += [word] if equals or after.startswith("--") else [f"{word}={after}"]
         elif name == "--variant" and not (value or after).endswith((".yaml", "...")):  # which the reader is to write
-            fit_configuration([f"--variant={value or after}"])
+            overlay_path(value or after)
     if unknown:
-        fit_configuration(unknown)
+        parse_as_fit(*unknown)
+
+
+parse_as_fit = cache(lambda *options: fit_configuration(list(options)))
 
 
 @cache
