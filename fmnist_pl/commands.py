@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import importlib
 import io
+import json
 import os
 import shutil
 import sys
@@ -21,6 +22,8 @@ COMMANDS = {
     "test": "evaluate a checkpoint on the test images",
     "predict": "write a checkpoint's predictions for the test images",
     "inspect": "count a checkpoint's dead units on the validation images",
+    "check": "judge a checkpoint by the tab's rules; exit status 1 for a finding",
+    "slim": "remove a checkpoint's dead units, prove that nothing changes, export",
     "compare": "train variants over seeds; tables with intervals",
     "search": "search for the best configuration with Optuna",
     "report": "write the Training Health page as one HTML file",
@@ -45,6 +48,14 @@ fmnist test --ckpt_path lightning_logs/sgd/version_0/checkpoints/last.ckpt
 fmnist inspect lightning_logs/baseline/version_0
 fmnist inspect lightning_logs/baseline/version_0 --write counted
 """,
+    "check": """
+fmnist check lightning_logs/baseline/version_0
+fmnist check lightning_logs/baseline/version_0 --fail-on critical --format sarif --output found.sarif
+""",
+    "slim": """
+fmnist slim lightning_logs/no_dropout/version_0
+fmnist slim lightning_logs/no_dropout/version_0 --certified
+""",
     "compare": """
 fmnist compare --variants baseline no_dropout sgd --seeds 0 1 2 --jobs 2
 fmnist compare --variants baseline mine.yaml --epochs 5 --data.batch_size=128
@@ -59,8 +70,8 @@ fmnist data
 DATA_DIR=/scratch/data fmnist data
 """,
 }
-OPTIONAL = ("compare", "search")  # each is also the name of the extra that installs what it needs
-OPTIONAL_PACKAGES = {"jinja2", "markdown_it", "optuna", "scipy", "sqlalchemy"}
+OPTIONAL = ("compare", "search", "slim")  # each is also the name of the extra that installs what it needs
+OPTIONAL_PACKAGES = {"jinja2", "markdown_it", "optuna", "scipy", "sqlalchemy", "torch_pruning"}
 
 
 def main(args: list[str] | None = None) -> None:
@@ -88,6 +99,8 @@ def _run(command: str, rest: list[str]) -> None:
         inspect(rest)
     elif command == "data":
         data(rest)
+    elif command == "check":
+        sys.exit(check(rest))
     elif command in COMMANDS:
         if (variant := option(rest, "variant")) is not None:
             overlay_path(variant)  # a mistyped one is refused here, before seconds of imports
@@ -150,24 +163,49 @@ def inspect(args: list[str]) -> None:
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="also write the counts there, for the tab")
     options = parser.parse_args(args)
 
-    from fmnist_pl.checkpoints.checkpoint_file import BEST, load_checked
-    from fmnist_pl.classifier import FashionClassifier
-    from fmnist_pl.data import FashionMNISTDataModule
-    from fmnist_pl.runs.record import RUN
+    from fmnist_pl.saved_network import load_network
     from training_health import inspect as count
 
-    file = options.run / "checkpoints" / BEST if options.run.is_dir() else options.run
-    checkpoint = load_checked(file)
-    try:
-        model = FashionClassifier(**checkpoint.get("hyper_parameters", {}))
-        model.load_state_dict(checkpoint["state_dict"])
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{file} does not hold a network of this package: {str(error).splitlines()[0]}") from error
-    data = FashionMNISTDataModule(root=options.root, dataset=checkpoint.get(RUN, {}).get("dataset", "fashion_mnist"))
-    data.prepare_data()
-    data.setup("validate")
-    found = count(model, data.val_dataloader())
+    saved = load_network(options.run, options.root)
+    saved.data.setup("validate")
+    found = count(saved.model, saved.data.val_dataloader())
     print(found)
     if options.write is not None:
         found.write(options.write)
         print(f"Written: {printable(options.write)}")
+
+
+def check(args: list[str]) -> int:
+    """Judge a run's best checkpoint, or any checkpoint, on the validation images by the rules of the tab.
+
+    Exit status: 0, 1 if there is a finding of the severity --fail-on or worse, 2 if it could not be checked.
+    """
+    parser = argparse.ArgumentParser(prog="fmnist check", description=check.__doc__, allow_abbrev=False)
+    parser.add_argument("run", type=Path, metavar="RUN|CHECKPOINT", help="a run's folder, or a checkpoint")
+    severities = ("critical", "warning", "notice", "never")
+    parser.add_argument("--fail-on", choices=severities, default="warning", help="Default: %(default)s.")
+    parser.add_argument("--format", choices=("text", "json", "sarif"), default="text", help="Default: %(default)s.")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the findings there instead of printing them")
+    parser.add_argument("--root", help="folder of the data; default: DATA_DIR, else data")
+    options = parser.parse_args(args)
+
+    from fmnist_pl.saved_network import load_network
+    from training_health import check as judge
+    from training_health.durable_file import replace_durably
+
+    try:
+        saved = load_network(options.run, options.root)
+        saved.data.setup("validate")
+        found = judge(saved.model, saved.data.val_dataloader())
+        values = {"json": found.to_dict, "sarif": lambda: found.to_sarif(saved.file.as_posix())}
+        text = str(found) if options.format == "text" else json.dumps(values[options.format](), indent=2)
+        if options.output is None:
+            print(text)
+        else:
+            replace_durably(options.output, f"{text}\n".encode())
+            print(f"Written: {printable(options.output)}", file=sys.stderr)
+    except UserError as error:
+        raise UserError(str(error), exit_code=2) from error
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}", exit_code=2) from error
+    return 1 if found.at_least(options.fail_on) else 0

@@ -48,10 +48,10 @@ class Slimmed:
         before, after = self.parameters
         number, n = sum(map(len, self.removed.values())), self.examples
         on = "an unknown number of examples" if math.isnan(n) else f"{n:,} examples"
-        dead = "dead for any input" if self.certified else "dead on these"
+        dead = f"are dead for any input; on {on}" if self.certified else f"are dead on {on}; there"
         smaller = f"{before:,} -> {after:,} parameters ({(after - before) / max(before, 1):+.1%})"
         lines = [
-            f"{smaller}: {number} units removed, {dead}. No output changes by more than {self.change:.1e} on {on} "
+            f"{smaller}: without {number} units that {dead} no output changes by more than {self.change:.2g} "
             f"(largest output {self.largest_output:.3g})."
         ]
         stay = {site: sum(len(kept.units) for kept in self.kept if kept.site == site) for site in self.sizes}

@@ -1,0 +1,1 @@
+"""A trained network without its dead units: the command ``fmnist slim``."""
