@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.training_health.toys import FEW_EXAMPLES, Toy, dropout_network, events, image_set, make_trainer, pl
+from tests.training_health.toys import FEW_EXAMPLES, Toy, events, image_set, make_trainer, pl
 from training_health import DeadReLUMonitor, inspect
 from training_health.batches import BatchSize
 from training_health.health.health_run import HealthRun, read_run
@@ -144,12 +144,14 @@ def test_each_planted_cause_is_named_in_every_form_and_survives_the_log(form, tm
 @pytest.mark.parametrize("seed", range(5))
 def test_a_healthy_run_has_no_cause(seed, tmp_path):
     pl.seed_everything(seed)
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+        nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(inplace=True), nn.Linear(8, 4),
+    )  # fmt: skip
     monitor, found = DeadReLUMonitor(), []
     note = pl.callbacks.LambdaCallback(on_train_epoch_end=lambda *_: found.append(monitor.summary()["sites"]))
     trainer = make_trainer([monitor, note], tmp_path, epochs=3, num_sanity_val_steps=-1)
-    trainer.fit(
-        Toy(dropout_network(), learning_rate=0.01), DataLoader(image_set(120), 20), DataLoader(image_set(200), 50)
-    )
+    trainer.fit(Toy(net, learning_rate=0.01), DataLoader(image_set(120), 20), DataLoader(image_set(200), 50))
 
     assert [site["causes"] for sites in found for site in sites.values()] == [{}] * 6
 
@@ -173,7 +175,7 @@ def test_the_start_is_kept_over_a_resume(tmp_path):
         net, monitor = Planted("modules"), DeadReLUMonitor()
         with torch.no_grad():
             net.second.bias[1] = 0.0
-        trainer = make_trainer([monitor], tmp_path / str(checkpoint), epochs=epochs, num_sanity_val_steps=-1)
+        trainer = make_trainer([monitor], tmp_path, epochs=epochs, num_sanity_val_steps=-1)
         trainer.fit(Run(net), examples(50), examples(200), ckpt_path=checkpoint)
         trainer.save_checkpoint(tmp_path / f"{epochs}.ckpt")
         return monitor.sentence()
