@@ -1,12 +1,13 @@
 """Rules about dead units, and about units whose output is not a number."""
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from training_health.health.finding import CLIPPING, CONVENTION, ENOUGH, LOWER_RATE, Finding, Rule, limit_of
-from training_health.health.health_run import HealthRun
+from training_health.health.health_run import HealthRun, Site
 from training_health.health.unit_life import dead_since
 
 CS231N = 'Stanford CS231n notes, "Neural networks 1": up to 40% of a network dies when the learning rate is too high'
@@ -24,6 +25,25 @@ LOWER_LR = f"{LOWER_RATE}, or a warm-up over the first steps."
 HE_INIT = "He initialisation (`torch.nn.init.kaiming_normal_`) with zero biases{initialization}."
 LEAKY = "LeakyReLU, whose units can't die{activation}."
 NORMALIZE = "Batch normalisation before the ReLU{normalization}."
+# What to do about a cause; the others have no cure of their own.
+CURES = {
+    "mean shift": (
+        "Mean shift: standardise the inputs, so that their mean is 0; in deeper layers batch normalisation before the "
+        "ReLU{normalization}, or biases with which each unit fires on half of its inputs at the start.",
+    ),
+    "bias": ("Bias: start with biases of 0{initialization}.",),
+    "killed": (f"Killed between two epochs: {LOWER_RATE}, a warm-up, or {CLIPPING}.",),
+    "dead inputs": ("Dead inputs: mend the layer before, whose dead units are all that these read.",),
+    "any input": (
+        "Dead for any input: in the first layer such a unit cannot come back; remove it, or draw its weights again.",
+    ),
+    "not a number": ("Not a number: look for the first layer that gives NaN or infinity.",),
+}
+BECAUSE = {
+    "mean shift": "by mean shift", "bias": "by their bias", "killed": "killed between two epochs",
+    "dead inputs": "by dead inputs", "any input": "for any input", "not a number": "by NaN or infinity before the ReLU",
+}  # fmt: skip
+MOST_CURES = 2
 FEW_RULE = f" On fewer than {ENOUGH} examples only beyond what units that each fire on 1% can show by chance (95%)."
 
 
@@ -58,11 +78,12 @@ def whole_layer_dead(run: HealthRun) -> Iterator[Finding]:
             severity="critical" if site.n[-1] >= ENOUGH else "warning" if site.n[-1] > HALF_SILENT else "notice",
             title=f"{site.name} is dead",
             evidence=f"All {site.units} units of {site.name} output 0 on every example ({_n(site.n[-1])}), since epoch "
-            f"{since + 1}. On these what follows sees a constant, and no gradient passes back through this layer.",
+            f"{since + 1}. On these what follows sees a constant, and no gradient passes back through this layer."
+            + _why([site], run),
             threshold="Critical when every unit of a layer is dead at the last epoch; on fewer than "
             f"{ENOUGH} examples a warning if it is then silent on more than half of all (95%, 3/n), else a notice.",
             source="Lu, Shin, Su, Karniadakis 2020, arXiv:1903.06733: a network with a dead layer is a constant",
-            advice=(LOWER_LR, HE_INIT, LEAKY),
+            advice=_advice([site], (LOWER_LR, HE_INIT, LEAKY)),
             site=site.name,
         )
 
@@ -91,6 +112,7 @@ def many_dead_units(run: HealthRun) -> Iterator[Finding]:
     )
     if dead_first := sum(site.dead_now for site in run.sites if site.first_layer):
         evidence += f" The {dead_first} in the first layer rarely come back: their inputs, the data, stay the same."
+    evidence += _why(dying, run)
     yield Finding(
         rule="dead_from_the_start" if born_dead else "many_dead_units",
         severity="warning" if alarm else "notice",
@@ -100,7 +122,7 @@ def many_dead_units(run: HealthRun) -> Iterator[Finding]:
         f"{min(SOME_DEAD, of_network):.0%} of the network; 'from the start' when at least half of the dead never fired "
         "at any record." + FEW_RULE,
         source=f"network: {source}; layer: {site_source}; notice: {CONVENTION}",
-        advice=(HE_INIT, LOWER_LR, LEAKY) if born_dead else (LOWER_LR, LEAKY, NORMALIZE),
+        advice=_advice(dying, (HE_INIT, LOWER_LR, LEAKY) if born_dead else (LOWER_LR, LEAKY, NORMALIZE)),
         site=over[0].name if over else "",
     )
 
@@ -123,11 +145,11 @@ def mass_death(run: HealthRun) -> Iterator[Finding]:
             title=f"Sudden deaths in {site.name}",
             evidence=f"{counts.deaths[row]} of {site.units} units of {site.name} died between epochs "
             f"{counts.epochs[row - 1] + 1} and {counts.epochs[row] + 1} ({counts.revivals[row]} came back; "
-            f"{_n(counts.n[row])}); {site.dead_now} are dead now.",
+            f"{_n(counts.n[row])}); {site.dead_now} are dead now." + _why([site], run),
             threshold=f"Warning when {limit:.0%} of a layer's units die, net of revivals, from one epoch to the next; "
             "critical from 50%; a notice if half of them have come back." + FEW_RULE,
             source=f"the limit: {source}; the idea: {CS231N}",
-            advice=(LOWER_LR, f"{CLIPPING}, if single steps are to blame.", LEAKY),
+            advice=_advice([site], (LOWER_LR, f"{CLIPPING}, if single steps are to blame.", LEAKY)),
             site=site.name,
         )
 
@@ -177,6 +199,52 @@ def two_runs_in_a_folder(run: HealthRun) -> Iterator[Finding]:
             source="no threshold: the log itself",
             advice=("A folder of its own for each run, such as Lightning's `version_0`, `version_1`.",),
         )
+
+
+def _known_causes(sites: Sequence[Site]) -> Counter[str]:
+    """How many units are dead at the last record for each cause that is known."""
+    causes = Counter(name for site in sites for name in site.causes_now if name in CURES)
+    nan = sum(int(site.counts.nan[-1]) for site in sites if len(site.epochs))
+    causes["not a number"] -= nan  # which are not dead
+    return +causes
+
+
+def _why(sites: Sequence[Site], run: HealthRun) -> str:
+    """The causes in words, with the median depth and what the optimiser did where units were killed."""
+    causes = _known_causes(sites)
+    if not causes:
+        return ""
+    text = " Why: " + ", ".join(f"{count} {BECAUSE[name]}" for name, count in causes.most_common())
+    if len(depths := _depths(sites)):
+        text += f"; the largest input of a dead unit lies {np.median(depths):.2g} standard deviations below 0 (median)"
+    born = sum(int((site.died_in == -1).sum()) for site in sites)
+    text += f"; {born} were born dead" if any(site.start is not None for site in sites) else ""
+    if causes["killed"]:
+        text += _killing(sites, run)
+    return text + "."
+
+
+def _killing(sites: Sequence[Site], run: HealthRun) -> str:
+    """In which epochs units were killed, with the largest update ratio recorded in these."""
+    died = [site.died_in[np.array(site.causes_now) == "killed"] for site in sites]
+    epochs = sorted({int(epoch) for of_site in died for epoch in of_site if epoch >= 0})
+    rows = np.isin(run.update_ratio.epochs, epochs)
+    ratios = [ratio for column in run.update_ratio.columns.values() for ratio in column[rows] if np.isfinite(ratio)]
+    text = f"; killed in epoch {', '.join(str(epoch + 1) for epoch in epochs)}" if epochs else ""
+    return text + (f", where the largest update ratio recorded is {max(ratios):.2g}" if text and ratios else "")
+
+
+def _depths(sites: Sequence[Site]) -> np.ndarray:
+    rows = [site.causes.field("depth")[-1] for site in sites if site.causes is not None and len(site.causes.epochs)]
+    depths = np.concatenate(rows) if rows else np.empty(0)
+    return depths[np.isfinite(depths)]
+
+
+def _advice(sites: Sequence[Site], otherwise: tuple[str, ...]) -> tuple[str, ...]:
+    """Cures of the commonest causes; the general advice where no cause is known."""
+    commonest = [name for name, _ in _known_causes(sites).most_common(MOST_CURES)]
+    cures = tuple(cure for name in commonest for cure in CURES[name])
+    return (*cures, LEAKY) if cures else otherwise
 
 
 def _chance(n: int, units: int) -> float:

@@ -163,7 +163,8 @@ def _numbers(look: SiteLook, unit: int) -> Verdict:
     up, down, offset, bias = (look.number(name, unit) for name in ("up", "down", "offset", "bias"))
     bound = up * look.high + down * look.low + offset
     size = max(abs(up), abs(down)) * max(abs(look.low), abs(look.high)) + abs(offset)
-    if top > bound + _ROUNDING * size:
+    least = up * look.low + down * look.high + offset
+    if top > bound + _ROUNDING * size or moments.mean < least - _ROUNDING * size:
         return seen  # something else came between that layer and the ReLU
     return seen._replace(bound=bound, low=look.low, high=look.high, mean_shift=moments.mean - bias, bias=bias)
 

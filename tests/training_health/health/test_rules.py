@@ -5,7 +5,7 @@ import pytest
 
 from training_health.health.finding import ALARMS, Finding
 from training_health.health.findings import find_all, verdict
-from training_health.health.health_run import GAP_COLUMNS, Columns, Gap, HealthRun, Site
+from training_health.health.health_run import GAP_COLUMNS, Causes, Columns, Gap, HealthRun, Site, Start
 
 EPOCHS = 10
 N = 5000
@@ -322,3 +322,48 @@ def test_verdicts_without_an_alarm():
     healthy = HEALTHY["baseline"]()
     assert verdict(healthy, find_all(healthy)) == ("healthy", "No alarm")
     assert verdict(HealthRun("a"), []) == ("unknown", "No epoch yet")
+
+
+CAUSES = ("unknown", "not a number", "dead inputs", "killed", "any input", "mean shift", "bias")
+
+
+def with_causes(codes: list[int], depth: float = 0.5, since: float = -1) -> Site:
+    """A site of 10 units, all of them dead at the last of two epochs and alive before, where ``since`` is 1."""
+    codes_now, first = np.array([codes], float), 0.0 if since == -1 else 0.5
+    fields = {"cause": codes_now, "depth": np.full((1, 10), depth), "since": np.full((1, 10), since)}
+    activity = np.stack([np.full(10, first), np.zeros(10)])
+    causes, start = Causes(np.array([1]), np.array([N]), CAUSES, fields), Start(np.full(10, first), N)
+    return Site("fc", activity, np.arange(2), np.full(2, N), causes=causes, start=start)
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "advice"),
+    [
+        (5, "10 by mean shift", "standardise the inputs"), (6, "10 by their bias", "biases of 0"),
+        (2, "10 by dead inputs", "mend the layer before"), (4, "10 for any input", "cannot come back"),
+    ],
+)  # fmt: skip
+def test_a_cause_is_said_and_chooses_the_advice(code, words, advice):
+    (finding,) = find_all(HealthRun("a", [with_causes([code] * 10)]))
+
+    assert f"Why: {words}" in finding.evidence
+    assert "0.5 standard deviations below 0" in finding.evidence
+    assert "10 were born dead" in finding.evidence
+    assert advice in finding.advice[0]
+
+
+def test_the_epoch_of_a_killing_comes_with_its_update_ratio():
+    ratios = Columns(np.arange(2), {"fc.weight": np.array([9.0, 1.5])})
+
+    findings = find_all(HealthRun("a", [with_causes([3] * 10, since=1)], update_ratio=ratios))
+    dead = next(finding for finding in findings if finding.rule == "whole_layer_dead")
+
+    assert "killed in epoch 2, where the largest update ratio recorded is 1.5." in dead.evidence
+    assert "warm-up" in dead.advice[0]
+
+
+def test_without_a_known_cause_the_advice_is_general():
+    (finding,) = find_all(HealthRun("a", [with_causes([0] * 10)]))
+
+    assert "Why" not in finding.evidence
+    assert "learning rate" in finding.advice[0]

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from training_health.health.health_run import HealthRun, Site
-from training_health.health.unit_life import dead_since, lasting_revivals, order_by_death, transitions
+from training_health.health.unit_life import dead_since, died_in, lasting_revivals, order_by_death, transitions
 
 # rows are epochs; unit 0 lives, 1 dies at epoch 1, 2 dies and comes back, 3 is born dead, 4 is rare, 5 is unknown
 ACTIVITY = np.array(
@@ -83,3 +83,12 @@ def test_a_revival_lasts_if_the_unit_fires_in_three_rows_one_after_the_other(act
         for row in range(len(activity))
     ]
     assert lasting_revivals(activity).tolist() == expected
+
+
+def test_a_death_began_before_the_first_step_or_in_an_epoch_or_it_is_unknown_when():
+    activity = np.array([[0, 0, 0.5, 0, 0.5], [0, 0, 0.0, 0, 0.5]])
+    start = np.array([0, 0.5, 0.5, np.nan, 0.0])
+
+    assert died_in(np.array([3, 4]), activity, start).tolist()[:3] == [-1, 3, 4]
+    assert np.isnan(died_in(np.array([3, 4]), activity, start)[3:]).all()
+    assert np.isnan(died_in(np.array([3, 4]), activity)[[0, 1, 3, 4]]).all()

@@ -1,0 +1,355 @@
+"""Why units are dead: planted causes are named, whatever the form of the network, and no other ones."""
+
+import math
+from collections import defaultdict
+from itertools import product
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensorboard.util import tensor_util
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from tests.training_health.toys import FEW_EXAMPLES, Toy, events, image_set, make_trainer, pl
+from training_health import DeadReLUMonitor, inspect
+from training_health.batches import BatchSize
+from training_health.health.health_run import HealthRun, read_run
+from training_health.relu.causes import weight_change
+from training_health.relu.sites import ReLUSites
+from training_health.relu.sub_windows import SubWindows, predicted, sub_windows
+from training_health.relu.unit_counts import UnitCounter, WindowCounts
+
+pytestmark = FEW_EXAMPLES
+NAN = math.nan
+few = settings(deadline=None, max_examples=40)
+
+# Inputs are uniform in [0, 1]. A row is a unit's eight weights and its bias.
+FIRST = torch.tensor([
+    [*[-0.5] * 8, -0.1],  # no such input makes it fire
+    [1.0, *[-1.0] * 7, 0.0],  # the first input could, but their mean is in the way
+    [*[1.0, -1.0] * 4, -3.9],  # its weights add up to nothing: it is the bias
+    *[[0.0] * i + [1.0] + [0.0] * (7 - i) + [0.1] for i in range(5)],
+])  # fmt: skip
+SECOND = torch.tensor([
+    [1.0, 2.0, -1.0, 0, 0, 0, 0, 0, -0.1],  # reads the three dead units
+    [0, 0, 0, 1.0, 1.0, 0, 0, 0, NAN],
+    [0, 0, 0, 1.0, 0, 0, 0, 0, 0.2],  # killed in the second epoch
+    [0, 0, 0, 0, 0, 1.0, 1.0, 1.0, 0.3],
+])  # fmt: skip
+CAUSES = [{0: "any input", 1: "mean shift", 2: "bias"}, {0: "dead inputs", 1: "not a number", 2: "killed"}]
+
+
+class Planted(nn.Module):
+    """Two layers with planted causes, in one of several forms."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form, own_bias = form, form != "batch_norm"
+        self.first, self.second = nn.Linear(8, 8, own_bias), nn.Linear(8, 4, own_bias)
+        if form == "convolution":
+            self.first, self.second = nn.Conv2d(8, 8, 1, padding=1), nn.Linear(8 * 16, 4)
+        self.one, self.other = nn.ReLU(), nn.ReLU()
+        self.shared = nn.ReLU(inplace=True)
+        self.norms = nn.ModuleList([nn.BatchNorm1d(8), nn.BatchNorm1d(4)])
+        self.end = nn.Linear(4, 4)
+        with torch.no_grad():
+            self.first.weight.copy_(FIRST[:, :8].reshape(self.first.weight.shape))
+            self.second.weight.copy_(SECOND[:, :8].repeat_interleave(self.second.in_features // 8, 1))
+            for layer, norm, rows in ((self.first, self.norms[0], FIRST), (self.second, self.norms[1], SECOND)):
+                (layer if own_bias else norm).bias.copy_(rows[:, 8])
+
+    def kill(self) -> None:
+        with torch.no_grad():
+            self.second.weight[2] = -9.0
+            (self.norms[1] if self.form == "batch_norm" else self.second).bias[2] = -9.0
+
+    def forward(self, x):
+        if self.form == "shared_in_place":
+            return self.end(self.shared(self.second(self.shared(self.first(x)))))
+        if self.form == "functional":
+            x = torch.relu_(F.linear(x, self.first.weight, self.first.bias).view(len(x), 8))
+            x = torch.addmm(self.second.bias, F.dropout(x, training=self.training), self.second.weight.t())
+            return self.end(torch.where(x > 0, x, 0.0))
+        if self.form == "products":
+            x = (x @ self.first.weight.T + self.first.bias).clamp_min(0)
+            x = x @ self.second.weight.T
+            x += self.second.bias
+            x[x < 0] = 0
+            return self.end(x)
+        if self.form == "batch_norm":
+            x = self.one(self.norms[0](self.first(x)))
+            return self.end(F.relu(self.norms[1](self.second(x)), inplace=True))
+        if self.form == "convolution":
+            x = F.relu(self.first(x[:, :, None, None].expand(-1, -1, 2, 2)), inplace=True)
+            return self.end(self.other(self.second(x.flatten(1))))
+        return self.end(self.other(self.second(self.one(self.first(x)))))
+
+
+class Run(Toy):
+    """Its weights change where they are planted to, and only there."""
+
+    def training_step(self, batch, batch_idx):
+        return sum((parameter * 0).sum() for parameter in self.parameters())
+
+    def on_train_epoch_start(self):
+        if self.current_epoch == 1:
+            self.net.kill()
+
+
+def examples(count: int, batch_size: int = 50) -> DataLoader:
+    generator = torch.Generator().manual_seed(0)
+    data = TensorDataset(torch.rand(count, 8, generator=generator), torch.zeros(count, dtype=torch.long))
+    return DataLoader(data, batch_size=batch_size)
+
+
+def read(folder) -> HealthRun:
+    """The run that a fit logged."""
+    contents, data = {}, defaultdict(list)
+    for number, (tag, step, value) in enumerate(events(folder)):
+        if value.metadata.plugin_data.plugin_name == "training_health" or tag in contents:
+            contents.setdefault(tag, value.metadata.plugin_data.content)
+            array = tensor_util.make_ndarray(value.tensor)
+            data[tag].append(SimpleNamespace(step=step, wall_time=float(number), numpy=array))
+    return read_run("run", contents, data)
+
+
+FORMS = ["modules", "shared_in_place", "functional", "products", "batch_norm", "convolution"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.filterwarnings("ignore:1 units gave NaN")
+def test_each_planted_cause_is_named_in_every_form_and_survives_the_log(form, tmp_path):
+    monitor = DeadReLUMonitor()
+    trainer = make_trainer([monitor], tmp_path, epochs=3, logger="tensorboard", num_sanity_val_steps=-1)
+    trainer.fit(Run(Planted(form)), examples(50), examples(200))
+
+    run = read(tmp_path)
+    assert run.problems == []
+    assert [{u: name for u, name in enumerate(site.causes_now) if name} for site in run.sites] == CAUSES
+    first, second = monitor.summary()["sites"].values()
+    assert (first["dead_unit_causes"], first["born_dead"], first["died_in_epoch"]) == (list(CAUSES[0].values()), 3, {})
+    assert (second["dead_unit_causes"], second["died_in_epoch"]) == (["dead inputs", "killed"], {"2": 1})
+    assert run.sites[1].died_in[[0, 2]].tolist() == run.sites[1].causes.field("since")[-1, [0, 2]].tolist() == [-1, 1]
+    assert run.sites[1].causes.field("weight_change")[-1, 2] >= 1
+    assert (run.sites[0].start.n, len(run.sites[0].start.activity)) == (200, 8)
+    assert "1 killed between two epochs" in monitor.sentence()
+    assert "1 born dead, 1 died in epoch 2." in monitor.sentence()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_healthy_run_has_no_cause(seed, tmp_path):
+    pl.seed_everything(seed)
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+        nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(inplace=True), nn.Linear(8, 4),
+    )  # fmt: skip
+    monitor, found = DeadReLUMonitor(), []
+    note = pl.callbacks.LambdaCallback(on_train_epoch_end=lambda *_: found.append(monitor.summary()["sites"]))
+    trainer = make_trainer([monitor, note], tmp_path, epochs=3, num_sanity_val_steps=-1)
+    trainer.fit(Toy(net, learning_rate=0.01), DataLoader(image_set(120), 20), DataLoader(image_set(200), 50))
+
+    assert [site["causes"] for sites in found for site in sites.values()] == [{}] * 6
+
+
+def test_without_a_sanity_check_the_start_is_unknown(tmp_path):
+    monitor = DeadReLUMonitor()
+    trainer = make_trainer([monitor], tmp_path, epochs=1, logger="tensorboard")
+    net = Planted("modules")
+    with torch.no_grad():
+        net.second.bias[1] = 0.0
+    trainer.fit(Run(net), examples(50), examples(200))
+
+    site = next(iter(monitor.summary()["sites"].values()))
+    assert (site["born_dead"], site["died_in_epoch"], monitor.summary()["start_n"]) == (None, {}, None)
+    assert read(tmp_path).sites[0].start is None
+    assert "born" not in monitor.sentence()
+
+
+def test_the_start_is_kept_over_a_resume(tmp_path):
+    def run(epochs, checkpoint=None):
+        net, monitor = Planted("modules"), DeadReLUMonitor()
+        with torch.no_grad():
+            net.second.bias[1] = 0.0
+        trainer = make_trainer([monitor], tmp_path, epochs=epochs, num_sanity_val_steps=-1)
+        trainer.fit(Run(net), examples(50), examples(200), ckpt_path=checkpoint)
+        trainer.save_checkpoint(tmp_path / f"{epochs}.ckpt")
+        return monitor.sentence()
+
+    whole = run(3)
+    run(1)
+
+    assert run(3, tmp_path / "1.ckpt") == whole
+    assert "3 born dead" in whole
+
+
+numbers = st.floats(-2, 2, width=32)
+
+
+@few
+@given(weights=st.lists(st.tuples(numbers, numbers, numbers), min_size=1, max_size=4), data=st.data())
+def test_no_input_in_the_range_fires_a_unit_that_is_dead_for_any(weights, data):
+    units = len(weights)
+    net = nn.Sequential(nn.Linear(3, units), nn.BatchNorm1d(units), nn.ReLU()).eval()
+    corners = torch.tensor(list(product((-0.5, 1.0), repeat=3)))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor(weights))
+        for tensor in (net[0].bias, net[1].weight, net[1].bias, net[1].running_mean):
+            tensor.copy_(torch.tensor(data.draw(st.lists(numbers, min_size=units, max_size=units))))
+        highest = net[:2](corners).amax(0)
+
+    (report,) = [inspect(net, [corners]).report]
+    (found,) = report.verdicts.values()
+
+    for unit, verdict in found.items():
+        assert verdict.bound == pytest.approx(highest[unit].item(), abs=1e-4)  # the largest lies in a corner
+        assert (verdict.cause == "any input") == (verdict.bound <= 0)
+
+
+@few
+@given(st.lists(numbers, min_size=6, max_size=6), numbers)
+def test_no_padded_image_fires_a_filter_that_is_dead_for_any(taps, bias):
+    net = nn.Sequential(nn.Conv2d(1, 1, (2, 3), padding=1), nn.ReLU())
+    images = torch.tensor(list(product((0.25, 1.0), repeat=6))).view(-1, 1, 2, 3)
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor(taps).view(1, 1, 2, 3))
+        net[0].bias.fill_(bias)
+        highest = net[0](images).amax().item()
+
+    (found,) = inspect(net, [images[:1] * 0 + 0.25, images]).report.verdicts.values()
+
+    for verdict in found.values():
+        assert verdict.bound >= highest - 1e-5
+        assert (verdict.low, verdict.high) == (0, 1)
+
+
+@few
+@given(st.lists(numbers, min_size=2, max_size=6), st.data())
+def test_the_change_of_weights_that_is_named_is_never_more_than_the_true_one(before, data):
+    after = data.draw(st.lists(numbers, min_size=len(before), max_size=len(before)))
+
+    def kept(row):
+        along = sum(row) / math.sqrt(len(row))
+        return [along, math.sqrt(max(sum(w * w for w in row) - along**2, 0)), 0.0, NAN, NAN]
+
+    bound, norm = weight_change(kept(before), kept(after)), math.hypot(*before)
+
+    assert math.isnan(bound) or bound <= math.dist(before, after) / norm + 1e-5
+
+
+@pytest.mark.parametrize(("memory", "shape"), [("channels_last", (12, 12)), ("contiguous_format", (12, 12))])
+@pytest.mark.parametrize("batch", [7, 40, 120])
+def test_depth_is_the_distance_of_the_largest_pre_activation_in_its_standard_deviations(memory, shape, batch):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, 16, 3), nn.ReLU(inplace=True)).to(memory_format=getattr(torch, memory))
+    with torch.no_grad():
+        net[0].bias[::3] -= 3
+    images = torch.rand(120, 2, *shape).to(memory_format=getattr(torch, memory))
+
+    (found,) = inspect(net, images.split(batch)).report.verdicts.values()
+
+    z = net[0](images).detach().double().transpose(0, 1).flatten(1).numpy()
+    dead = [unit for unit in range(16) if z[unit].max() <= 0]
+    assert list(found) == dead
+    assert dead[:6] == [0, 3, 6, 9, 12, 15]
+    for unit, verdict in found.items():
+        assert verdict.top == pytest.approx(z[unit].max(), abs=1e-6)
+        assert verdict.sd == pytest.approx(z[unit].std(), rel=1e-5)
+        assert verdict.depth == pytest.approx(-z[unit].max() / z[unit].std(), rel=1e-4)
+        assert verdict.mean_shift == pytest.approx(z[unit].mean() - net[0].bias[unit].item(), abs=1e-5)
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return torch.relu(self.layer(x) + x - 5)
+
+
+class Overwritten(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x):
+        z = self.layer(x)
+        z.view(-1).add_(-9.0)  # through an alias
+        return torch.relu(z)
+
+
+@pytest.mark.parametrize(
+    "net", [Residual(), Overwritten(), nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Threshold(0, 0))]
+)
+def test_what_cannot_be_followed_is_unknown_and_its_depth_is_known(net):
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.fill_(-1.0)
+
+    (site,) = inspect(net, [torch.rand(30, 4)]).to_dict()["sites"].values()
+
+    assert site["dead_unit_causes"] == ["unknown"] * site["dead"]
+    assert site["dead"] > 0
+
+
+def counted(net: nn.Module, batches) -> WindowCounts:
+    counter = UnitCounter({})
+    sites = ReLUSites(counter.add)
+    sites.attach(net)
+    for batch in batches:
+        counter.begin_batch(BatchSize(len(batch), len(batch)))
+        sites.begin_pass()
+        with torch.no_grad():
+            net(batch)
+        sites.end_pass()
+        counter.end_batch(BatchSize(len(batch), len(batch)))
+    sites.detach()
+    return counter.take()
+
+
+@few
+@given(st.integers(100, 300), st.integers(1, 3), st.integers(1, 70), st.integers(0, 9))
+def test_dead_units_of_the_first_examples_are_counted_whatever_the_batches_and_ranks(count, ranks, batch, seed):
+    torch.manual_seed(seed)
+    net, x = nn.Sequential(nn.Linear(4, 30), nn.ReLU()), torch.randn(count, 4)
+    with torch.no_grad():
+        net[0].bias -= torch.linspace(0, 5, 30)
+        z = net[0](x)
+    sizes = tuple(count // part for part in (10, 5, 2, 1))
+
+    parts = [counted(net, x[rank::ranks].split(batch)) for rank in range(ranks)]
+    (site,) = parts[0].sites
+    found = sub_windows(parts, {site: []}, count)
+
+    assert found == SubWindows(sizes, tuple(int((z[:size] <= 0).all(0).sum()) for size in sizes), 30)
+
+
+def test_ranks_with_unequal_numbers_of_examples_have_no_part_that_is_known():
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    parts = [counted(net, [torch.rand(count, 4)]) for count in (60, 90)]
+    (site,) = parts[0].sites
+
+    assert sub_windows(parts, {site: []}, 150) is None
+
+
+@few
+@given(st.integers(0, 400), st.integers(0, 400))
+def test_a_prediction_lies_in_its_interval_and_above_nothing(fired, dead):
+    expected, low, high = predicted(dead + fired, dead)
+
+    assert 0 <= low <= expected <= high == dead
+
+
+def test_nine_of_ten_counts_of_the_same_mean_lie_in_the_interval():
+    random = np.random.default_rng(0)
+    means = random.uniform(0.5, 30, 2000)
+    seen, following = random.poisson(means), random.poisson(means)
+
+    inside = [predicted(500 + a, 500)[1] <= 500 - b for a, b in zip(seen, following, strict=True)]
+
+    assert np.mean(inside) >= 0.96  # one-sided: the upper end is certain
