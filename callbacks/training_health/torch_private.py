@@ -129,8 +129,8 @@ def wrap_compiled_call(
     return None if compiled is None else wrap(module, "_compiled_call_impl", around)
 
 
-def watch_scripted(called: Callable[[str], None]) -> list[Callable[[], None]]:
-    """Have the name of each TorchScript function or method given to ``called`` that may hide a ReLU; gives undos."""
+def watch_scripted(called: Callable[[str, bool], None]) -> list[Callable[[], None]]:
+    """Have each call of a TorchScript function or method announced, and whether it may hide a ReLU; gives undos."""
     kinds = [getattr(torch._C, name, None) for name in ("ScriptFunction", "ScriptMethod")]
     if None in kinds:
         warn_renamed("ScriptFunction or ScriptMethod", "ReLU calls in scripted functions are neither counted nor named")
@@ -142,8 +142,7 @@ def watch_scripted(called: Callable[[str], None]) -> list[Callable[[], None]]:
             graph = str(function.inlined_graph)
             hides = any(name in graph for name in ("relu", "threshold", "hardtanh", "clamp"))
             suspects[id(function)] = function, hides
-        if suspects[id(function)][1]:
-            called(function.name)
+        called(function.name, suspects[id(function)][1])
         return inner(function, *args, **kwargs)
 
     return [wrap(kind, "__call__", around) for kind in kinds if kind is not None]

@@ -1,12 +1,26 @@
 """Units that begin again: which, with what, and that nothing else changes."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.overrides import _get_current_function_mode_stack
 
-from tests.training_health.toys import FEW_EXAMPLES, Toy, fingerprint, fit, image_set, loader, make_trainer, pl, vectors
+from tests.training_health.toys import (
+    FEW_EXAMPLES,
+    Toy,
+    events,
+    fingerprint,
+    fit,
+    image_set,
+    loader,
+    make_trainer,
+    pl,
+    vectors,
+)
 from training_health import DeadReLUMonitor, ReviveUnits, TrainValGapMonitor
 
 pytestmark = FEW_EXAMPLES
@@ -371,3 +385,87 @@ def test_summary_and_sentence_follow_what_became_of_the_units(tmp_path):
 def test_wrong_arguments_are_named(arguments, words):
     with pytest.raises(pl.utilities.exceptions.MisconfigurationException, match=words):
         ReviveUnits(**arguments)
+
+
+# ---- it gets along with any trainer
+
+
+def assert_clean(module) -> None:
+    """No hook, no function mode and no attribute is left."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    assert not any(getattr(part, name) for part in module.modules() for name in hooks)
+    assert _get_current_function_mode_stack() == []
+    assert set(vars(module)) <= {*vars(Toy()), "_hparams"}  # the logger's
+
+
+@pytest.mark.parametrize("method", ["redo", "grama"])
+@pytest.mark.parametrize("step", ["training_step", "validation_step"])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.filterwarnings("ignore:Detected KeyboardInterrupt")
+def test_nothing_is_left_after_an_exception_or_ctrl_c(method, step, error, tmp_path):
+    class Faulty(Toy):
+        def on_train_batch_start(self, batch, batch_idx):
+            self.fail("training_step", batch_idx)
+
+        def on_validation_batch_end(self, outputs, batch, batch_idx):
+            self.fail("validation_step", batch_idx)
+
+        def fail(self, where, batch_idx):
+            if (where, self.current_epoch, batch_idx) == (step, 1, 1):
+                raise error("planted")
+
+    module, revive = Faulty(planted()), ReviveUnits(method)
+    with pytest.raises((RuntimeError, SystemExit, KeyboardInterrupt)):
+        fit(module, [revive], tmp_path)
+
+    assert_clean(module)
+    fit(Toy(planted()), [revive], tmp_path)  # and the callback is fit for another
+    assert_clean(module)
+
+
+@pytest.mark.parametrize("method", ["redo", "snr", "grama"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"fast_dev_run": True}, {"limit_val_batches": 0}, {"num_sanity_val_steps": 2}, {"val_check_interval": 2},
+        {"check_val_every_n_epoch": 2}, {"val_check_interval": 3, "check_val_every_n_epoch": None},
+        {"accumulate_grad_batches": 2}, {"inference_mode": False}, {"precision": "bf16-mixed"},
+    ],
+    ids=lambda options: "-".join(options),
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:Neither dead units nor the gap")
+def test_any_trainer_option_will_do(method, options, tmp_path):
+    trainer = fit(Toy(planted()), [ReviveUnits(method)], tmp_path, epochs=3, logger="tensorboard", **options)
+
+    assert trainer.state.finished
+    written = Counter((tag, step) for tag, step, _ in events(tmp_path) if "revive" in tag)
+    assert [key for key, times in written.items() if times > 1] == []
+    assert bool(written) == (not {"fast_dev_run", "limit_val_batches"} & set(options))
+
+
+def test_validation_alone_will_do(tmp_path):
+    trainer = make_trainer([ReviveUnits()], tmp_path)
+    trainer.validate(Toy(planted()), loader(13), verbose=False)
+
+    assert trainer.state.finished
+
+
+def test_a_model_without_any_relu_is_said(tmp_path):
+    with pytest.warns(UserWarning, match="`ReviveUnits` saw no ReLU"):
+        fit(Toy(nn.Sequential(nn.Flatten(), nn.Linear(36, 4))), [ReviveUnits()], tmp_path)
+
+
+def test_without_gradients_grama_says_so_and_the_fit_goes_on(tmp_path):
+    class Manual(Toy):
+        def __init__(self) -> None:
+            super().__init__(planted())
+            self.automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            self.optimizers().zero_grad()
+            self.manual_backward(loss)
+            self.optimizers().step()
+
+    with pytest.warns(UserWarning, match="no gradients to judge by: with manual optimisation"):
+        assert fit(Manual(), [ReviveUnits("grama")], tmp_path).state.finished

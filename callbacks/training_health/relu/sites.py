@@ -175,6 +175,8 @@ class ReLUSites(TorchFunctionMode):
         if undo is not None:
             self._undo.append(undo)
             return
+        if isinstance(module, torch.jit.RecursiveScriptModule):  # takes no hook; `watch_scripted` sees its calls
+            return
         enter = module.register_forward_pre_hook(lambda *_: before())
         leave = module.register_forward_hook(lambda *_: after(), always_call=True)
         self._undo += [enter.remove, leave.remove]
@@ -330,8 +332,10 @@ class ReLUSites(TorchFunctionMode):
         except Exception as error:  # an exotic tensor must not end the run
             self.unwatched[site] = f"its output could not be counted: {error}"
 
-    def _see_scripted(self, function: str) -> None:
-        if self._on_stack:  # not while a part runs that is named as a whole
+    def _see_scripted(self, function: str, hides_relu: bool) -> None:
+        if self._on_stack and self.follower is not None:
+            self.follower.hidden()
+        if self._on_stack and hides_relu:  # not while a part runs that is named as a whole
             name = ".".join([*[frame.name for frame in self._frames[-1:] if frame.name], function])
             self._hide(name, "a TorchScript function")
             self._origins.lose()
