@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from fmnist_pl.loader import Batch, BatchLoader
 from fmnist_pl.metrics import ExampleMean
-from fmnist_pl.network import LOOKS_AT_DATA, FashionCNN, to_fastest_layout
+from fmnist_pl.network import FashionCNN, to_fastest_layout
 from training_health.errors import UserError
 
 Stage = Literal["train", "val", "test"]
-START_IMAGES = 500  # training images that an initialisation looks at
+START_IMAGES = 500  # training images that an initialisation looks at, or all if there are fewer
 
 
 class FashionClassifier(pl.LightningModule):
@@ -108,9 +108,9 @@ class FashionClassifier(pl.LightningModule):
     @property
     def measured(self) -> dict[str, float]:
         """What the network took from the training images, by name."""
-        found = {"pixel_mean": self.net.pixel_mean, "pixel_std": self.net.pixel_std} if self.net.standardize else {}
-        images = {"start_images": START_IMAGES} if self.net.initialization in LOOKS_AT_DATA else {}
-        return {**{name: value.item() for name, value in found.items()}, **images}
+        if not self.net.standardize:
+            return {}
+        return {"pixel_mean": self.net.pixel_mean.item(), "pixel_std": self.net.pixel_std.item()}
 
     def on_validation_start(self) -> None:
         """Evaluate the network that is saved, whose batch statistics are the first rank's."""

@@ -116,7 +116,7 @@ class FashionCNN(nn.Module):
     @property
     def awaits_start(self) -> bool:
         """Whether `start` has still to be called before the first training step."""
-        return "started" in dict(self.named_buffers()) and not self.started
+        return (self.standardize or self.initialization in LOOKS_AT_DATA) and not self.started
 
     def start(self, mean: float, std: float, batches: Iterable[Tensor], seed: int = 0) -> None:
         """Set what depends on the training images: the standardisation, and then weights or biases.
