@@ -11,7 +11,7 @@ import { MEASURE_CHOICES, layerMaps, mapKey, unitMap, weightCharts } from "./map
 import { emptyState, findingsSection, overviewTable } from "./overview.js";
 import { refill } from "./refill.js";
 import { cut, describeRuns, lookMark } from "./runs.js";
-import { MOST_PICKED, loadState, onAddress, pickedRows, saveState } from "./state.js";
+import { MOST_PICKED, isLookedAt, loadState, onAddress, pickedRows, saveState } from "./state.js";
 import { isDark, runLooks } from "./theme.js";
 
 const MOST_MAPS = 6;
@@ -31,6 +31,7 @@ let overview = null;
 let shown = ""; // the answer on the page, to tell whether a reload brought anything
 let pattern = ""; // what the names of all runs have in common
 let alarms = null; // of each run when the reader last looked: a new one is told in the title of the window
+let atFirst = null; // names of the runs that the first paint compared
 let round = 0; // of rendering: an older one that is still waiting for data gives up
 
 /** Entry point: TensorBoard calls it, a report calls it at its end. */
@@ -41,9 +42,10 @@ export async function render() {
   document.body.replaceChildren(...skeleton());
   onTheme(showTheme);
   onReload(refetch);
-  (host ?? window).document.addEventListener("visibilitychange", () => overview && tellAlarms());
+  (host ?? window).document.addEventListener("visibilitychange", tellAlarms);
   onAddress(() => {
     state = loadState(overview?.folder);
+    tellAlarms();
     if (overview) renderAll();
   });
   await refetch();
@@ -69,8 +71,7 @@ async function refetch() {
     fetched.runs.forEach((row, rank) => (row.rank = rank));
     if (!overview) state = loadState(fetched.folder); // what was picked the last time, of these logs
     [overview, shown] = [fetched, answer];
-    const picked = pickedRows(state, fetched.runs);
-    if (picked.length) state.runs = picked.map((row) => row.run); // a run that begins later takes no other's place
+    if (!atFirst?.length) atFirst = pickedNow().map((row) => row.run);
     tellAlarms();
     await renderAll();
   } catch (error) {
@@ -81,8 +82,9 @@ async function refetch() {
 /** Counts the alarms that came while nobody looked in the title of the window. */
 function tellAlarms() {
   const outer = (host ?? window).document;
+  if (!overview) return;
   const count = new Map(overview.runs.map((row) => [row.run, row.alarms]));
-  if (!alarms || !outer.hidden) alarms = count;
+  if (!alarms || isLookedAt()) alarms = count;
   const fresh = [...count].reduce((sum, [run, known]) => sum + Math.max(0, known - (alarms.get(run) ?? 0)), 0);
   outer.title = `${fresh ? `(${fresh}) ` : ""}${outer.title.replace(/^\(\d+\) /, "")}`;
 }
@@ -94,9 +96,12 @@ function update(changes) {
   else return renderAll();
 }
 
+/** The rows that are compared. Until someone picks: those of the first paint, for a run that begins later takes no other's place. */
+const pickedNow = () => pickedRows(state, overview.runs, atFirst);
+
 function context() {
   const rows = overview.runs;
-  const picked = pickedRows(state, rows);
+  const picked = pickedNow();
   return { rows, leftOut: overview.left_out, pattern, picked, looks: runLooks(rows, picked), state, update, goTo };
 }
 
@@ -230,7 +235,7 @@ async function loadMaps(runs, site) {
 
 /** Jumps to a section, to what it says of a run if one is named, or to a site's map. */
 async function goTo(section, site = "", run = "") {
-  const picked = pickedRows(state, overview.runs).map((row) => row.run);
+  const picked = pickedNow().map((row) => row.run);
   if (run && !picked.includes(run)) await update({ runs: [...picked.slice(0, MOST_PICKED - 1), run] });
   if (site && site !== state.site) await update({ site });
   const within = document.getElementById(section);

@@ -28,6 +28,9 @@ function parameters() {
   return hash === PLUGIN || hash.startsWith(`${PLUGIN}&`) ? new URLSearchParams(hash.slice(PLUGIN.length)) : null;
 }
 
+/** Whether the reader sees our tab. */
+export const isLookedAt = () => !outer.document.hidden && parameters() !== null;
+
 /** Calls back when someone pastes or walks back to another address of our tab. */
 export function onAddress(changed) {
   outer.addEventListener("hashchange", () => parameters() && changed());
@@ -57,11 +60,13 @@ export function saveState({ filter: _, ...kept }, folder) {
   }
 }
 
-/** The picked rows in the table's natural order; where none of those that were picked is here, the first ones. */
-export function pickedRows(state, rows) {
+/** The picked rows in the table's natural order; where none of those that were picked is here, those `atFirst`. */
+export function pickedRows(state, rows, atFirst) {
   const drawable = rows.filter((row) => row.state === "ok");
-  const picked = drawable.filter((row) => state.runs?.includes(row.run)).slice(0, MOST_PICKED);
-  return picked.length || state.runs?.length === 0 ? picked : firstRows(drawable);
+  const those = (names) => drawable.filter((row) => names?.includes(row.run)).slice(0, MOST_PICKED);
+  const picked = those(state.runs);
+  if (picked.length || state.runs?.length === 0) return picked;
+  return atFirst?.length ? those(atFirst) : firstRows(drawable);
 }
 
 /** What is compared before anyone picked: the runs with an alarm, then the newest. */
