@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.trainer.states import TrainerFn
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import FileWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
@@ -33,6 +34,7 @@ FOR_THE_TAB: dict[str, dict[str, Any]] = {  # what its findings say of this expe
     },
     "limits": {"many_dead_network": 0.30},  # healthy runs of its variants stay below 0.20
 }
+TICKED = ("variant", "dataset", "seed", "optimizer", "learning_rate")
 RESULTS = ("test/accuracy", "test/loss", "val/accuracy", "val/loss", "gap/accuracy", "dead_relu/total")
 
 
@@ -188,8 +190,13 @@ class RunRecord(pl.Callback):
         plain = {
             name: value if isinstance(value, int | float | str) else str(value) for name, value in self.settings.items()
         }
+        experiment, *session = hparams_summaries(plain, dict.fromkeys(metrics, 0.0))
+        found = HParamsPluginData.FromString(experiment.value[0].metadata.plugin_data.content)
+        for hparam in found.experiment.hparam_infos:  # the dashboard ticks five: those that differ, then by name
+            hparam.differs = hparam.name in TICKED
+        experiment.value[0].metadata.plugin_data.content = found.SerializeToString()
         writer = FileWriter(folder)
-        for summary in hparams_summaries(plain, dict.fromkeys(metrics, 0.0)):
+        for summary in (experiment, *session):
             writer.add_summary(summary)
         writer.close()
 

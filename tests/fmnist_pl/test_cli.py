@@ -100,8 +100,10 @@ def test_the_dashboards_record_of_the_options_has_its_metrics(finished_run):
     events = EventAccumulator(str(finished_run)).Reload()
     ((_, content),) = [item for item in events.PluginTagToContent("hparams").items() if "experiment" in item[0]]
 
-    metrics = plugin_data_pb2.HParamsPluginData.FromString(content).experiment.metric_infos
-    assert {"test/accuracy", "val/loss", "gap/accuracy"} <= {metric.name.tag for metric in metrics}
+    experiment = plugin_data_pb2.HParamsPluginData.FromString(content).experiment
+    assert {"test/accuracy", "val/loss", "gap/accuracy"} <= {metric.name.tag for metric in experiment.metric_infos}
+    ticked = {hparam.name for hparam in experiment.hparam_infos if hparam.differs}  # these five come first there
+    assert ticked == {"variant", "dataset", "seed", "optimizer", "learning_rate"}
 
 
 def test_the_summary_is_of_all_epochs_also_where_an_early_one_was_the_best(fmnist, tmp_path):

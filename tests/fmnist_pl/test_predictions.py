@@ -75,16 +75,16 @@ def test_a_grid_with_fewer_images_than_cells_leaves_them_empty():
 
 
 def test_the_matrix_shows_counts_and_their_fractions_of_the_row():
-    figure = confusion_figure(torch.tensor([[3, 1], [0, 0]]), ["a", "b"])
+    figure = confusion_figure(torch.tensor([[3, 1, 0], [0, 999, 1], [0, 0, 0]]), ["a", "b", "c"])
 
     texts = [text.get_text() for text in figure.axes[0].texts]
-    assert texts == ["3\n75.0 %", "1\n25.0 %", "0\n0.0 %", "0\n0.0 %"]
+    assert texts == ["75", "25", "", "", "100", "·", "", "", ""]
 
 
 def test_a_class_without_images_has_no_accuracy():
     assert class_table(torch.tensor([[3, 1], [0, 0]]), ["a", "b"]).splitlines()[2:] == [
-        "| a | 4 | 75.0 % |",
-        "| b | 0 | - |",
+        "| a | 4 | 75.0 % | b (1) |",
+        "| b | 0 | - | - |",
     ]
 
 
