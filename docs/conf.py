@@ -26,6 +26,7 @@ default_role = "py:obj"  # a name in single backticks is a link where it is know
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 autodoc_preserve_defaults = True
+autodoc_inherit_docstrings = False  # not those of Lightning's hooks
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the notebook's own test executes it
 html_math_renderer = "mathml"

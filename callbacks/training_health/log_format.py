@@ -9,14 +9,18 @@ own epoch-end scalars. TensorBoard hands out the metadata of a tag's first recor
 
 What the monitor of dead units records, besides the activity itself:
 
-``activity/<site>``  the activity of each unit over the epoch's window.
-``start/<site>``     the same, with the same metadata, over the sanity check's window: before the first step. It comes
+``activity/<site>``
+    the activity of each unit over the epoch's window.
+``start/<site>``
+    the same, with the same metadata, over the sanity check's window: before the first step. It comes
     once per fit, with the first epoch's records; the epoch in it is the one that it was written in. Without a sanity
     check there is none, and whether a unit was born dead is unknown.
-``cause/<site>``     why units are dead: F x U numbers, row by row, a row for each name in ``fields``, a number for each
+``cause/<site>``
+    why units are dead: F x U numbers, row by row, a row for each name in ``fields``, a number for each
     unit; NaN where it is unknown or does not apply. ``fields`` begins with ``cause``, an index into the list
     ``causes``, and is NaN for a unit that fired. The other rows are the numbers that decided: `CAUSE_FIELDS`.
-``window``           how the number of dead units of all sites falls with the examples seen: the numbers named in
+``window``
+    how the number of dead units of all sites falls with the examples seen: the numbers named in
     ``columns``, `WINDOW_COLUMNS`. NaN where unknown.
 
 ``revived/<site>``, from what gives units new weights: 1 for each unit that got some before the first step of this
