@@ -207,5 +207,5 @@ def check(args: list[str]) -> int:
     except UserError as error:
         raise UserError(str(error), exit_code=2) from error
     except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}", exit_code=2) from error
+        raise UserError(f"{options.output or error.filename}: {error.strerror}", exit_code=2) from error
     return 1 if found.at_least(options.fail_on) else 0

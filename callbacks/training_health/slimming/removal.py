@@ -189,7 +189,9 @@ class _Slimming:
         if found.problem and len(found.removed) > 1:  # some of them are to blame
             alone = {site: self._attempt({site: indices}) for site, indices in chosen.items()}
             found = self._attempt({site: chosen[site] for site, attempt in alone.items() if not attempt.problem})
-            found.kept += [KeptUnits(site, chosen[site], one.problem) for site, one in alone.items() if one.problem]
+            for site, one in alone.items():
+                if one.problem:
+                    found.kept += [*one.kept, *(KeptUnits(site, gone, one.problem) for gone in one.removed.values())]
         if found.problem:
             kept = [*found.kept, *(KeptUnits(site, gone, found.problem) for site, gone in found.removed.items())]
             found = self._attempt({})

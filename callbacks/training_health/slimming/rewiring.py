@@ -22,6 +22,7 @@ _KEEPS_RANGE = (
     "MaxPool", "AvgPool", "AdaptiveMaxPool", "AdaptiveAvgPool", "Mean", "ConstantPad", "Clone", "View", "UnsafeView",
     "ReshapeAlias", "Alias", "Squeeze", "Unsqueeze", "Transpose", "Permute", "ToCopy",
 )  # fmt: skip
+_RELU_NODES = ("Relu", "Hardtanh", "Clamp", "Threshold")
 _RELUS = {"relu": math.inf, "relu6": 6.0}
 
 Range = tuple[Tensor, Tensor]  # per input channel or feature, the smallest and largest value on the window
@@ -89,10 +90,18 @@ class Wiring:
                 parameter.requires_grad_(True)
         with torch.enable_grad():
             self._graph = torch_pruning.DependencyGraph().build_dependency(model, batch, forward_fn=run, verbose=False)
-        names = [name for name in seen if name not in set(ignored)]
-        self._seen = dict(zip(shorten(names), (seen[name] for name in names), strict=True))
         self._node_of = {node.grad_fn: node for node in self._graph.module2node.values()}
-        self._relus = {grad_fn: call.activation for call, grad_fn in seen.values()}
+        found = {site: (call, self._behind(call, grad_fn)) for site, (call, grad_fn) in seen.items()}
+        names = [site for site in found if site not in set(ignored)]
+        self._seen = dict(zip(shorten(names), (found[site] for site in names), strict=True))
+        self._relus = {grad_fn: call.activation for call, grad_fn in found.values()}
+
+    def _behind(self, call: ReLUCall, grad_fn: Any) -> Any:
+        """The autograd node of a ReLU, also of one in place that was reported before it ran: with its input's node."""
+        if getattr(call, "input", None) is call.output and grad_fn in self._node_of:
+            after = self._node_of[grad_fn].outputs
+            return next((node.grad_fn for node in after if node.grad_fn.name().startswith(_RELU_NODES)), grad_fn)
+        return grad_fn
 
     def restore(self) -> None:
         """Freeze what was frozen."""
