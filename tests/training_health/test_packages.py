@@ -1,4 +1,4 @@
-"""Projects that are not ours: either of Lightning's packages, the README's examples, their report, no fmnist_pl."""
+"""Projects that are not ours: either of Lightning's packages, their report, no fmnist_pl."""
 
 import os
 import re
@@ -119,30 +119,6 @@ def test_every_relu_call_and_the_gap_of_both_modules_are_told(example):
     assert re.search(r"of 16 units, on 32 validation examples\): relu \d+/16\.", functional)
     assert all("n = 32 each" in line for line in (resnet_gap, functional_gap))
     assert ("Mode effect" in resnet_gap, "Mode effect" in functional_gap) == (True, False)  # one logs no accuracy
-
-
-README = EXAMPLE.parents[1] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("block", BLOCKS, ids=["use", "wandb", "compile", "inspect"])
-def test_a_block_of_the_readme_runs_and_leaves_records(block, tmp_path):
-    if "WandbLogger" in block:
-        pytest.importorskip("wandb.sdk")
-    if "import inspect" in block and not hasattr(training_health, "inspect"):
-        pytest.skip("`inspect` is not there yet")
-    start = (
-        f"import functools, os; os.chdir({str(tmp_path)!r}); from tests.training_health.toys import *\n"
-        "torch.compile = functools.partial(torch.compile, backend='aot_eager')  # in seconds, without a C++ compiler\n"
-        "datamodule = pl.LightningDataModule.from_datasets(image_set(23), image_set(13, 1), batch_size=5)\n"
-        "model = Toy()\n"
-    )
-
-    done = python(start + block, LIGHTNING="lightning.pytorch", WANDB_MODE="offline")
-
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert any(tag.startswith("training_health/") for tag, _, _ in events(tmp_path))
 
 
 @pytest.mark.slow
