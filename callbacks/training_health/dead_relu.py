@@ -76,7 +76,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
 
     Cost: nothing in training steps; in the validation pass two comparisons and an addition over each site's outputs,
     under a millisecond per million of them on a CPU core, some twenty microseconds per call of a torch function, and a
-    copy of the values of units that have not fired so far; one transfer per epoch for the counts and one for the causes.
+    copy of the values of units that have not fired so far; two transfers per epoch.
 
     Args:
         window: "validation" counts in the validation pass that runs anyway. "train" counts in the eval-mode pass over a

@@ -67,8 +67,9 @@ def inspect(
 ) -> Inspection:
     """Count the dead ReLU units of a model over some batches, in eval mode and without gradients.
 
-    The counts, causes, names and words are `DeadReLUMonitor`'s; one window cannot tell which units were killed. The model's modes and buffers and the random generators of
-    Python, NumPy and torch are put back at the end, also after an exception.
+    The counts, causes, names and words are `DeadReLUMonitor`'s; one window cannot tell which units were killed. The
+    model's modes and buffers and the random generators of Python, NumPy and torch are put back at the end, also after
+    an exception.
 
     Args:
         model: Any module, on any device.
