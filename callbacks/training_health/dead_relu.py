@@ -52,6 +52,15 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     gradient is zero its weights do not either: on the window's examples it stays dead, but for what momentum or weight
     decay still move. In a *deeper* layer the inputs change with the layers before it, so it can revive.
 
+    Why is a unit dead? Each has a *depth*, how far below zero its largest pre-activation of the window lies in standard
+    deviations of its pre-activation, and a *cause*: not a number, dead inputs, killed between two epochs, dead for any
+    input in the range of its layer's inputs, mean shift, or bias; "unknown" where none of these can be shown. The rules
+    with their formulas and sources stand in `training_health.relu.causes`. The sanity check's window, where there is
+    one (``Trainer(num_sanity_val_steps=...)``), tells units that were born dead from those that died in an epoch; on
+    its two batches, the default, "dead" says little. From 100 examples on `summary` also has the dead units on a tenth,
+    a fifth and half of the window, the loader's first examples, and how many to expect on ten times as many, with a
+    95 % interval. An order sorted by class makes these parts unlike the whole, and the prediction wrong.
+
     A site is named after the module it was called for, ``<module>.relu`` for a functional call in a module's forward,
     with ``:2`` for the second call in a pass; what all names have in common is dropped. LeakyReLU, GELU and their like
     are listed as "cannot die"; what cannot be counted (scripted parts, a transform of ``torch.func``, a number of units
@@ -60,9 +69,11 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     The fused evaluation of `nn.TransformerEncoder` stays on, so that validation gives the same values to the last bit:
     each such layer with a ReLU runs a second time for its counts.
 
+    Units are judged by what goes into the ReLU: above zero there is above zero behind it.
+
     Cost: nothing in training steps; in the validation pass two comparisons and an addition over each site's outputs,
-    under a millisecond per million of them on a CPU core, and some twenty microseconds per call of a torch function;
-    one transfer per epoch.
+    under a millisecond per million of them on a CPU core, some twenty microseconds per call of a torch function, and a
+    copy of the values of units that have not fired so far; two transfers per epoch.
 
     Args:
         window: "validation" counts in the validation pass that runs anyway. "train" counts in the eval-mode pass over a

@@ -67,8 +67,9 @@ def inspect(
 ) -> Inspection:
     """Count the dead ReLU units of a model over some batches, in eval mode and without gradients.
 
-    The counts, names and words are `DeadReLUMonitor`'s. The model's modes and buffers and the random generators of
-    Python, NumPy and torch are put back at the end, also after an exception.
+    The counts, causes, names and words are `DeadReLUMonitor`'s; one window cannot tell which units were killed. The
+    model's modes and buffers and the random generators of Python, NumPy and torch are put back at the end, also after
+    an exception.
 
     Args:
         model: Any module, on any device.
@@ -90,10 +91,10 @@ def inspect(
         >>> from training_health import inspect
         >>> net = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2))
         >>> _ = nn.init.constant_(net[0].bias, -99.0)
-        >>> print(inspect(net, [torch.zeros(20, 3)]))
-        100.0 % of the network is dead (2 of 2 units, on 20 examples): relu.1 2/2.
-        site    units  dead  rare  not a number  dead units
-        relu.1      2     2     0             0  0, 1
+        >>> for line in str(inspect(net, [torch.zeros(20, 3)])).splitlines()[1:]:  # the first is a sentence
+        ...     print(line)
+        site    units  dead  rare  not a number  depth  cause        dead units
+        relu.1      2     2     0             0         2 any input  0, 1
     """
     counter = UnitCounter(dict(unit_dims or {}))
     sites = ReLUSites(counter.add, eager)

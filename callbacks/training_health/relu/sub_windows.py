@@ -30,9 +30,8 @@ class SubWindows(NamedTuple):
     @property
     def prediction(self) -> tuple[int, int, int, int]:
         """As `predicted`, with the examples that it is for in front."""
-        others = (count - self.certain for count in (self.dead[0], self.dead[-1]))
-        expected, low, high = (self.certain + count for count in predicted(*others))
-        return 10 * self.examples[-1], expected, low, high
+        expected, low, high = predicted(self.dead[0] - self.certain, self.dead[-1] - self.certain)
+        return 10 * self.examples[-1], self.certain + expected, self.certain + low, self.certain + high
 
     def as_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
