@@ -128,7 +128,7 @@ class ReviveUnits(pl.Callback):
     the same as one that never stopped. With mixed precision the 32-bit weights are changed. Averages of weights that
     another callback holds (EMA, SWA) are not: they forget the old weights as fast as any.
 
-    Cost: nothing in training steps. In the validation pass one sum over each site's outputs ("snr": and a maximum), and
+    Cost: nothing in training steps. In the validation pass one sum over each site's outputs, and
     what `DeadReLUMonitor` needs for watching; "grama" makes a forward and backward pass over ``examples`` examples.
 
     Args:

@@ -44,7 +44,7 @@ class SumCounter:
     """Adds up, on the device and without waiting for it, what `ReLUSites` reports.
 
     Args:
-        count_fired: Whether to count the examples in which a unit fired: one more pass over the outputs.
+        count_fired: Whether to count the examples in which a unit fired.
     """
 
     def __init__(self, count_fired: bool) -> None:
@@ -73,13 +73,14 @@ class SumCounter:
             raise ValueError("its first dimension does not hold the examples")
         if self._batch.counted < self._batch.examples == len(output):
             output = output[: int(self._batch.counted)]
-        others = [d for d in range(output.dim()) if d != dim]
-        small = output.dtype in (torch.float16, torch.bfloat16)
-        sums = output.sum(dim=others, dtype=torch.float32 if small else output.dtype)
+        positions = [d for d in range(1, output.dim()) if d != dim]
+        exact = torch.float32 if output.dtype in (torch.float16, torch.bfloat16) else output.dtype
+        # (N, U): above 0 exactly where the unit fired at any position, since no output is below 0.
+        per_example = output.sum(dim=positions, dtype=exact) if positions else output.to(exact)
+        sums = per_example.sum(dim=0)
         parts = [sums if output.device.type == "mps" else sums.double()]
         if self._count_fired:
-            at_any = output.amax(dim=[d for d in others if d]) if len(others) > 1 else output
-            parts.append((at_any > 0).sum(dim=0))
+            parts.append((per_example > 0).sum(dim=0))
         with torch.inference_mode(False):  # normal tensors outlive inference mode
             known = self._sites.get(call.site)
             if known is None:
