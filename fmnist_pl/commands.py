@@ -50,7 +50,7 @@ fmnist inspect lightning_logs/baseline/version_0 --write counted
 """,
     "check": """
 fmnist check lightning_logs/baseline/version_0
-fmnist check lightning_logs/baseline/version_0 --fail-on critical --format sarif --output found.sarif
+fmnist check lightning_logs/sgd/version_0 --format sarif --output dead.sarif
 """,
     "slim": """
 fmnist slim lightning_logs/no_dropout/version_0

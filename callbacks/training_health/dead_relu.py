@@ -103,8 +103,9 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         >>> monitor = DeadReLUMonitor()
         >>> trainer = Trainer(accelerator="cpu", callbacks=[monitor], logger=False, enable_progress_bar=False)
         >>> _ = trainer.validate(Model(), verbose=False)
-        >>> monitor.sentence()
-        '50.0 % of the network is dead (1 of 2 units, on 64 validation examples): relu 1/2.'
+        >>> print(monitor.sentence().replace(". ", ".\n"))
+        50.0 % of the network is dead (1 of 2 units, on 64 validation examples): relu 1/2.
+        1 of 2 units of relu is dead: 1 for an unknown cause.
     """
 
     def __init__(

@@ -199,6 +199,7 @@ def test_testing_a_checkpoint_again_gives_the_runs_accuracy(fmnist, finished_run
 def test_a_data_set_other_than_the_trained_one_is_said(data_dir, tmp_path, monkeypatch, finished_run, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FMNIST_MIRRORS", "http://127.0.0.1:9/")
+    monkeypatch.setenv("PATH", str(tmp_path))  # without apt-get, which would find the real ones
     monkeypatch.setenv("HOME", str(tmp_path))
 
     with pytest.raises(UserError):  # there are no real images here
@@ -355,6 +356,7 @@ def test_an_unknown_variant_in_a_configuration_is_refused_and_leaves_nothing(fmn
 
 def test_without_data_the_error_names_the_folder_and_the_way_out(fmnist, tmp_path, monkeypatch):
     monkeypatch.setenv("FMNIST_MIRRORS", "http://127.0.0.1:9/")
+    monkeypatch.setenv("PATH", str(tmp_path))  # without apt-get, which would find the real ones
     monkeypatch.setenv("HOME", str(tmp_path))
 
     with pytest.raises(UserError, match=re.escape("synthetic")) as raised:

@@ -91,7 +91,7 @@ def test_the_text_names_severity_rule_evidence_and_what_to_try():
     assert lines[0].startswith("100.0 % of the network is dead (8 of 8 units, on 400 examples)")
     assert lines[1] == "critical: relu.2 is dead [whole_layer_dead]"
     assert "All 8 units of relu.2 output 0 on every example (n = 400). On these" in lines[2]
-    assert "He initialisation" in lines[2]
+    assert "LeakyReLU" in lines[2]
     assert str(check(network(), IMAGES)).splitlines()[1:] == ["No finding."]
 
 

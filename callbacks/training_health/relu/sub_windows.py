@@ -90,7 +90,7 @@ def predicted(dead_on_a_tenth: int, dead: int) -> tuple[int, int, int]:
     >>> predicted(dead_on_a_tenth=66, dead=63)
     (60, 53, 63)
     >>> predicted(dead_on_a_tenth=5, dead=5)
-    (5, 3, 5)
+    (5, 2, 5)
     """
     fired = max(dead_on_a_tenth - dead, 0)
     return max(dead - fired, 0), max(dead - _upper(fired + 0.5), 0), dead
