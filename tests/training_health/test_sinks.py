@@ -10,7 +10,7 @@ from unittest.mock import MagicMock
 import pytest
 from lightning_utilities.core import rank_zero
 
-from tests.training_health.tab.test_one_file import data_in
+from tests.training_health.tab.test_one_file import data_in, unpacked
 from tests.training_health.test_packages import python
 from tests.training_health.toys import FEW_EXAMPLES, Toy, events, fit, loader, make_trainer, pl, vectors
 from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
@@ -42,7 +42,7 @@ def shown(folder, tmp_path) -> str:
     (row,) = data["overview"]["runs"]
     for times in ("revision", "written", "seconds_per_epoch"):
         row.pop(times)
-    data["overview"].pop("now", None)
+    data["run"] = {name: json.loads(unpacked(text)) for name, text in data["run"].items()}
     return json.dumps(data).replace(row["run"], "RUN")
 
 
