@@ -43,6 +43,10 @@ def shown(folder, tmp_path) -> str:
     for times in ("revision", "written", "seconds_per_epoch"):
         row.pop(times)
     data["run"] = {name: json.loads(unpacked(text)) for name, text in data["run"].items()}
+    data["units"] = {
+        name: {site: (json.loads(unpacked(units)), activity) for site, (units, activity) in sites.items()}
+        for name, sites in data["units"].items()
+    }
     return json.dumps(data).replace(row["run"], "RUN")
 
 
