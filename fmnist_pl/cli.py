@@ -98,6 +98,8 @@ class FashionCLI(LightningCLI):
         config = self.config[command]
         if not 0 <= int(config.seed_everything or 0) < 2**32:
             raise UserError(f"--seed_everything must be from 0 to {2**32 - 1}, got {config.seed_everything}.", 2)
+        if (every := config.trainer.check_val_every_n_epoch) is not None and every < 1:  # Lightning divides by it
+            raise UserError(f"--trainer.check_val_every_n_epoch must be 1 or more, or null; got {every}.", 2)
         if (variant := option(given, "variant")) is not None:
             self.overlay = content_hash(load_yaml(overlay_path(variant)))
         if command != "fit":

@@ -338,6 +338,11 @@ def test_a_network_for_other_data_is_refused(fmnist, option):
         fmnist("fit", option)
 
 
+def test_validation_every_0_epochs_is_refused(fmnist):
+    with pytest.raises(UserError, match="check_val_every_n_epoch must be 1 or more"):
+        fmnist("fit", "--trainer.check_val_every_n_epoch=0")
+
+
 @pytest.mark.parametrize("seed", ["-1", str(2**32)])
 def test_a_seed_out_of_range_is_refused(fmnist, seed):
     with pytest.raises(UserError, match="seed_everything must be from 0 to 4294967295"):
