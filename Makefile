@@ -96,7 +96,7 @@ test-newest: .venv-newest/ready ## Run the quick tests on the newest Python: 3.1
 .venv-newest/ready: pyproject.toml
 	$(PYTHON_3_13) -m venv .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --upgrade pip
-	.venv-newest/bin/python -m pip install --quiet --editable ".[compare,fast,search,mysql,postgresql]" --group dev
+	.venv-newest/bin/python -m pip install --quiet --editable ".[compare,fast,search,slim,mysql,postgresql]" --group dev
 	@touch $@
 PYTHON_3_13 ?= $(lastword python3.13 $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python))
 
