@@ -87,7 +87,7 @@ def test_every_image_has_its_line_in_order(predict, tmp_path, data_dir, checkpoi
 
 
 def test_without_a_logger_the_file_is_in_the_current_folder(predict, tmp_path, data_dir, checkpoint):
-    predict("--trainer.logger=false", "--trainer.limit_predict_batches=1")
+    predict("--trainer.logger=false", "--trainer.limit_predict_batches=0.05")
 
     check(read(tmp_path / "predictions.csv"), expected_rows(data_dir, checkpoint[1], 100))
 
