@@ -49,7 +49,16 @@ PLUGIN_NAME = "training_health"
 FORMAT_VERSION = 1
 MOST_EPOCHS = 2**31
 # Why a unit is dead; a record holds its own list, so that one may be added here.
-CAUSES = ("unknown", "not a number", "dead inputs", "killed", "any input", "mean shift", "bias")
+CAUSE_WORDS = {  # how a sentence says that a unit is dead, by cause; the order is that of the codes
+    "unknown": "for an unknown cause",
+    "not a number": "by NaN or infinity before the ReLU",
+    "dead inputs": "by dead inputs",
+    "killed": "killed between two epochs",
+    "any input": "for any input",
+    "mean shift": "by mean shift",
+    "bias": "by their bias",
+}
+CAUSES = tuple(CAUSE_WORDS)
 CAUSE_FIELDS = (
     "cause",
     "depth",  # how far below zero its largest pre-activation of the window lies, in that one's standard deviations

@@ -22,7 +22,6 @@ from training_health.training_sample.evaluation import TrainingSampleEvaluation
 Method = Literal["redo", "snr", "grama", "random"]
 
 _THRESHOLDS = {"redo": 0.025, "snr": 0.01, "grama": 0.01, "random": 0.025}
-_MANY_SITES = 64
 _LASTING = 3  # windows
 
 
@@ -118,7 +117,7 @@ class ReviveUnits(pl.Callback):
     key                meaning                                                               range
     =================  ====================================================================  =====
     ``revive/total``   units that began again before this epoch, in the network              units
-    ``revive/<site>``  the same for one site; with at most 64 sites                          units
+    ``revive/<site>``  the same for one site; more than 100 go to the loggers alone          units
     =================  ====================================================================  =====
 
     Logged at the end of every epoch that could begin so. The records say which units.
@@ -421,10 +420,8 @@ class ReviveUnits(pl.Callback):
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, begun: Mapping[str, Any]) -> None:
         sites = begun["sites"]
         counts = {site: len(found["units"]) for site, found in sites.items()}
-        values = {"revive/total": float(sum(counts.values()))}
-        if len(counts) <= _MANY_SITES:
-            values |= {f"revive/{site}": float(count) for site, count in counts.items()}
-        log_scalars(trainer, pl_module, values)
+        of_sites = {f"revive/{site}": float(count) for site, count in counts.items()}
+        log_scalars(trainer, pl_module, {"revive/total": float(sum(counts.values()))}, of_sites)
         records = []
         for site, found in sites.items():
             flags = np.zeros(found["of"])

@@ -90,7 +90,7 @@ def test_a_mirror_that_fails_is_followed_by_debians_package_into_the_root(tmp_pa
     assert not list((tmp_path / "tmp").iterdir())
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(":")[0] for line in lines[1:]] == [
-        f"  {tmp_path}/root/FashionMNIST/raw",
+        f"  {tmp_path / 'root' / 'FashionMNIST' / 'raw'}",
         "  the caches of Hugging Face",
         "  downloading http",
         "  http",

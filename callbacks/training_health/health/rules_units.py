@@ -9,6 +9,7 @@ import numpy as np
 from training_health.health.finding import CLIPPING, CONVENTION, ENOUGH, LOWER_RATE, Finding, Rule, limit_of
 from training_health.health.health_run import HealthRun, Site
 from training_health.health.unit_life import dead_since
+from training_health.log_format import CAUSE_WORDS
 
 CS231N = 'Stanford CS231n notes, "Neural networks 1": up to 40% of a network dies when the learning rate is too high'
 SMDEBUG = "Amazon SageMaker Debugger, DeadRelu (threshold_layer = 50%)"
@@ -32,17 +33,13 @@ CURES = {
         "ReLU{normalization}, or biases with which each unit fires on half of its inputs at the start.",
     ),
     "bias": ("Bias: start with biases of 0{initialization}.",),
-    "killed": (f"Killed between two epochs: {LOWER_RATE}, a warm-up, or {CLIPPING}.",),
+    "killed": (f"Killed between two epochs? {LOWER_RATE}, or a warm-up; {CLIPPING}.",),
     "dead inputs": ("Dead inputs: mend the layer before, whose dead units are all that these read.",),
     "any input": (
         "Dead for any input: in the first layer such a unit cannot come back; remove it, or draw its weights again.",
     ),
     "not a number": ("Not a number: look for the first layer that gives NaN or infinity.",),
 }
-BECAUSE = {
-    "mean shift": "by mean shift", "bias": "by their bias", "killed": "killed between two epochs",
-    "dead inputs": "by dead inputs", "any input": "for any input", "not a number": "by NaN or infinity before the ReLU",
-}  # fmt: skip
 MOST_CURES = 2
 FEW_RULE = f" On fewer than {ENOUGH} examples only beyond what units that each fire on 1% can show by chance (95%)."
 
@@ -216,11 +213,11 @@ def _why(sites: Sequence[Site], run: HealthRun) -> str:
     causes = _known_causes(sites)
     if not causes:
         return ""
-    text = " Why: " + ", ".join(f"{count} {BECAUSE[name]}" for name, count in causes.most_common())
+    text = " Why: " + ", ".join(f"{count} {CAUSE_WORDS[name]}" for name, count in causes.most_common())
     if len(depths := _depths(sites)):
         text += f"; the largest input of a dead unit lies {np.median(depths):.2g} standard deviations below 0 (median)"
     born = sum(int((site.died_in == -1).sum()) for site in sites)
-    text += f"; {born} were born dead" if any(site.start is not None for site in sites) else ""
+    text += f"; born dead: {born}" if any(site.start is not None for site in sites) else ""
     if causes["killed"]:
         text += _killing(sites, run)
     return text + "."

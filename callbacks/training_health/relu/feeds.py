@@ -77,15 +77,9 @@ def feed_of(
         call: The call's number in the pass.
         ranged: Whether the input's range is wanted.
     """
-    names = (
-        "input",
-        "weight",
-        "bias",
-        "stride",
-        "padding",
-        "dilation" if "transpose" not in name else "output_padding",
-    )
-    given = dict(zip((*names, "groups"), args, strict=False)) | kwargs
+    fifth = "output_padding" if "transpose" in name else "dilation"
+    names = ("input", "weight", "bias", "stride", "padding", fifth, "groups")
+    given = dict(zip(names, args, strict=False)) | kwargs
     pads, unit_dim = False, 0
     if name == "linear":
         x, weight, fan_in_dim = given["input"], given["weight"], given["input"].dim() - 1

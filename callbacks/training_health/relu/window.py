@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any, NamedTuple
 
-from training_health.log_format import CAUSE_FIELDS, CAUSES, WINDOW_COLUMNS, Record
+from training_health.log_format import CAUSE_FIELDS, CAUSE_WORDS, CAUSES, WINDOW_COLUMNS, Record
 from training_health.relu.causes import BORN, History, Verdict, joined, verdicts
 from training_health.relu.pre_activations import SiteLook
 from training_health.relu.sub_windows import SubWindows, sub_windows
@@ -254,11 +254,6 @@ def _causes_as_dict(dead: list[int], found: Mapping[int, Verdict]) -> dict[str, 
     }
 
 
-_BECAUSE = {
-    "unknown": "for an unknown cause", "not a number": "by NaN or infinity before the ReLU",
-    "dead inputs": "by dead inputs", "killed": "killed between two epochs", "any input": "for any input",
-    "mean shift": "by mean shift", "bias": "by their bias",
-}  # fmt: skip
 _SITES_SAID, _EPOCHS_SAID = 3, 3  # in a sentence
 
 
@@ -277,7 +272,7 @@ def _site_sentence(name: str, site: SiteCounts, found: Mapping[int, Verdict]) ->
     for cause, count in Counter(verdict.cause for verdict in of_dead).most_common():
         depths = [v.depth for v in of_dead if v.cause == cause and not math.isnan(v.depth)]
         shown = depths and cause in ("mean shift", "bias")
-        reasons.append(f"{count} {_BECAUSE[cause]}" + (f" (median depth {median(depths):.2g} sd)" if shown else ""))
+        reasons.append(f"{count} {CAUSE_WORDS[cause]}" + (f" (median depth {median(depths):.2g} sd)" if shown else ""))
     verb = "is" if len(site.dead) == 1 else "are"
     text = f"{len(site.dead)} of {len(site.known)} units of {name} {verb} dead: {', '.join(reasons)}"
     since = Counter(verdict.since for verdict in of_dead if not math.isnan(verdict.since))

@@ -348,7 +348,7 @@ def test_a_cause_is_said_and_chooses_the_advice(code, words, advice):
 
     assert f"Why: {words}" in finding.evidence
     assert "0.5 standard deviations below 0" in finding.evidence
-    assert "10 were born dead" in finding.evidence
+    assert "born dead: 10" in finding.evidence
     assert advice in finding.advice[0]
 
 
