@@ -171,7 +171,7 @@ class EventFile(_EventSink):
         now = time.time()
         events = [Event(wall_time=now, step=step, summary=summary) for summary in summaries]
         if self._path is None:
-            name = f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}.{os.getpid()}.{next(self._numbers)}"
+            name = f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}.{os.getpid()}.{next(self._numbers):06}"
             self._folder.mkdir(parents=True, exist_ok=True)
             self._path, events = self._folder / name, [Event(wall_time=now, file_version="brain.Event:2"), *events]
         try:

@@ -49,3 +49,13 @@ def test_event_files_made_after_the_clock_was_set_back_are_read_after_those_that
     names = sorted(path.name for path in tmp_path.glob("events*"))
     assert [(tmp_path / name).read_bytes()[:1] for name in names[:4]] == [b"0", b"1", b"2", b"3"]
     assert len(names) == 5
+
+
+def test_a_tenth_event_file_is_read_after_the_ninth_of_the_same_process(tmp_path):
+    logger = TensorBoardLogger(tmp_path, name="", version="")
+    now = int(time.time())
+    ninth = tmp_path / f"events.out.tfevents.{now:010}.host.1.9"
+    ninth.touch()
+    run_folder.wait_for_later_names([logger], own=True)
+
+    assert int(time.time()) > now

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from training_health.health.health_run import GAP_COLUMNS
 from training_health.log_format import tensor_record, text_record
@@ -20,18 +20,23 @@ class HealthLogWriter:
         wall_time: Time stamp of the first event; each further one is a second later, so files are reproducible.
     """
 
-    def __init__(self, directory: Path, wall_time: float = 1_700_000_000.0, suffix: str = "") -> None:
-        self._writer = EventFileWriter(str(directory), filename_suffix=suffix)
+    def __init__(self, directory: Path, wall_time: float = 1_700_000_000.0) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        # Files are read in the order of their names: a folder's second file after its first.
+        number = len(list(directory.glob("events.*")))
+        self._file = (directory / f"events.out.tfevents.{number:010}.host").open("wb")
+        self._writer = RecordWriter(self._file)
+        self._writer.write(Event(wall_time=wall_time, file_version="brain.Event:2").SerializeToString())
         self._wall_time = wall_time
 
     def __enter__(self) -> "HealthLogWriter":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._writer.close()
+        self._file.close()
 
     def flush(self) -> None:
-        self._writer.flush()
+        self._file.flush()
 
     def activity(self, epoch: int, site: str, index: int, activity, n: int = 5000, positions: int = 1, **extra) -> None:
         content = {"site": site, "index": index, "units": len(activity), "positions": positions, "window": "validation"}
@@ -65,4 +70,5 @@ class HealthLogWriter:
 
     def add(self, step: int, summary: Summary) -> None:
         self._wall_time += 1.0
-        self._writer.add_event(Event(wall_time=self._wall_time, step=step, summary=summary))
+        event = Event(wall_time=self._wall_time, step=step, summary=summary)
+        self._writer.write(event.SerializeToString())

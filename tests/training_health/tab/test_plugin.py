@@ -115,7 +115,7 @@ def test_a_resumed_run_shows_each_step_once(tmp_path, open_tab):
     with HealthLogWriter(tmp_path / "a") as log:
         for epoch in range(10):
             log.activity(epoch, "fc1", 0, [0.0, 1.0])
-    with HealthLogWriter(tmp_path / "a", wall_time=1_800_000_000.0, suffix=".resumed") as log:
+    with HealthLogWriter(tmp_path / "a", wall_time=1_800_000_000.0) as log:
         for epoch in range(5, 8):
             log.activity(epoch, "fc1", 0, [0.0, 0.0])
     run = open_tab().json("/run", run="a")
@@ -184,7 +184,7 @@ def test_of_two_runs_in_one_folder_the_later_one_is_shown_with_a_word(tmp_path, 
             log.activity(epoch, "fc1", 1, [0.5] * 8)
             log.parameters("update_ratio", epoch, {"w": 1e-3})
         log.text("result", {"status": "finished"}, step=1000)
-    with HealthLogWriter(tmp_path / "a", wall_time=1_800_000_000.0, suffix=".later") as log:
+    with HealthLogWriter(tmp_path / "a", wall_time=1_800_000_000.0) as log:
         for epoch in range(2):
             log.activity(epoch, "fc1", 0, [0.0, *[0.5] * 11])
             log.parameters("update_ratio", epoch, {"w": 1e-3, "v": 1e-2})
@@ -202,7 +202,7 @@ def test_a_resumed_run_after_the_clock_was_set_back_loses_nothing(tmp_path, open
     with HealthLogWriter(tmp_path / "a") as log:
         log.activity(0, "fc1", 0, [0.5])
         log.activity(1, "fc1", 0, [0.5])
-    with HealthLogWriter(tmp_path / "a", wall_time=1_600_000_000.0, suffix=".resumed") as log:
+    with HealthLogWriter(tmp_path / "a", wall_time=1_600_000_000.0) as log:
         log.activity(2, "fc1", 0, [0.0])
     assert open_tab().json("/run", run="a")["total"]["dead"] == [0, 0, 1]
 
