@@ -91,35 +91,37 @@ def median_bias(model: nn.Module, batches: Iterable[Any], *, forward: Forward | 
     """
     done = DataInitialization()
     with _ready(model, batches, forward) as watch:
-        calls, followed = watch.first_pass(_UNITS_FIRST + _UNITS_LAST)
-        for name, layer in watch.layers(_UNITS_FIRST + _UNITS_LAST, calls, "bias", done.skipped):
-            if name not in followed:
-                done.skipped[name] = "no activation that is known follows it"
-                continue
-            values = watch.inputs_of_activation(layer, watch.batches)
-            units, dim = layer.bias.numel(), 1 if isinstance(layer, _UNITS_FIRST) else -1
-            if any(value.dim() < 2 or value.size(dim) != units for value in values):
-                done.skipped[name] = "what the activation gets is not laid out in this layer's units"
-                continue
-            together = torch.cat([value.movedim(dim, 0).flatten(1) for value in values], dim=1)  # (units, values)
-            if not together.isfinite().all():
-                done.skipped[name] = "what the activation gets is not finite"
-                continue
-            splits = [_split_in_half(unit.double()) for unit in together]
-            shift = torch.tensor([threshold for threshold, _ in splits]).to(layer.bias)
-            del together
-            before = layer.bias.clone()
-            layer.bias -= shift
-            moved = watch.inputs_of_activation(layer, watch.batches[:1])[0].movedim(dim, -1)
-            expected = values[0].movedim(dim, -1) - shift
-            relative = max(1e-3, 4 * torch.finfo(moved.dtype).eps)
-            absolute = relative * max(float(expected.abs().max()), float(shift.abs().max()))
-            if not torch.allclose(moved, expected, rtol=relative, atol=absolute):
-                layer.bias.copy_(before)
-                done.skipped[name] = "a change of its bias does not reach the activation as it is"
-                continue
-            done.layers[name] = max((activity for _, activity in splits), key=lambda activity: abs(activity - 0.5))
+        for name, layer in watch.layers(_UNITS_FIRST + _UNITS_LAST, "bias", done.skipped):
+            reached = _centre(watch, layer) if name in watch.followed else "no activation that is known follows it"
+            if isinstance(reached, str):
+                done.skipped[name] = reached
+            else:
+                done.layers[name] = reached
     return done
+
+
+def _centre(watch: _Watch, layer: Any) -> float | str:  # noqa: ANN401
+    """Set a layer's bias; the activity of the unit that is farthest from half, or why the bias stays as it is."""
+    values = watch.inputs_of_activation(layer, watch.batches)
+    units, dim = layer.bias.numel(), 1 if isinstance(layer, _UNITS_FIRST) else -1
+    if any(value.dim() < 2 or value.size(dim) != units for value in values):
+        return "what the activation gets is not laid out in this layer's units"
+    together = torch.cat([value.movedim(dim, 0).flatten(1) for value in values], dim=1)  # (units, values)
+    if not together.isfinite().all():
+        return "what the activation gets is not finite"
+    splits = [_split_in_half(unit.double()) for unit in together]
+    shift = torch.tensor([threshold for threshold, _ in splits]).to(layer.bias)
+    del together
+    before = layer.bias.clone()
+    layer.bias -= shift
+    moved = watch.inputs_of_activation(layer, watch.batches[:1])[0].movedim(dim, -1)
+    expected = values[0].movedim(dim, -1) - shift
+    relative = max(1e-3, 4 * torch.finfo(moved.dtype).eps)
+    absolute = relative * max(float(expected.abs().max()), float(shift.abs().max()))
+    if not torch.allclose(moved, expected, rtol=relative, atol=absolute):
+        layer.bias.copy_(before)
+        return "a change of its bias does not reach the activation as it is"
+    return max((activity for _, activity in splits), key=lambda activity: abs(activity - 0.5))
 
 
 @torch.no_grad()
@@ -172,9 +174,7 @@ def lsuv(
     """
     done = DataInitialization()
     with _ready(model, batches, forward) as watch:
-        kinds = (*_CONVOLUTIONS, nn.Linear)
-        calls, _ = watch.first_pass(kinds)
-        layers = list(watch.layers(kinds, calls, "weight", done.skipped))
+        layers = list(watch.layers((*_CONVOLUTIONS, nn.Linear), "weight", done.skipped))
         if seed is not None:
             torch.default_generator.manual_seed(seed)  # put back at the end
             for _, layer in layers:
@@ -217,12 +217,11 @@ def _split_in_half(values: Tensor) -> tuple[float, float]:
 @contextmanager
 def _ready(model: nn.Module, batches: Iterable[Any], forward: Forward | None) -> Iterator[_Watch]:
     """Put the model into the state in which it is measured."""
-    device = next((tensor.device for tensors in (model.parameters(), model.buffers()) for tensor in tensors), None)
-    with untouched(model, device):
+    with untouched(model) as device:
         for module in model.modules():
             if isinstance(module, _BATCH_NORMS):
                 module.training = True
-        held = [batch if device is None else to_device(batch, device) for batch in batches]
+        held = [to_device(batch, device) for batch in batches]
         if not held:
             raise ValueError("There is no batch: give some hundred examples.")
         if ForcedEager.possible:
@@ -240,6 +239,7 @@ class _Watch(TorchFunctionMode):
     def __init__(self, model: nn.Module, batches: list[Any], forward: Forward) -> None:
         super().__init__()
         self.batches = batches
+        self.followed: set[str] = set()  # names of layers behind which an activation came next
         self._model, self._forward = model, forward
         self._on_activation: Callable[[Tensor], None] = lambda _: None
 
@@ -257,10 +257,12 @@ class _Watch(TorchFunctionMode):
                 self._on_activation(value)
         return func(*args, **(kwargs or {}))
 
-    def first_pass(self, kinds: tuple[type[nn.Module], ...]) -> tuple[Counter[str], set[str]]:
-        """How often each of these layers ran, in order of their first call, and which an activation followed."""
+    def layers(
+        self, kinds: tuple[type[nn.Module], ...], parameter: str, skipped: dict[str, str]
+    ) -> Iterator[tuple[str, Any]]:
+        """The layers that can be set, in forward order; says why the others cannot."""
+        modules = {name: module for name, module in self._model.named_modules() if isinstance(module, kinds)}
         calls: Counter[str] = Counter()
-        followed: set[str] = set()
         last: list[str] = []
 
         def called(name: str) -> None:
@@ -268,22 +270,11 @@ class _Watch(TorchFunctionMode):
             last[:] = [name]
 
         def activated(_: Tensor) -> None:
-            followed.update(last)
+            self.followed.update(last)
             last.clear()
 
-        hooks = [
-            module.register_forward_hook(lambda *_, name=name: called(name))
-            for name, module in self._model.named_modules()
-            if isinstance(module, kinds)
-        ]
+        hooks = [m.register_forward_hook(lambda *_, name=name: called(name)) for name, m in modules.items()]
         self._run(hooks, self.batches[:1], activated)
-        return calls, followed
-
-    def layers(
-        self, kinds: tuple[type[nn.Module], ...], calls: Counter[str], parameter: str, skipped: dict[str, str]
-    ) -> Iterator[tuple[str, Any]]:
-        """The layers that can be set, in forward order; says why the others cannot."""
-        modules = {name: module for name, module in self._model.named_modules() if isinstance(module, kinds)}
         owners = Counter(
             id(own)
             for module in self._model.modules()

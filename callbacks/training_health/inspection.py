@@ -98,17 +98,15 @@ def inspect(
     """
     counter = UnitCounter(dict(unit_dims or {}))
     sites = ReLUSites(counter.add, eager)
-    device = next((tensor.device for tensors in (model.parameters(), model.buffers()) for tensor in tensors), None)
-    with untouched(model, device), torch.no_grad():
+    with untouched(model) as device, torch.no_grad():
         sites.attach(model)
         try:
             for batch in batches:
                 size: Any = count(batch)
                 size = math.nan if size is None else size
                 counter.begin_batch(BatchSize(size, size))
-                batch = batch if device is None else to_device(batch, device)
                 sites.begin_pass()
-                (forward or run_batch)(model, batch)
+                (forward or run_batch)(model, to_device(batch, device))
                 sites.end_pass()
                 counter.end_batch(BatchSize(size, size))
         finally:
@@ -124,8 +122,10 @@ def run_batch(model: nn.Module, batch: Any) -> Any:  # noqa: ANN401
     return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
 
 
-def to_device(batch: Any, device: torch.device) -> Any:  # noqa: ANN401
-    """Move all that is in a batch."""
+def to_device(batch: Any, device: torch.device | None) -> Any:  # noqa: ANN401
+    """Move all that is in a batch; nothing if there is no device."""
+    if device is None:
+        return batch
     if isinstance(batch, Tensor) or (not isinstance(batch, (Mapping, tuple, list)) and hasattr(batch, "to")):
         return batch.to(device)
     if isinstance(batch, Mapping):
@@ -134,8 +134,9 @@ def to_device(batch: Any, device: torch.device) -> Any:  # noqa: ANN401
 
 
 @contextmanager
-def untouched(model: nn.Module, device: torch.device | None) -> Iterator[None]:
-    """Evaluate the model; put its modes and buffers and every random generator back."""
+def untouched(model: nn.Module) -> Iterator[torch.device | None]:
+    """Evaluate the model and give its device, if any; put its modes and buffers and all random generators back."""
+    device = next((tensor.device for tensors in (model.parameters(), model.buffers()) for tensor in tensors), None)
     modules = list(model.modules())
     modes = [module.training for module in modules]
     buffers = [(m, name, buffer, buffer.clone()) for m in modules for name, buffer in m.named_buffers(recurse=False)]
@@ -144,7 +145,7 @@ def untouched(model: nn.Module, device: torch.device | None) -> Iterator[None]:
         try:
             for module in modules:
                 module.training = False
-            yield
+            yield device
         finally:
             for module, training in zip(modules, modes, strict=True):
                 module.training = training

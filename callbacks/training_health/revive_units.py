@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -10,12 +10,12 @@ import torch
 from typing_extensions import override
 
 from training_health import lightning as pl
-from training_health.relu.sites import CallFollower, ReLUCall, ReLUSites
+from training_health.relu.sites import ReLUCall, ReLUSites
 from training_health.relu.window import shorten
 from training_health.revive.gradients import gradient_sums
 from training_health.revive.reset import Resetter, weight_scales
-from training_health.revive.scores import FiringHistory, SiteSums, SumCounter, as_many_others, combined, dormant
-from training_health.revive.wiring import Wires, Wiring
+from training_health.revive.scores import FiringHistory, SiteSums, SumCounter, added, as_many_others, combined, dormant
+from training_health.revive.wiring import Wires, wires_of
 from training_health.sinks import log_scalars, write_records
 from training_health.training_sample.evaluation import TrainingSampleEvaluation
 
@@ -32,44 +32,6 @@ class _Part(NamedTuple):
     wires: dict[str, Wires]
     examples: float
     gradients: tuple[dict[str, np.ndarray], float] | str | None  # or why there are none
-
-
-class _Watch(CallFollower):
-    """Follows and counts the calls of a window; a ReLU's when it is done, since one in place is reported before."""
-
-    def __init__(self, pl_module: pl.LightningModule, count_fired: bool) -> None:
-        self.counter = SumCounter(count_fired)
-        self.wires: dict[str, Wires] = {}
-        self.uncounted: dict[str, str] = {}  # site: why
-        self._wiring: Wiring | None = Wiring(pl_module)
-        self._call: ReLUCall | None = None
-
-    def site(self, call: ReLUCall) -> None:
-        """Take note of a site's call that `called` is about to be told of."""
-        self._call = call
-        if self._wiring is not None:
-            self._wiring.site(call)
-
-    def end_batch(self) -> None:
-        """Keep what the first batch shows of the wires: it is enough."""
-        if self._wiring is not None:
-            self.wires, self._wiring = self._wiring.wires(), None
-
-    @override
-    def called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
-        call, self._call = self._call, None
-        if self._wiring is not None:
-            self._wiring.called(func, args, kwargs, output)
-        if call is not None:
-            try:
-                self.counter.add(call)
-            except Exception as error:  # an exotic tensor must not end the run
-                self.uncounted[call.site] = f"it could not be counted: {error}"
-
-    @override
-    def hidden(self) -> None:
-        if self._wiring is not None:
-            self._wiring.hidden()
 
 
 class ReviveUnits(pl.Callback):
@@ -108,10 +70,11 @@ class ReviveUnits(pl.Callback):
     A unit has at least ``every_n_epochs`` epochs to learn before it is judged again.
 
     Which layer feeds a site and which take its units in is followed through one validation batch of each window, never
-    guessed: convolutions and linear layers, with views, pools, dropout, padding and batch normalisation in between.
-    Left alone, and named in one warning, are units that anything else takes (a residual addition, a concatenation),
-    layers that are used twice or frozen, and layers whose parameters are not the module's own (FSDP, weight
-    normalisation). What is no function of torch, and what happens in ``training_step`` alone, is not seen.
+    guessed: convolutions and linear layers, with views, pools, dropout, padding with zeros and batch normalisation in
+    between. Left alone, and named in one warning, are units that anything else takes (a residual addition, a
+    concatenation, a channel shuffle), layers that are used twice or frozen, and layers whose parameters are not the
+    module's own (FSDP, weight normalisation). What is no function of torch, and what happens in ``training_step``
+    alone, is not seen.
 
     =================  ====================================================================  =====
     key                meaning                                                               range
@@ -198,12 +161,12 @@ class ReviveUnits(pl.Callback):
         self._units = self._dead = self._lasting = self._died = 0  # all told
         self._streaks: dict[str, list[int]] = {}  # per unit, windows alive since it was revived; -1: not followed
         self._left_alone: dict[str, str] = {}  # site: why
-        self._wires: dict[str, Wires] = {}  # of this window, by short name
-        self._uncounted: dict[str, str] = {}  # site: why, without a short name
         self._said: set[str] = set()
         self._waits = False
-        self._sites = ReLUSites(self._see, self.eager)
-        self._watch: _Watch | None = None  # of a window that is open
+        self._sites = ReLUSites(eager=self.eager, done=self._count)
+        self._counter: SumCounter | None = None  # of a window that is open
+        self._seen: dict[str, Wires] = {}  # of that window, by qualified name
+        self._failed: dict[str, Wires] = {}  # of sites that could not be counted
 
     def summary(self) -> dict[str, Any]:
         """What has been done so far, in plain values.
@@ -254,16 +217,16 @@ class ReviveUnits(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._evaluation.on_validation_start()
         if self._evaluation.is_due(trainer):
-            self._watch = self._sites.follower = _Watch(pl_module, self.method == "snr")
+            self._counter = SumCounter(self.method == "snr")
             self._sites.attach(pl_module)
 
     @override
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if self._watch is not None:
+        if self._counter is not None:
             size = self._evaluation.validation_batch(trainer, batch, batch_idx, dataloader_idx)
-            self._watch.counter.begin_batch(size)
+            self._counter.begin_batch(size)
             self._sites.begin_pass()
 
     @override
@@ -276,23 +239,26 @@ class ReviveUnits(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if self._watch is not None:
+        if self._counter is not None:
             self._sites.end_pass()
-            self._watch.counter.end_batch(self._evaluation.validation_batch_end(trainer, batch))
-            self._watch.end_batch()
+            self._counter.end_batch(self._evaluation.validation_batch_end(trainer, batch))
+            self._seen = self._seen or wires_of(pl_module, self._sites.origins)  # one batch is enough
 
-    def _see(self, call: ReLUCall) -> None:
-        if self._watch is not None:
-            self._watch.site(call)
+    def _count(self, call: ReLUCall) -> None:
+        try:
+            if self._counter is not None:
+                self._counter.add(call)
+        except Exception as error:  # an exotic tensor must not end the run
+            self._failed[call.site] = Wires(obstacle=f"it could not be counted: {error}")
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._watch is not None and not self._waits:
+        if self._counter is not None and not self._waits:
             self._close(trainer, pl_module)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._waits and any(pl.every_rank(trainer, self._watch is not None)):
+        if self._waits and any(pl.every_rank(trainer, self._counter is not None)):
             self._close(trainer, pl_module)
         if self._begun is not None:
             self._log(trainer, pl_module, self._begun)
@@ -330,21 +296,20 @@ class ReviveUnits(pl.Callback):
 
     def _close(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the ranks' windows together and choose."""
-        watch = self._watch or _Watch(pl_module, False)  # of a rank without validation
+        counter, seen = self._counter or SumCounter(False), self._seen | self._failed  # empty without validation
         self._stop_watching()
         due = trainer.current_epoch - self._last_epoch >= self.every_n_epochs
         gradients = self._gradients(trainer, pl_module) if due and self.method == "grama" else None
-        wires = watch.wires | {site: Wires(obstacle=reason) for site, reason in watch.uncounted.items()}
-        part = _Part(watch.counter.take(), wires, watch.counter.examples, gradients)
+        part = _Part(counter.take(), seen, counter.examples, gradients)
         parts: list[_Part] = pl.every_rank(trainer, part)
         qualified: dict[str, Wires] = {}
         for each in parts:
             qualified = each.wires | qualified
         sums = combined(each.sums for each in parts)
         names = dict(zip(sums, shorten(list(sums)), strict=True))
-        self._wires = {names[site]: wires for site, wires in qualified.items() if site in names}
         window = {names[site]: found for site, found in sums.items()}
-        self._uncounted = {site: wires.obstacle for site, wires in qualified.items() if site not in names}
+        unknown = Wires(obstacle="it is not called for the first batch")
+        wires_by_name = dict.fromkeys(window, unknown) | {names.get(s, s): wires for s, wires in qualified.items()}
         examples = sum(each.examples for each in parts)
         self._follow(window)
         failures = [each.gradients for each in parts if isinstance(each.gradients, str)]
@@ -352,16 +317,12 @@ class ReviveUnits(pl.Callback):
             pl.warn_once(self._said, "gradients", f"`ReviveUnits` has no gradients to judge by: {failures[0]}")
         elif self.method == "grama":
             found = [each.gradients for each in parts if isinstance(each.gradients, tuple)]
-            total = combined(
-                {site: SiteSums(np.zeros(len(values)), gradient=values) for site, values in one.items()}
-                for one, _ in found
-            )
-            for site, one_site in total.items():
-                if site in names:
-                    window[names[site]].gradient = one_site.gradient
+            for gradients_by_site, _ in found:
+                for site in sums.keys() & gradients_by_site.keys():
+                    sums[site].gradient = added(sums[site].gradient, gradients_by_site[site])
             examples = sum(count for _, count in found)
         if due and not failures:
-            self._pending = self._choose(trainer, window, examples)
+            self._pending = self._choose(trainer, window, wires_by_name, examples)
 
     def _gradients(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
@@ -388,11 +349,11 @@ class ReviveUnits(pl.Callback):
                 self._died += dead and streak < _LASTING
                 self._lasting += not dead and streak + 1 == _LASTING
 
-    def _choose(self, trainer: pl.Trainer, window: Mapping[str, SiteSums], examples: float) -> dict[str, Any]:
+    def _choose(
+        self, trainer: pl.Trainer, window: Mapping[str, SiteSums], wires: Mapping[str, Wires], examples: float
+    ) -> dict[str, Any]:
         """Choose units of every site that could be followed; gives plain values, for a checkpoint."""
-        unknown = Wires(obstacle="it is not called for the first batch")
-        obstacles = {site: self._wires.get(site, unknown).obstacle for site in window}
-        self._left_alone = {site: obstacle for site, obstacle in obstacles.items() if obstacle} | self._uncounted
+        self._left_alone = {site: found.obstacle for site, found in wires.items() if found.obstacle}
         if not window:
             pl.warn_once(self._said, "none", "`ReviveUnits` saw no ReLU in the validation step: it changes nothing.")
         elif self._left_alone:
@@ -405,8 +366,8 @@ class ReviveUnits(pl.Callback):
             chosen = self._chosen(site, found, generator)
             units, dead = np.flatnonzero(chosen).tolist(), np.flatnonzero(chosen & found.dead).tolist()
             sites[site] = {"units": units, "dead": dead, "of": len(chosen)}
-        wires = {site: self._wires[site].as_plain() for site, found in sites.items() if found["units"]}
-        return {"sites": sites, "wires": wires, "examples": float(examples)}
+        plain = {site: wires[site].as_plain() for site, found in sites.items() if found["units"]}
+        return {"sites": sites, "wires": plain, "examples": float(examples)}
 
     def _chosen(self, site: str, found: SiteSums, generator: torch.Generator) -> np.ndarray:
         if self.method == "snr":
@@ -446,7 +407,7 @@ class ReviveUnits(pl.Callback):
 
     def _stop_watching(self) -> None:
         self._sites.detach()
-        self._watch = self._sites.follower = None
+        self._counter, self._seen, self._failed = None, {}, {}
 
     @override
     def state_dict(self) -> dict[str, Any]:

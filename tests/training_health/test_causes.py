@@ -284,7 +284,13 @@ class Overwritten(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "net", [Residual(), Overwritten(), nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Threshold(0, 0))]
+    "net",
+    [
+        Residual(),
+        Overwritten(),
+        nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Threshold(0, 0)),
+        nn.Sequential(nn.Linear(4, 4), nn.AvgPool1d(1), nn.ReLU()),
+    ],
 )
 def test_what_cannot_be_followed_is_unknown_and_its_depth_is_known(net):
     with torch.no_grad():

@@ -6,18 +6,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from training_health.relu.sites import ReLUSites
-from training_health.revive.wiring import Wires, Wiring
+from training_health.revive.wiring import Wires
+from training_health.revive.wiring import wires_of as wires_after
 
 
 def wires_of(net: nn.Module, x: torch.Tensor) -> dict[str, Wires]:
-    wiring = Wiring(net)
-    sites = ReLUSites(wiring.site)
-    sites.follower = wiring
+    sites = ReLUSites()
     sites.attach(net.eval())
     sites.begin_pass()
     net(x)
     sites.detach()
-    return wiring.wires()
+    return wires_after(net, sites.origins)
 
 
 class Net(nn.Module):
@@ -52,6 +51,7 @@ FOLLOWED = {
         nn.Conv2d(1, 2, 3), lambda net, x: F.pad(F.relu(F.avg_pool2d(x, 2)), (1, 1, 1, 1)),
         nn.Conv2d(2, 3, 3), CONV, [0, 1],
     ),
+    "the last position": (nn.Linear(3, 2), lambda net, x: F.relu(x)[:, -1], nn.Linear(2, 4), (2, 5, 3), [0, 1]),
     "grouped": (nn.Conv2d(1, 2, 3), lambda net, x: F.relu(x), nn.Conv2d(2, 4, 3, groups=2), CONV, [0, 1]),
 }  # fmt: skip
 
@@ -123,6 +123,7 @@ LEFT_ALONE = {
     "two ReLUs of one layer": (lambda net, x: (F.relu(x), F.relu(-x))[0], "`neg` takes its values"),
     "a join": (lambda net, x: torch.cat([F.relu(x)[:, :1], x[:, 1:]], 1), "`getitem` takes its values"),
     "a normalisation behind": (lambda net, x: F.layer_norm(F.relu(x), (2,)), "`layer_norm` takes its values"),
+    "padding with ones": (lambda net, x: F.pad(F.relu(x), (0, 0, 1, 1), value=1.0), "`pad` takes its values"),
     "a detour through NumPy": (lambda net, x: torch.from_numpy(F.relu(x).numpy()), "`numpy` takes its values"),
 }
 

@@ -1,8 +1,9 @@
 """The layer with weights before a ReLU: what it adds up, and over which inputs.
 
-Followed are a linear layer, a convolution or a product with a weight matrix, then an added bias, a batch normalisation
-in eval mode, views, dropout in eval mode and max-pools. What is followed is one affine map of the layer's input for
-each unit; anything else, such as a residual addition, attention or a layer normalisation, has none.
+Followed are a linear layer, a convolution or a product with a weight matrix, then what leaves each unit on its own: an
+added bias, batch normalisations, views, dropout in eval mode, pools, padding; not a residual addition, attention or a
+layer normalisation. Affine is the map from the layer's input to a unit behind no more than an added bias, a batch
+normalisation in eval mode, views, dropout and max-pools.
 """
 
 from __future__ import annotations
@@ -22,22 +23,37 @@ _NO_PADDING: tuple[object, ...] = (0, "valid")
 
 
 class Source(NamedTuple):
-    """Whose outputs values are, in one dimension: ``block`` after each other of every unit of a ReLU site, in order."""
+    """Whose outputs values are, in one dimension: ``outer`` times all units of a ReLU site, ``block`` of each."""
 
     site: str
     units: int
     dim: int
     block: int = 1
+    outer: int = 1
+
+    @property
+    def size(self) -> int:
+        """The dimension's."""
+        return self.outer * self.units * self.block
+
+    def owners(self) -> list[int]:
+        """The unit of each place in the dimension."""
+        return [place // self.block % self.units for place in range(self.size)]
 
 
 class Norm(NamedTuple):
-    """A batch normalisation in eval mode, (U,) each."""
+    """A batch normalisation, (U,) each."""
 
-    mean: Tensor
-    var: Tensor
+    mean: Tensor | None
+    var: Tensor | None
     weight: Tensor | None
     bias: Tensor | None
     eps: float
+
+    @property
+    def own(self) -> Tensor | None:
+        """What tells it from others."""
+        return self.weight if self.mean is None else self.mean
 
 
 class Feed(NamedTuple):
@@ -50,8 +66,10 @@ class Feed(NamedTuple):
     source: Source | None  # of its inputs
     low: Tensor | None  # the range of all its inputs in this call, with 0 where it pads; None: not looked at
     high: Tensor | None
+    groups: int = 1
+    norms: tuple[Norm, ...] = ()
     pooled: bool = False
-    norm: Norm | None = None
+    affine: bool = True
 
     @property
     def units(self) -> int:
@@ -80,17 +98,17 @@ def feed_of(
     fifth = "output_padding" if "transpose" in name else "dilation"
     names = ("input", "weight", "bias", "stride", "padding", fifth, "groups")
     given = dict(zip(names, args, strict=False)) | kwargs
-    pads, unit_dim = False, 0
+    pads, unit_dim, groups = False, 0, 1
     if name == "linear":
         x, weight, fan_in_dim = given["input"], given["weight"], given["input"].dim() - 1
     elif name in _SPATIAL:
         x, weight = given["input"], given["weight"]
-        transposed, groups, padding = "transpose" in name, given.get("groups", 1), given.get("padding", 0)
+        transposed, padding = "transpose" in name, given.get("padding", 0)
         padding = tuple(padding) if isinstance(padding, (tuple, list)) else (padding,)
         # Of a transposed convolution some outputs have fewer taps, as if there were zeros.
         pads, unit_dim = transposed or any(p not in _NO_PADDING for p in padding), int(transposed)
         fan_in_dim = x.dim() - 1 - _SPATIAL[name]
-        source = source if groups == 1 else None
+        groups = given.get("groups", 1)
         if transposed and groups != 1:
             return None
     elif name in _PRODUCTS and len(args) == 2:
@@ -104,8 +122,8 @@ def feed_of(
         return None
     if weight.dim() < 2 or is_transformed(x) or is_transformed(weight):
         return None
-    fan_in = weight.shape[1 - unit_dim]
-    if source is not None and (source.dim != fan_in_dim or source.units * source.block != fan_in):
+    fan_in = weight.shape[1 - unit_dim] * groups
+    if source is not None and (source.dim != fan_in_dim or source.size != fan_in):
         source = None
     low = high = None
     if ranged and x.numel() and x.is_floating_point():
@@ -113,24 +131,23 @@ def feed_of(
         if pads:
             low, high = low.clamp(max=0), high.clamp(min=0)
     bias = given.get("bias")
-    return Feed(call, weight, unit_dim, () if bias is None else (bias,), source, low, high)
+    return Feed(call, weight, unit_dim, () if bias is None else (bias,), source, low, high, groups)
 
 
-def normalized(feed: Feed, args: Sequence[Any], kwargs: dict[str, Any]) -> Feed | None:
-    """Give the map with a call of ``batch_norm`` behind it; None for one that normalises by the batch."""
+def normalized(feed: Feed, args: Sequence[Any], kwargs: dict[str, Any]) -> Feed:
+    """Give the map with a call of ``batch_norm`` behind it."""
     names = ("input", "mean", "var", "weight", "bias", "training", "momentum", "eps")
     given = dict(zip(names, args, strict=False)) | {k.removeprefix("running_"): v for k, v in kwargs.items()}
-    if given.get("training") or given["mean"] is None or feed.norm is not None or feed.pooled:
-        return None
     norm = Norm(given["mean"], given["var"], given.get("weight"), given.get("bias"), given.get("eps", 1e-5))
-    return feed._replace(norm=norm)
+    by_batch = given.get("training") or norm.mean is None
+    return feed._replace(norms=(*feed.norms, norm), affine=feed.affine and not (by_batch or feed.norms or feed.pooled))
 
 
 def biased(feed: Feed, bias: Tensor, output: Tensor, dim: int) -> Feed | None:
     """Give the map with ``bias`` added, which must differ from unit to unit only."""
     place = dim - (output.dim() - bias.dim())
     others = [size for d, size in enumerate(bias.shape) if d != place]
-    if prod(others) != 1 or bias.numel() not in (1, feed.units) or feed.norm is not None:
+    if prod(others) != 1 or bias.numel() not in (1, feed.units) or feed.norms:
         return None
     return feed._replace(biases=(*feed.biases, bias.reshape(-1)))
 
@@ -140,7 +157,7 @@ NUMBERS = ("up", "down", "offset", "bias", "along", "across", "layer_bias", "gai
 
 
 def numbers_of(feed: Feed) -> Tensor:
-    """All that is kept of the map: (9, U), in double precision where the device has it, on the device.
+    """All that is kept of an affine map: (9, U), in double precision where the device has it, on the device.
 
     With a unit's incoming weights w (a row of m numbers) and bias b, behind a batch normalisation
     w s and (b - mean) s + beta with s = gamma / sqrt(var + eps):
@@ -160,8 +177,9 @@ def numbers_of(feed: Feed) -> Tensor:
         bias = bias + part.detach().to(exact)
     gain = shift = torch.full_like(up, torch.nan)
     own = offset = bias
-    if feed.norm is not None:
-        mean, var, weight, beta, eps = feed.norm
+    for mean, var, weight, beta, eps in feed.norms:
+        assert mean is not None
+        assert var is not None
         gain = torch.ones_like(up) if weight is None else weight.detach().to(exact)
         shift = own = torch.zeros_like(up) if beta is None else beta.detach().to(exact)
         scale = gain / (var.to(exact) + eps).sqrt()
@@ -173,8 +191,9 @@ def numbers_of(feed: Feed) -> Tensor:
 def units_read(feed: Feed, units: Sequence[int]) -> dict[int, list[int]]:
     """For some units, those of the source's site whose outputs have a weight other than 0."""
     source = feed.source
-    if source is None or not units:
+    if source is None or feed.groups > 1 or not units:
         return {}
     index = torch.tensor(list(units), device=feed.weight.device)
-    read = (feed.rows().index_select(0, index) != 0).any(2).reshape(len(units), source.units, source.block).any(2)
+    read = (feed.rows().index_select(0, index) != 0).any(2)
+    read = read.reshape(len(units), source.outer, source.units, source.block).any(3).any(1)
     return {unit: row.nonzero().flatten().tolist() for unit, row in zip(units, read, strict=True)}

@@ -1,12 +1,14 @@
-"""Where the values of a forward pass come from: through which weights, and which dimension holds the features.
+"""Where the values of a forward pass come from and go: which layer feeds a ReLU, which layers take its units in.
 
-Both are followed from function to function: a view is read by its strides, a copy by its shape. What cannot be followed
-is unknown.
+Followed from function to function are the weights that values came through, the dimension that holds the features, the
+layer before a ReLU and the ReLU before a layer: a view is read by its strides, a copy by its shape. What cannot be
+followed is unknown, and where a function takes values that are not followed behind it, that is noted.
 """
 
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Callable, Container, Iterable
 from math import prod
 from typing import Any, NamedTuple
@@ -32,18 +34,29 @@ _FEATURES_LAST = {
     "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell",
 }  # fmt: skip
 _FEATURES_SECOND = {"batch_norm", "instance_norm", "group_norm"}
-_RESHAPES = {"reshape", "reshape_as", "view", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze"}
+_RESHAPES = {"reshape", "reshape_as", "view", "view_as", "flatten", "unflatten", "ravel", "squeeze", "unsqueeze"}
 # Each unit's values stay what they are, though some may be left out and their places change.
 _POOLS = {f"{kind}max_pool{n}d" for kind in ("", "adaptive_") for n in (1, 2, 3)}
 _POOLS |= {f"{name}_with_indices" for name in _POOLS}
-_VIEWS = {"permute", "transpose", "t", "movedim", "moveaxis", "swapaxes", "swapdims", "contiguous", "clone", "detach"}
+_VIEWS = {
+    "permute", "transpose", "t", "movedim", "moveaxis", "swapaxes", "swapdims", "contiguous", "clone", "detach",
+    "expand", "identity", "requires_grad",
+}  # fmt: skip
 _PARTS = {"getitem", "narrow", "select", "chunk", "split", "unbind"}
-_DROPS = {f"{kind}dropout{n}" for kind in ("", "feature_", "alpha_") for n in ("", "1d", "2d", "3d")}
-_ZERO_STAYS = {f"{kind}avg_pool{n}d" for kind in ("", "adaptive_") for n in (1, 2, 3)} | {"mean", "amax"}
+_DROPS = {f"{kind}dropout{n}" for kind in ("", "feature_", "alpha_", "feature_alpha_") for n in ("", "1d", "2d", "3d")}
+_REDUCTIONS = {"mean", "sum", "amax"}
+# Each unit is left on its own, and 0 stays 0.
+_ZERO_STAYS = {f"{kind}_pool{n}d" for kind in ("avg", "adaptive_avg", "lp") for n in (1, 2, 3)}
+_ZERO_STAYS |= _REDUCTIONS | {"pad", "interpolate", "upsample"}
 _JOINS = {"cat", "concat", "concatenate"}
-_CASTS = {"to", "float", "half", "bfloat16", "double", "type", "type_as"}
+_CASTS = {"to", "float", "half", "bfloat16", "double", "type", "type_as", "cpu", "cuda"}
 _KEEPS = _RESHAPES | _VIEWS | _DROPS | _CASTS | _POOLS
 _ABOVE, _BELOW = {"gt", "ge"}, {"lt", "le"}
+# They look at a tensor's shape, type or place alone, where they return no tensor.
+_QUESTIONS = {
+    "size", "dim", "numel", "get", "stride", "len", "ndimension", "nelement", "element_size", "data_ptr", "get_device",
+    "storage_offset", "untyped_storage", "hash", "dim_order", "register_hook", "requires_grad",
+}  # fmt: skip
 
 
 class Origin(NamedTuple):
@@ -59,7 +72,15 @@ class Origin(NamedTuple):
 
 
 class Origins:
-    """Follows the tensors of one pass, without keeping any of them alive."""
+    """Follows the tensors of one pass, without keeping any of them alive.
+
+    Attributes:
+        feeds: The layer before each ReLU site; None where it could not be followed.
+        uses: By site, the layers that take its units in.
+        taken: Why a site's units, or a layer's outputs before its site, may be used in other ways too; by site, or by
+            the number of the layer's call.
+        calls: How often each weight and each batch normalisation was used, by the tensor's id.
+    """
 
     def __init__(self) -> None:
         self.clear()
@@ -69,10 +90,28 @@ class Origins:
         self._ranged, self._feeds = ranged, 0
         self._known: dict[int, tuple[Callable[[], Tensor | None], Origin]] = {}
         self._unknown = Origin(DATA)
+        self.feeds: dict[str, Feed | None] = {}
+        self.uses: dict[str, list[Feed]] = {}
+        self.taken: dict[str | int, str] = {}
+        self.calls: Counter[int] = Counter()
 
     def lose(self) -> None:
         """Take note that something ran that nobody saw: what comes from nowhere may have come through weights."""
         self._unknown = Origin(LATER)
+        self.hide()
+
+    def hide(self) -> None:
+        """Take note that a part runs whose calls are not seen: it may take anything that is still there."""
+        alive = [origin for tensor, origin in self._known.values() if tensor() is not None]
+        self.take(alive, "a part that cannot be watched may take it")
+
+    def take(self, origins: Iterable[Origin], reason: str) -> None:
+        """Take note that values are used in a way that is not followed."""
+        for origin in origins:
+            if origin.source is not None:
+                self.taken.setdefault(origin.source.site, reason)
+            elif origin.feed is not None:
+                self.taken.setdefault(origin.feed.call, reason)
 
     def of(self, tensor: Tensor) -> Origin:
         """Give what is known of a tensor."""
@@ -92,12 +131,15 @@ class Origins:
         """Derive and note the origin of what a function returned; gives the first output's."""
         value = args[0] if name == "setitem" else output
         outputs = [value] if isinstance(value, Tensor) else [] if isinstance(value, Size) else _tensors((value,))
-        if not outputs:
+        if not outputs and name in _QUESTIONS:
             return self._unknown
         inputs = _tensors(args) + (_tensors(kwargs.values()) if kwargs else [])
         if not inputs:
             return self._unknown
         origins = [self.of(tensor) for tensor in inputs]
+        if not outputs:
+            self.take(origins, f"`{name}` takes its values")
+            return self._unknown
         level, first, mask = self._level(name, role, origins), self._unknown, self._mask(name, args, origins)
         weighted = role is not None and role.kind == "weights"
         feed = self._feed(name, args, kwargs) if weighted else None
@@ -105,7 +147,7 @@ class Origins:
             if role is not None and weighted:
                 dim = _weighted_dim(role, args, inputs, origins)
             else:
-                dim = _followed_any(name, inputs, origins, tensor)
+                dim = _followed_any(name, args, kwargs, inputs, origins, tensor)
             if dim is not None:
                 dim = dim % tensor.dim() if -tensor.dim() <= dim < tensor.dim() else None
             source = None
@@ -113,6 +155,21 @@ class Origins:
                 feed, source = _kept(name, args, kwargs, inputs, origins, tensor, dim)
             first = Origin(level, dim, mask, feed, source)
             self._known[id(tensor)] = weakref.ref(tensor), first
+        if name == "batch_norm" and first.feed is not None:
+            self.calls[id(first.feed.norms[-1].own)] += 1
+        if weighted:
+            used = feed.source if feed is not None else None
+            if feed is not None and used is not None:
+                self.uses.setdefault(used.site, []).append(feed)
+            rest = [origin for origin in origins if used is None or origin.source is not used]
+        elif role is not None and role.kind == "relu":
+            rest = []  # the caller knows whether it is counted
+        elif first.feed is None and first.source is None:
+            rest = [] if name.endswith("_like") or name.startswith("new_") else origins
+        else:
+            rest = origins[1:]
+        if rest:
+            self.take(rest, f"`{name}` takes its values")
         return first
 
     def mark(self, output: Tensor, source: Source) -> None:
@@ -127,6 +184,7 @@ class Origins:
             return None
         if self.of(weight).level != WEIGHTS or self.of(x).level == WEIGHTS:
             return None
+        self.calls[id(weight)] += 1
         try:
             ranged = self._ranged is None or call in self._ranged
             return feed_of(name, args, kwargs, self.of(x).source, call, ranged)
@@ -201,27 +259,37 @@ def _kept(
     """What is still known, behind a function without weights, of the layer and of the ReLU before it."""
     x, (_, _, _, feed, source) = inputs[0], origins[0]
     keeps = name in _KEEPS or (name in _PARTS and _same_memory(x, output))
+    pads_with = name == "pad" and (args[3] if len(args) > 3 else kwargs.get("value"))
+    if pads_with or not (keeps or name in _ZERO_STAYS):
+        source = None
     if feed is not None:
-        if name == "batch_norm":
+        if name == "batch_norm" and dim == 1:
             feed = normalized(feed, args, kwargs)
-        elif not keeps or dim is None or output.shape[dim] != feed.units:
+        elif not (keeps or name in _ZERO_STAYS) or dim is None or output.shape[dim] != feed.units:
             feed = None
-        elif name in _POOLS:
-            feed = feed._replace(pooled=True)
+        else:
+            feed = feed._replace(pooled=feed.pooled or name in _POOLS, affine=feed.affine and keeps)
     if name in ("add", "iadd") and len(args) == len(inputs) == 2 and not kwargs and dim is not None:
         pairs = zip(origins, reversed(inputs), reversed(origins), strict=True)
         found = ((a.feed, bias) for a, bias, b in pairs if a.feed is not None and b.level == WEIGHTS)
         feed = next((biased(feed, bias, output, dim) for feed, bias in found), None)
-    if source is not None:
-        at = x.shape[source.dim :]
-        moved = _followed(name, x, source.dim, output) if keeps or name in _ZERO_STAYS else None
-        if moved is not None and output.shape[moved] == at[0]:
-            source = source._replace(dim=moved)
-        elif name in _RESHAPES and output.shape == (*x.shape[: source.dim], prod(at)):
-            source = source._replace(block=source.block * prod(at[1:]))  # flattened
-        else:
-            source = None
+    if source is not None and name in _RESHAPES and (joined := _joined(x, source, output)) is not None:
+        source = joined
+    elif source is not None:
+        moved = _followed(name, args, kwargs, x, source.dim, output)
+        source = None if moved is None or output.shape[moved] != source.size else source._replace(dim=moved)
     return feed, source
+
+
+def _joined(x: Tensor, source: Source, output: Tensor) -> Source | None:
+    """Follow a ReLU's outputs through a view that joins dimensions next to each other into one."""
+    fewer = x.dim() - output.dim()
+    for first in range(source.dim, max(0, source.dim - fewer) - 1, -1):
+        last = first + fewer + 1
+        if output.shape == (*x.shape[:first], prod(x.shape[first:last]), *x.shape[last:]):
+            outer = source.outer * prod(x.shape[first : source.dim])
+            return source._replace(dim=first, outer=outer, block=source.block * prod(x.shape[source.dim + 1 : last]))
+    return None
 
 
 def _same_memory(a: Tensor, b: Tensor) -> bool:
@@ -257,21 +325,34 @@ def _weighted_dim(role: Role, args: tuple[Any, ...], inputs: list[Tensor], origi
     return -1 if b.feature_dim == right.dim() - 1 else None
 
 
-def _followed_any(name: str, inputs: list[Tensor], origins: list[Origin], output: Tensor) -> int | None:
+def _followed_any(
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    inputs: list[Tensor],
+    origins: list[Origin],
+    output: Tensor,
+) -> int | None:
     """Find the dimension that holds the features of any input; else where functions of this name put theirs."""
     for tensor, origin in zip(inputs, origins, strict=True):
         if origin.feature_dim is not None:
-            dim = _followed(name, tensor, origin.feature_dim, output)
+            dim = _followed(name, args, kwargs, tensor, origin.feature_dim, output)
             if dim is not None:
                 return dim
     return -1 if name in _FEATURES_LAST else 1 if name in _FEATURES_SECOND else None
 
 
-def _followed(name: str, source: Tensor, dim: int, output: Tensor) -> int | None:
+def _followed(
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], source: Tensor, dim: int, output: Tensor
+) -> int | None:
     """Find the dimension of ``output`` that holds what ``source`` holds in ``dim``."""
     size, same_length = source.shape[dim], output.dim() == source.dim()
     if output is source or (output.shape == source.shape and output.stride() == source.stride()):
         return dim
+    if name in _REDUCTIONS and not same_length:
+        over = kwargs.get("dim", args[1] if len(args) > 1 else None)
+        gone = {d % source.dim() for d in ((over,) if isinstance(over, int) else over or range(source.dim()))}
+        return None if dim in gone else dim - sum(d < dim for d in gone)
     if _same_memory(output, source):
         step, cut = source.stride(dim), output.numel() < source.numel()
         sizes = {

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from training_health.relu.activation_calls import ACTIVATION_MODULES, RELU_BY_NUMBERS, calls_no_activation, role_of
 from training_health.relu.feeds import Feed, Source
-from training_health.relu.origins import FIRST, LATER, Origin, Origins
+from training_health.relu.origins import DATA, FIRST, LATER, Origin, Origins
 from training_health.torch_private import (
     ForcedEager,
     has_forward_hook,
@@ -49,16 +49,6 @@ class _Frame(NamedTuple):
     is_metric: bool = False  # what runs inside is not the network's
 
 
-class CallFollower:
-    """What is told of the functions that are called in a pass; each method does nothing unless it is overridden."""
-
-    def called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
-        """Take note of a call that is done; the `ReLUCall` that it may be has been reported."""
-
-    def hidden(self) -> None:
-        """Take note that a part begins whose calls are not seen."""
-
-
 class ReLUSites(TorchFunctionMode):
     """A torch-function mode that reports each ReLU call between ``begin_pass`` and ``end_pass``.
 
@@ -75,6 +65,13 @@ class ReLUSites(TorchFunctionMode):
         report: Called with every `ReLUCall`, before one in place; runs with the mode off. Where it returns True, the
             next pass looks at the range of the inputs of the layer before this ReLU, as the first pass does for all.
         eager: Whether what was compiled by ``torch.compile`` runs eagerly in a pass, to be seen (torch 2.6).
+        done: Called with every `ReLUCall` when its output is there; must not raise.
+
+    Attributes:
+        origins: What is known of the latest pass.
+        never_zero: Activation by site.
+        unwatched: Reason by name.
+        opaque: The part of ``unwatched`` that hides calls altogether.
 
     >>> seen = []
     >>> sites, net = ReLUSites(seen.append), nn.Sequential(nn.Linear(3, 5), nn.ReLU())
@@ -88,20 +85,24 @@ class ReLUSites(TorchFunctionMode):
     _repeating: ReLUSites | None = None
     _seeing = False  # one of them looks at a call: what it calls itself is not the network's
 
-    def __init__(self, report: Callable[[ReLUCall], bool | None], eager: bool = True) -> None:
+    def __init__(
+        self,
+        report: Callable[[ReLUCall], bool | None] = lambda _: None,
+        eager: bool = True,
+        done: Callable[[ReLUCall], object] | None = None,
+    ) -> None:
         super().__init__()
-        self.never_zero: dict[str, str] = {}  # site: activation
-        self.unwatched: dict[str, str] = {}  # name: reason
-        self.opaque: dict[str, str] = {}  # the part of `unwatched` that hides calls altogether
-        self.follower: CallFollower | None = None
-        self._report, self._eager = report, eager and ForcedEager.possible
+        self.never_zero: dict[str, str] = {}
+        self.unwatched: dict[str, str] = {}
+        self.opaque: dict[str, str] = {}
+        self.origins = Origins()
+        self._report, self._eager, self._done = report, eager and ForcedEager.possible, done
         self._undo: list[Callable[[], None]] = []
         self._passing = False  # between `begin_pass` and `end_pass`
         self._opaque_depth = 0  # opaque parts whose forward is running
         self._on_stack = False  # the mode is on torch's stack: a pass is running, and no opaque part in it
         self._frames: list[_Frame] = []
         self._calls: Counter[str] = Counter()  # of this pass, by name
-        self._origins = Origins()
         self._ranged: set[int] | None = None  # the layers' calls whose inputs' range the next pass looks at; None: all
         self._guess = 1  # the dimension of the latest features, for what they cannot be followed to
 
@@ -143,7 +144,7 @@ class ReLUSites(TorchFunctionMode):
         self.end_pass()
         self._frames.clear()
         self._calls.clear()
-        self._origins.clear(self._ranged)
+        self.origins.clear(self._ranged)
         self._ranged = set()
         self._opaque_depth, self._guess = 0, 1
         self._passing = bool(self._undo)
@@ -163,8 +164,8 @@ class ReLUSites(TorchFunctionMode):
         wanted = self._passing and self._opaque_depth == 0
         if wanted != self._on_stack:
             self._on_stack = wanted
-            if self._passing and not wanted and self.follower is not None:
-                self.follower.hidden()
+            if self._passing and not wanted:
+                self.origins.hide()
             _ = self.__enter__() if wanted else self.__exit__(None, None, None)
 
     # ---- whose call it is
@@ -187,7 +188,7 @@ class ReLUSites(TorchFunctionMode):
 
     def _count_opaque(self, change: int) -> None:
         self._opaque_depth += change
-        self._origins.lose()
+        self.origins.lose()
         self._enter_or_leave()
 
     def _name(self, function: str) -> str | None:
@@ -214,7 +215,7 @@ class ReLUSites(TorchFunctionMode):
     def _run_hidden(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         with self._depth(self._opaque_depth + 1):
             output = forward(*args, **kwargs)
-        self._origins.note(output, Origin(LATER, -1))
+        self.origins.note(output, Origin(LATER, -1))
         return output
 
     def _run_twice(
@@ -267,54 +268,64 @@ class ReLUSites(TorchFunctionMode):
             return func(*args, **kwargs)  # the layer runs once more for another watcher, or that watcher counts
         in_place = _is_in_place(func.__name__, kwargs) and bool(args)
         if in_place:  # what goes into a ReLU is gone behind it
-            self._try_to_see(func, args, kwargs, args[0])
+            call = self._try_to_see(func, args, kwargs, args[0])
         output = func(*args, **kwargs)
         if not in_place:
-            self._try_to_see(func, args, kwargs, output)
-        if self.follower is not None:
+            call = self._try_to_see(func, args, kwargs, output)
+        if call is not None and self._done is not None:
             ReLUSites._seeing = True
             try:
-                self.follower.called(func, args, kwargs, output)
+                self._done(call)
             finally:
                 ReLUSites._seeing = False
         return output
 
-    def _try_to_see(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:  # noqa: ANN401
+    def _try_to_see(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: object
+    ) -> ReLUCall | None:
+        """Follow a call; give it if it is a ReLU's that was reported."""
         ReLUSites._seeing = True
         try:
-            self._see(func, args, kwargs, output)
+            return self._see(func, args, kwargs, output)
         except Exception:  # a part of torch that nobody thought of must not end the run
-            self._origins.lose()
+            self.origins.lose()
+            return None
         finally:
             ReLUSites._seeing = False
 
-    def _see(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:  # noqa: ANN401
+    def _see(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: object
+    ) -> ReLUCall | None:
         name = func.__name__.strip("_")
         role, x = role_of(func, args, kwargs), args[0] if args else kwargs.get("input")
-        if role is None and (written_out := self._origins.rectified(name, args, kwargs)) is not None:
+        if role is None and (written_out := self.origins.rectified(name, args, kwargs)) is not None:
             role, x = RELU_BY_NUMBERS, written_out
-        before = self._origins.of(x) if role is not None and isinstance(x, Tensor) else None
-        origin = self._origins.follow(name, role, args, kwargs, output)
+        before = self.origins.of(x) if role is not None and isinstance(x, Tensor) else Origin(DATA)
+        origin = self.origins.follow(name, role, args, kwargs, output)
         if role is None:
-            return
+            return None
         if role.kind == "weights":
             self._guess = 1 if origin.feature_dim in (None, 1) else -1
-            return
-        if role.by_numbers and (not self._frames or origin.level < FIRST):
-            return
+            return None
+        call = None
         if role.kind == "uncounted":  # outside of modules it may be anything
             if self._frames and (site := self._name(name)) is not None:
                 self.unwatched[site] = role.name
+        elif role.by_numbers and (not self._frames or origin.level < FIRST):
+            pass
         elif (site := self._name("relu" if role.name == "hardtanh" else role.name)) is not None:
             if role.kind == "never zero":
                 self.never_zero[site] = role.name
             elif isinstance(output, Tensor) and output.is_floating_point() and isinstance(x, Tensor):
-                feed = before.feed if before is not None and x.shape == output.shape else None
-                self._see_relu(site, role.name, x, output, origin, feed)
+                feed = before.feed if x.shape == output.shape else None
+                call = self._see_relu(site, role.name, x, output, origin, feed)
+        if role.kind == "relu" and (call is None or before.source is not None):
+            self.origins.take([before], f"`{name}` takes its values")
+        return call
 
     def _see_relu(
         self, site: str, activation: str, x: Tensor, output: Tensor, origin: Origin, feed: Feed | None
-    ) -> None:
+    ) -> ReLUCall | None:
         try:
             if is_transformed(output):
                 raise ValueError("it runs inside a transform of torch.func, such as vmap")
@@ -324,21 +335,26 @@ class ReLUSites(TorchFunctionMode):
             dim = origin.feature_dim if derived else self._guess
             dim = 1 if dim is None else dim % output.dim()
             first = origin.level <= FIRST
-            wanted = self._report(ReLUCall(site, activation, x, output, dim, derived, first, feed))
-            if feed is not None and wanted and self._ranged is not None:
-                self._ranged.add(feed.call)
+            affine = feed if feed is not None and feed.affine else None
+            call = ReLUCall(site, activation, x, output, dim, derived, first, affine)
+            if self._report(call) and affine is not None and self._ranged is not None:
+                self._ranged.add(affine.call)
+            self.origins.feeds[site] = feed
             if derived:
-                self._origins.mark(output, Source(site, output.shape[dim], dim))
+                self.origins.mark(output, Source(site, output.shape[dim], dim))
+            return call
         except Exception as error:  # an exotic tensor must not end the run
             self.unwatched[site] = f"its output could not be counted: {error}"
+            return None
 
     def _see_scripted(self, function: str, hides_relu: bool) -> None:
-        if self._on_stack and self.follower is not None:
-            self.follower.hidden()
-        if self._on_stack and hides_relu:  # not while a part runs that is named as a whole
+        if not self._on_stack:  # a part runs that is named as a whole
+            return
+        self.origins.hide()
+        if hides_relu:
             name = ".".join([*[frame.name for frame in self._frames[-1:] if frame.name], function])
             self._hide(name, "a TorchScript function")
-            self._origins.lose()
+            self.origins.lose()
 
     def _hide(self, name: str, reason: str) -> None:
         self.opaque[name] = self.unwatched[name] = reason

@@ -30,9 +30,8 @@ class SiteSums:
     examples: int = 0
 
     def __add__(self, other: SiteSums) -> SiteSums:
-        fired = _sum(self.fired, other.fired)
-        gradient = _sum(self.gradient, other.gradient)
-        return SiteSums(self.output + other.output, fired, gradient, self.examples + other.examples)
+        fired = added(self.fired, other.fired)
+        return SiteSums(self.output + other.output, fired, examples=self.examples + other.examples)
 
     @property
     def dead(self) -> np.ndarray:
@@ -102,7 +101,8 @@ class SumCounter:
         return sites
 
 
-def _sum(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def added(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Add up two arrays of the same length, else give the longer one."""
     return one + other if len(one) == len(other) else max(one, other, key=len)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from training_health.batches import count_examples
 from training_health.errors import UserError
 from training_health.inspection import inspect, run_batch, to_device, untouched
-from training_health.slimming.rewiring import NotTraceableError, Plan, Wiring, tensors_of, watch_inputs
+from training_health.slimming.rewiring import NotTraceableError, Plan, Wiring, tensors_of, watched_inputs
 from training_health.torch_private import is_compiled
 
 Units = dict[str, list[int]]
@@ -172,13 +172,8 @@ class _Slimming:
         self._given, self._model = model, copy.deepcopy(model)
         self._batches = list(batches) if iter(batches) is batches else batches
         self._certified_for, self._tolerance, self._forward = certified_for, tolerance, forward
-        tensors = (tensor for group in (model.parameters(), model.buffers()) for tensor in group)
-        self._device = next((tensor.device for tensor in tensors), None)
-        self._ranges, stop = watch_inputs(self._model)
-        try:
+        with watched_inputs(self._model) as self._ranges:
             self._report = inspect(self._model, self._batches, forward=forward, count=count).report
-        finally:
-            stop()
 
     def run(self, units: Mapping[str, Iterable[int]] | None) -> Slimmed:
         sites = self._report.sites
@@ -230,9 +225,9 @@ class _Slimming:
         made = _Attempt(copy.deepcopy(self._model), {}, [])
         if chosen:
             self._remove(made, chosen)
-        with untouched(self._model, self._device), untouched(made.model, self._device), torch.no_grad():
+        with untouched(self._model) as device, untouched(made.model), torch.no_grad():
             try:
-                self._compare(made)
+                self._compare(made, device)
             except UserError:
                 raise
             except Exception as error:  # whatever code with fixed sizes makes of other ones
@@ -240,8 +235,8 @@ class _Slimming:
         return made
 
     def _remove(self, made: _Attempt, chosen: Units) -> None:
-        batch = self._moved(next(iter(self._batches)))
-        with untouched(made.model, self._device):
+        with untouched(made.model) as device:
+            batch = to_device(next(iter(self._batches)), device)
             wiring = Wiring(made.model, batch, self._forward, self._report.unwatched)
         plan, layers = Plan(), {}
         for site, units in chosen.items():
@@ -266,11 +261,11 @@ class _Slimming:
                 made.kept.append(KeptUnits(site, [unit], "the last unit of its layer"))
         made.removed = {site: units for site, units in made.removed.items() if units}
 
-    def _compare(self, made: _Attempt) -> None:
+    def _compare(self, made: _Attempt, device: torch.device | None) -> None:
         """Note the largest change of an output, and where one is beyond the tolerance."""
         largest, change = _Largest(), _Largest()
         for batch in self._batches:
-            batch = self._moved(batch)
+            batch = to_device(batch, device)
             before, after = (tensors_of(self._forward(model, batch)) for model in (self._model, made.model))
             if not before:
                 raise UserError(
@@ -285,9 +280,6 @@ class _Slimming:
         made.change, made.largest = max(change.values(), default=0.0), max(largest.values(), default=0.0)
         if beyond:
             made.problem = f"without these units an output changes by {max(beyond.values()):.1e} on these examples"
-
-    def _moved(self, batch: Any) -> Any:  # noqa: ANN401
-        return batch if self._device is None else to_device(batch, self._device)
 
 
 class _Largest(dict[int, float]):

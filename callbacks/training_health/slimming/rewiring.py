@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,6 @@ _KEEPS_RANGE = (
     "MaxPool", "AvgPool", "AdaptiveMaxPool", "AdaptiveAvgPool", "Mean", "ConstantPad", "Clone", "View", "UnsafeView",
     "ReshapeAlias", "Alias", "Squeeze", "Unsqueeze", "Transpose", "Permute", "ToCopy",
 )  # fmt: skip
-_RELU_NODES = ("Relu", "Hardtanh", "Clamp", "Threshold")
 _RELUS = {"relu": math.inf, "relu6": 6.0}
 
 Range = tuple[Tensor, Tensor]  # per input channel or feature, the smallest and largest value on the window
@@ -72,7 +72,7 @@ class Wiring:
             seen.setdefault(call.site, (call, call.output.grad_fn))
 
         def run(model: nn.Module, batch: Any) -> list[Tensor]:
-            sites = ReLUSites(note)
+            sites = ReLUSites(done=note)
             modules = list(self._names)
             hooks = [m.register_forward_pre_hook(lambda module, _: self._calls.update([module])) for m in modules]
             sites.attach(model)
@@ -91,17 +91,9 @@ class Wiring:
         with torch.enable_grad():
             self._graph = torch_pruning.DependencyGraph().build_dependency(model, batch, forward_fn=run, verbose=False)
         self._node_of = {node.grad_fn: node for node in self._graph.module2node.values()}
-        found = {site: (call, self._behind(call, grad_fn)) for site, (call, grad_fn) in seen.items()}
-        names = [site for site in found if site not in set(ignored)]
-        self._seen = dict(zip(shorten(names), (found[site] for site in names), strict=True))
-        self._relus = {grad_fn: call.activation for call, grad_fn in found.values()}
-
-    def _behind(self, call: ReLUCall, grad_fn: Any) -> Any:
-        """The autograd node of a ReLU, also of one in place that was reported before it ran: with its input's node."""
-        if getattr(call, "input", None) is call.output and grad_fn in self._node_of:
-            after = self._node_of[grad_fn].outputs
-            return next((node.grad_fn for node in after if node.grad_fn.name().startswith(_RELU_NODES)), grad_fn)
-        return grad_fn
+        names = [site for site in seen if site not in set(ignored)]
+        self._seen = dict(zip(shorten(names), (seen[site] for site in names), strict=True))
+        self._relus = {grad_fn: call.activation for call, grad_fn in seen.values()}
 
     def restore(self) -> None:
         """Freeze what was frozen."""
@@ -321,8 +313,9 @@ class Wiring:
         return data
 
 
-def watch_inputs(model: nn.Module) -> tuple[dict[str, Range], Callable[[], None]]:
-    """Note the range of every convolution's and linear layer's inputs; gives the ranges and what ends it."""
+@contextmanager
+def watched_inputs(model: nn.Module) -> Iterator[dict[str, Range]]:
+    """Note the range of every convolution's and linear layer's inputs."""
     ranges: dict[str, Range] = {}
 
     def note(name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -339,12 +332,11 @@ def watch_inputs(model: nn.Module) -> tuple[dict[str, Range], Callable[[], None]
         for name, module in model.named_modules()
         if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
     ]
-
-    def stop() -> None:
+    try:
+        yield ranges
+    finally:
         for hook in hooks:
             hook.remove()
-
-    return ranges, stop
 
 
 def tensors_of(value: Any, depth: int = 5) -> list[Tensor]:
