@@ -174,8 +174,8 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._evaluation.on_validation_start()
         in_time = trainer.state.fn != "fit" or pl.is_epochs_last_validation(trainer)
-        self._at_start = trainer.sanity_checking
-        if self._at_start or (self.window == "validation" and in_time):
+        self._at_start = trainer.sanity_checking and trainer.global_step == 0  # a fit that resumes has a check too
+        if self._at_start or (self.window == "validation" and in_time and not trainer.sanity_checking):
             self.on_sample_start(pl_module)
 
     @override
