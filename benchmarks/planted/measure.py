@@ -116,10 +116,10 @@ def cells(peer: str, found: dict[str, list[dict[str, Any]]]) -> list[str]:
     answers = [answer for form in found.values() for answer in form if "error" not in answer]
     if not answers:
         return [*cells, "", "", "", ""]
-    units = [[sorted(u) if isinstance(u, list) else None for u in answer["found"].values()] for answer in answers]
-    named = "yes" if all(found == list(DEAD.values()) for found in units) else "no"
-    if named == "no" and any(isinstance(found, list) for answer in units for found in answer):
-        named = "not all rightly"
+    whole = [answer["found"].values() for answer in answers if len(answer["found"]) == len(DEAD)]
+    lists = [pair for found in whole for pair in zip(found, DEAD.values(), strict=True) if isinstance(pair[0], list)]
+    wrong = any(found != true for found, true in lists if len(found) == len(true))
+    named = ("**wrong ones**" if wrong else "yes") if lists else "no"
     same = ["yes" if all(answer[kind] for answer in answers) else "**no**" for kind in ("parameters", "buffers")]
     return [*cells, named, STATES.get(peer.partition(",")[0], "no"), *same]
 

@@ -74,7 +74,7 @@ def _ormas(at: Setting, **options: int) -> Attached:
             event = json.loads(line)
             if event["event"] == "manifest":
                 watched = {layer["layer"]: layer["relu_after"] for layer in event["producers"][:-1]}  # all but the last
-                found |= {name: [] if relu else "unwatched, it says" for name, relu in watched.items()}
+                found |= {name: [] if relu else "not watched" for name, relu in watched.items()}
             elif event["event"] in ("channels", "channels_cleared"):
                 units = sorted(event["certified"] + event["flat"] + event["observed"])
                 found[event["layer"]] = len(units) + event["n_decayed"] if event["n_decayed"] else units

@@ -56,3 +56,9 @@ def test_a_tool_that_sees_fewer_layers():
     nothing = {"found": {}, "parameters": True, "buffers": True}
 
     assert cells("torchdiag", {"easy": [partial], "hard": [nothing]})[:2] == ["act: 5", "none"]
+
+
+def test_a_tool_that_names_as_many_units_but_others():
+    wrong = {"found": DEAD | {"conv1": [0, 1, 7]}, "parameters": True, "buffers": True}
+
+    assert cells("torchlens", {"easy": [wrong], "hard": [FOUND]})[2] == "**wrong ones**"
