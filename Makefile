@@ -23,7 +23,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train data compare search demo tensorboard report test test-all test-oldest test-newest test-lightning test-foreign ci soak bench bench-peers bench-gpu bench-growth lint format docs gallery clean
+.PHONY: help setup train data compare search demo tensorboard report test test-all test-oldest test-newest test-lightning test-foreign ci soak bench bench-peers bench-monitors bench-gpu bench-growth lint format docs gallery clean
 
 help: ## List the targets and their variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -120,6 +120,9 @@ bench: $(READY) ## Measure speed against plain pipelines, and what the monitors 
 bench-peers: $(READY) .venv-peers/ready ## Measure against Keras on TensorFlow, in a venv of its own
 	$(BIN)/python -m benchmarks peers $(ARGS)
 
+bench-monitors: $(READY) .venv-monitors/ready ## Count planted dead units with ours and ten other tools, each in a venv of its own
+	$(BIN)/python -m benchmarks planted $(ARGS)
+
 bench-gpu: $(READY) ## Measure on a CUDA device
 	$(BIN)/python -m benchmarks gpu $(ARGS)
 
@@ -132,12 +135,25 @@ bench-growth: $(READY) ## Measure how costs grow with data, width, sites and epo
 	.venv-peers/bin/python -m pip install --quiet -r benchmarks/peers-requirements.txt
 	@touch $@
 
+# One venv per line; what does not install leaves its pip.log to the table.
+.venv-monitors/ready: benchmarks/planted/requirements.txt $(READY)
+	@echo 'Installing ten tools into .venv-monitors (350 MB)'
+	@for peer in $$(sed -n 's/^\([a-z].*==[^ ]*\).*/\1/p' $<); do \
+		venv=.venv-monitors/$${peer%%==*}; \
+		$(BIN)/python -m venv --clear $$venv; \
+		$(call borrow,$$venv); \
+		$$venv/bin/python -m pip install --quiet $$peer >$$venv/pip.log 2>&1 || echo "$$peer does not install"; \
+	done
+	@touch $@
+
 # What .venv has, torch first of all, is borrowed from it.
+borrow = $(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+	>"$$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
+
 .venv-foreign/ready: tests/foreign/requirements.txt $(READY)
 	@echo "Installing other people's projects into .venv-foreign (600 MB)"
 	$(BIN)/python -m venv --clear .venv-foreign
-	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
-		>"$$(.venv-foreign/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
+	$(call borrow,.venv-foreign)
 	.venv-foreign/bin/python -m pip install --quiet -r tests/foreign/requirements.txt
 	@touch $@
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import measures
+from benchmarks.planted.measure import planted
 from benchmarks.results_table import Report, machine
 from benchmarks.workshop import Workshop, run_group
 
@@ -19,8 +20,10 @@ MEASURES = {  # and the number of rounds
     "quick": (measures.quick, 9),
     "monitors": (measures.what_monitors_add, 40),
     "foreign": (measures.monitors_in_foreign_models, 9),
+    "models": (measures.monitors_and_peers, 7),
     "profile": (measures.profile, 9),
     "peers": (measures.against_keras, 10),
+    "planted": (planted, 9),
     "gpu": (measures.on_gpu, 10),
     "growth": (measures.grow, 9),
     "variants": (measures.steps_of_variants, 9),

@@ -4,8 +4,8 @@ import os
 import shutil
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -21,7 +21,8 @@ SGEMM = ["loop", "--what=sgemm"]
 VARIANTS = ("deeper", "wider_kernels", "modern")  # whose steps are compared with the baseline's
 OURS, AGAIN = "ours, fmnist fit", "ours again, fmnist fit"
 NULL = "A/A null: ours again / ours"
-FOREIGN = {  # network -> what is measured -> --monitors, targets of the ratio and of the seconds
+Watchers = dict[str, tuple[str, str, str]]  # name -> the contender's ``--monitors``, targets of ratio and seconds
+FOREIGN: dict[str, Watchers] = {  # by network
     "ResNet-18": {
         "histograms of 100 tensors, 10 million elements": ("hist-10", "none", "at most 0.1 s"),
         "histograms of 100 tensors, 22 million elements": ("hist-22", "none", "none"),
@@ -29,6 +30,19 @@ FOREIGN = {  # network -> what is measured -> --monitors, targets of the ratio a
     },
     "500 ReLU sites": {"dead monitor": ("dead", "none", "at most 1 s")},
 }
+EACH: Watchers = {
+    "dead monitor": ("dead", "none", "none"),
+    "histograms": ("hist", "none", "none"),
+    "gap": ("gap", "none", "none"),
+    "all monitors": ("all", "at most 1.05", "none"),
+    "wandb.watch, once per epoch": ("wandb", "none", "none"),
+    "torchmortem, every step": ("torchmortem", "none", "none"),
+}
+MODELS = dict.fromkeys(("ResNet-18", "transformer", "U-Net"), EACH)
+LARGE = {name: {"all monitors": EACH["all monitors"]} for name in ("500 ReLU sites", "25 million parameters")}
+PEERS = ("wandb", "torchmortem")
+VENVS = Path(".venv-monitors").absolute()  # of the peers
+RUNS = (1, 10, 100, 500)  # in the tab
 SIZES: dict[str, tuple[int, list[str]]] = {  # name -> copies of the training set, options of the network
     "baseline": (1, []),
     "width x4": (1, ["--model.conv_channels=[256,128]", "--model.hidden_units=[1024]"]),
@@ -111,9 +125,18 @@ def what_monitors_add(workshop: Workshop, report: Report, rounds: int, steps: in
     _add_monitors(workshop, report, rounds, "baseline", alone, [*alone, f"--only={steps}"], wanted, FULL_EPOCH, steps)
 
 
-def monitors_in_foreign_models(workshop: Workshop, report: Report, rounds: int, steps: int = 10) -> None:
+def monitors_in_foreign_models(
+    workshop: Workshop,
+    report: Report,
+    rounds: int,
+    networks: Mapping[str, Watchers] = FOREIGN,
+    steps: int = 10,
+) -> None:
     """What monitors add to an epoch of 6,400 examples and a tenth as many for validation, in models not ours."""
-    for network, wanted in FOREIGN.items():
+    for network, watchers in networks.items():
+        wanted = {name: w for name, w in watchers.items() if w[0] not in PEERS or (VENVS / w[0]).exists()}
+        for name in watchers.keys() - wanted.keys():
+            report.facts[f"{network}: {name}"] = "not measured: `make bench-monitors` installs it"
         short = ["foreign_lightning", f"--network={network}", f"--steps={steps}"]
         _add_monitors(workshop, report, rounds, network, short, short, wanted, 100, steps)
 
@@ -125,7 +148,7 @@ def _add_monitors(
     title: str,
     alone: list[str],
     short: list[str],
-    wanted: dict[str, tuple[str, str, str]],
+    wanted: Watchers,
     epoch: int,
     steps: int,
 ) -> None:
@@ -136,20 +159,24 @@ def _add_monitors(
     happens to lie. A whole epoch is a short one without monitors plus the steps that it lacks, at the pace of steps
     without validation in the same round. With nothing switched, the same gives the null.
 
-    ``alone`` sets the pace, ``short`` has epochs of ``steps`` rather than ``epoch`` steps; ``wanted``: name -> the
-    contender's ``--monitors``, targets of the ratio and of the seconds.
+    ``alone`` sets the pace, ``short`` has epochs of ``steps`` rather than ``epoch`` steps. What a peer that works in
+    every step adds counts for each of ``epoch``.
     """
     wanted = {"A/A null: nothing": ("off", "1", "0 s"), **wanted}
     pace, names = f"{title}: steps alone", [f"{title}: {name}" for name in wanted]
-    commands = [[*short, "--validation", "--alternate", f"--monitors={monitors}"] for monitors, *_ in wanted.values()]
+    commands = [
+        [*_with_python_of(monitors, short), "--validation", "--alternate", f"--monitors={monitors}"]
+        for monitors, *_ in wanted.values()
+    ]
     tell(f"seconds added: {', '.join(names)}")
     with workshop.contenders({pace: alone, **dict(zip(names, commands, strict=True))}) as contenders:
         phases = {f"{name}, {phase}": contenders[name] for name in names for phase in ("off", "on")}
         result = interleaved({pace: contenders[pace], **phases}, rounds, tell=tell)
         report.peaks |= {f"{name}, on": contenders[name].last["peak_mib"] for name in names}
     report.add_rounds(title, result)
-    for name, (_, target, limit) in zip(names, wanted.values(), strict=True):
-        added = [steps * (times[f"{name}, on"] - times[f"{name}, off"]) for times in result]
+    for name, (monitors, target, limit) in zip(names, wanted.values(), strict=True):
+        watched = epoch if monitors == "torchmortem" else steps
+        added = [watched * (times[f"{name}, on"] - times[f"{name}, off"]) for times in result]
         whole = [(epoch - steps) * times[pace] + steps * times[f"{name}, off"] for times in result]
         ratios = [1 + seconds / full for seconds, full in zip(added, whole, strict=True)]
         report.ratios += [
@@ -157,6 +184,16 @@ def _add_monitors(
             (summary(f"{name}, seconds added to an epoch", added), limit),
         ]
     report.facts[f"{title}: whole epoch without monitors, s"] = str(summary("", whole))
+
+
+def _with_python_of(monitors: str, command: list[str]) -> list[str]:
+    python = f"{VENVS / monitors}/bin/python:" if monitors in PEERS else ""
+    return [python + command[0], *command[1:]]
+
+
+def monitors_and_peers(workshop: Workshop, report: Report, rounds: int) -> None:
+    """Each monitor alone and all of them, beside peers, in a ResNet, a transformer and a U-Net."""
+    monitors_in_foreign_models(workshop, report, rounds, MODELS, steps=5)
 
 
 def steps_of_variants(workshop: Workshop, report: Report, rounds: int, steps: int = 50) -> None:
@@ -180,7 +217,9 @@ def against_keras(workshop: Workshop, report: Report, rounds: int) -> None:
         "Keras, XLA": ["--steps=5", "--jit"],  # a step takes seconds
     }
     wanted = {name: ["our_lightning", size] for name in (OURS, AGAIN)}
-    wanted |= {name: ["keras_fit", *arguments] for name, arguments in settings.items()}
+    wanted |= {
+        name: [f"{workshop.peers_python.absolute()}:keras_fit", *arguments] for name, arguments in settings.items()
+    }
     result = run_group(workshop, report, "peers", wanted, rounds)
     best = best_of(result, list(settings))
     report.ratios.append((ratio(NULL, result, AGAIN, OURS), "1"))
@@ -238,10 +277,18 @@ def grow(workshop: Workshop, report: Report, rounds: int, steps: int = 50) -> No
         short += [f"--model={option}" for option in options]
         wanted = {"all monitors": ("all", "at most 1.05", "none")}
         _add_monitors(workshop, report, rounds, name, short, short, wanted, epoch, steps)
-    report.facts["logged epochs"] = logged_epochs(workshop)
+    monitors_in_foreign_models(workshop, report, rounds, LARGE)
+    logs = logged_epochs(workshop)
+    report.tables["logged epochs"] = [list(logs[1]), *(list(map(str, log.values())) for log in logs.values())]
+    one = next(workshop.folder.glob("logs/*/after_10"))
+    loads = {runs: _load(_copies(one, workshop.folder / f"{runs}_runs", runs)) for runs in RUNS}
+    report.tables["runs of ten epochs"] = [
+        ["runs", *loads[1]],
+        *([str(runs), *map(str, load.values())] for runs, load in loads.items()),
+    ]
 
 
-def logged_epochs(workshop: Workshop) -> list[dict[str, Any]]:
+def logged_epochs(workshop: Workshop) -> dict[int, dict[str, float]]:
     """Per number of tiny epochs of the full network with all monitors: the log's size, and the time to show it."""
     from benchmarks.subjects.callbacks import COPIED_AFTER  # late, as in `profile`
 
@@ -250,14 +297,21 @@ def logged_epochs(workshop: Workshop) -> list[dict[str, Any]]:
         f"--trainer.max_epochs={max(COPIED_AFTER) + 1}",
         "--trainer.callbacks+=benchmarks.subjects.callbacks.CopyLog",
     )
-    result = []
+    result = {}
     for epochs in COPIED_AFTER:
         folder = next(workshop.folder.glob(f"logs/*/after_{epochs}"), None)
         if folder is None:
             raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
-        result.append({"epochs": epochs, **_load(folder)})
-        tell(str(result[-1]))
+        result[epochs] = {"epochs": epochs, **_load(folder)}
+        tell(str(result[epochs]))
     return result
+
+
+def _copies(run: Path, folder: Path, count: int) -> Path:
+    """A log folder with that many copies of a run."""
+    for number in range(count):
+        shutil.copytree(run, folder / f"variant_{number:03}" / "version_0")
+    return folder
 
 
 def _load(folder: Path) -> dict[str, float]:
@@ -269,18 +323,20 @@ def _load(folder: Path) -> dict[str, float]:
     from training_health.tab.health_data import HealthData
     from training_health.tab.payloads import run_payload
 
-    size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
+    size = sum(path.stat().st_size for path in folder.rglob("events.*")) / 2**20
     start = time.perf_counter()
     multiplexer = EventMultiplexer(tensor_size_guidance={"training_health": 0})
     multiplexer.AddRunsFromDirectory(str(folder))
     multiplexer.Reload()
     read = time.perf_counter()
     data, context = HealthData(MultiplexerDataProvider(multiplexer, str(folder))), RequestContext()
-    (row,) = data.overview(context, "")["runs"]
-    run_payload(data.run(context, "", row["run"]))
+    rows = data.overview(context, "")["runs"]
+    overview = time.perf_counter()
+    run_payload(data.run(context, "", rows[0]["run"]))
     answered = time.perf_counter()
     return {
-        "log_mib": round(size, 2),
-        "tensorboard_reads_s": round(read - start, 2),
-        "tab_answers_s": round(answered - read, 3),
+        "log, MiB": round(size, 2),
+        "TensorBoard reads it in, s": round(read - start, 2),
+        "the tab answers in, s": round(answered - read, 3),
+        "of this for one run": round(answered - overview, 3),
     }

@@ -46,6 +46,7 @@ class Report:
     best: dict[str, float] = field(default_factory=dict)  # contender -> least seconds per step
     peaks: dict[str, float] = field(default_factory=dict)  # contender -> peak MiB
     facts: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, list[list[str]]] = field(default_factory=dict)  # title -> rows, the first of them the head
     rounds: dict[str, list[Round]] = field(default_factory=dict)
 
     def add_rounds(self, name: str, rounds: Sequence[Round]) -> None:
@@ -73,8 +74,9 @@ class Report:
             f"{where['processor']}, {where['vector_instructions']}, {where['threads']} of {where['cores']} cores, "
             f"load {where['load'][0]} at start, torch {where['torch']}, {where['measured']}"
         )
+        tables = [f"{title}:\n\n{table(rows)}" for title, rows in self.tables.items()]
         facts = "\n".join(f"- {name}: {value}" for name, value in self.facts.items())
-        return "\n\n".join([head, table(ratios), table(contenders), facts])
+        return "\n\n".join([head, *tables, table(ratios), table(contenders), facts])
 
     def write(self, path: Path) -> None:
         """Write everything, each round included, as JSON."""

@@ -44,7 +44,7 @@ class Workshop:
 
     @contextlib.contextmanager
     def contenders(self, wanted: dict[str, list[str]]) -> Iterator[dict[str, "Contender"]]:
-        """Start the contenders: name -> [file in ``subjects``, arguments ...]."""
+        """Start the contenders: name -> [file in ``subjects``, arguments ...]; ``INTERPRETER:file`` for another's."""
         with contextlib.ExitStack() as stack:
             yield {
                 name: stack.enter_context(contextlib.closing(Contender(self, name, *command)))
@@ -67,8 +67,8 @@ class Contender:
 
     def __init__(self, workshop: Workshop, name: str, subject: str, *arguments: str) -> None:
         self.name, self.last = name, dict[str, Any]()
-        python = str(workshop.peers_python.absolute()) if subject == "keras_fit" else sys.executable
-        command = [python, "-m", f"benchmarks.subjects.{subject}"]
+        python, _, subject = subject.rpartition(":")
+        command = [python or sys.executable, "-m", f"benchmarks.subjects.{subject}"]
         command += [f"--data={workshop.data}", f"--device={workshop.device}", *arguments]
         to_child, from_child = os.pipe(), os.pipe()
         ends = to_child[0], from_child[1]

@@ -1,26 +1,25 @@
 """Networks that are not ours in a plain Lightning program: one round is one epoch, from its start to the next's."""
 
+import contextlib
 import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
-from torchvision.models import resnet18
 
 from benchmarks.channel import contender_parser
+from benchmarks.subjects.foreign_networks import NETWORKS
 from benchmarks.subjects.naive_lightning import NaiveClassifier
 from benchmarks.subjects.our_lightning import EpochGate
 from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
 
-NETWORKS = {
-    "ResNet-18": lambda: resnet18(num_classes=10),
-    "500 ReLU sites": lambda: nn.Sequential(
-        nn.Flatten(), nn.Linear(3072, 16), *(layer for _ in range(500) for layer in (nn.ReLU(), nn.Linear(16, 16)))
-    ),
-}
+Attach = Callable[[nn.Module, Optimizer, pl.Trainer], contextlib.AbstractContextManager[Callable[[Tensor], object]]]
 MONITORS = {
     "off": lambda: [],
     "dead": lambda: [DeadReLUMonitor()],
@@ -28,9 +27,56 @@ MONITORS = {
         WeightHistogramMonitor(["net.[!l]*", "net.layer[1-3]*", "net.layer4.1.conv1*", "net.layer4.0.bn1*"])
     ],
     "hist-22": lambda: [WeightHistogramMonitor(["net.[!l]*", "net.layer[2-4]*"])],
+    "hist": lambda: [WeightHistogramMonitor()],
+    "gap": lambda: [TrainValGapMonitor()],
     "all": lambda: [DeadReLUMonitor(), WeightHistogramMonitor(), TrainValGapMonitor()],
+    "wandb": lambda: [SwitchedPeer(watch_with_wandb)],
+    "torchmortem": lambda: [SwitchedPeer(watch_with_torchmortem)],
 }
 VALIDATION = 10  # batches
+
+
+class SwitchedPeer(pl.Callback):
+    """Another tool, attached at the first step of an epoch and detached at its end."""
+
+    def __init__(self, attach: Attach) -> None:
+        self._attach, self._stack = attach, contextlib.ExitStack()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: object, index: int) -> None:
+        """Attach."""
+        if index == 0:
+            self._step = self._stack.enter_context(self._attach(module.net, trainer.optimizers[0], trainer))
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: object) -> None:  # noqa: ANN401
+        """Tell it the loss."""
+        self._step(outputs["loss"])
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Detach."""
+        self._stack.close()
+
+
+@contextlib.contextmanager
+def watch_with_wandb(net: nn.Module, optimizer: Optimizer, trainer: pl.Trainer) -> Iterator[Callable[[Tensor], object]]:
+    """W&B's histograms of all weights and gradients, once per epoch, offline."""
+    import wandb
+
+    run = wandb.run or wandb.init(mode="offline", dir=trainer.log_dir, settings=wandb.Settings(silent=True))
+    run.watch(net, log="all", log_freq=int(trainer.num_training_batches))
+    yield lambda loss: None
+    run.log({"epoch": trainer.current_epoch})
+    run.unwatch(net)
+
+
+@contextlib.contextmanager
+def watch_with_torchmortem(
+    net: nn.Module, optimizer: Optimizer, trainer: pl.Trainer
+) -> Iterator[Callable[[Tensor], object]]:
+    """Torchmortem's autopsy of the epoch, without its report."""
+    from torchmortem import Autopsy
+
+    with Autopsy(net, optimizer=optimizer) as autopsy:
+        yield lambda loss: autopsy.step(loss=loss.item())
 
 
 class ValidatedClassifier(NaiveClassifier):

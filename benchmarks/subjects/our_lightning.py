@@ -26,8 +26,10 @@ MONITORS = {  # of those that `--monitors=off` takes out, which stay
 class EpochGate(pl.Callback):
     """Holds every epoch of ``steps`` at its start until the channel says go; reports the epoch before.
 
-    With ``alternate`` the monitors are taken out in every second epoch: on, off, off, on, and so on.
+    With ``alternate`` monitors and peers are taken out in every second epoch: on, off, off, on, and so on.
     """
+
+    SWITCHED = (*MONITORS["all"], "SwitchedPeer")
 
     def __init__(self, steps: int, alternate: bool = False) -> None:
         self.steps, self.alternate, self._channel = steps, alternate, Channel()
@@ -43,7 +45,7 @@ class EpochGate(pl.Callback):
         self._channel.begin()
         if self.alternate:
             on = trainer.current_epoch % 4 in (0, 3)
-            kept = [c for c in self._everything if on or type(c).__name__ not in MONITORS["all"]]
+            kept = [c for c in self._everything if on or type(c).__name__ not in self.SWITCHED]
             trainer.callbacks = kept  # type: ignore[attr-defined]
 
 

@@ -1,0 +1,1 @@
+"""Planted dead units: what ours and other tools find of them."""
