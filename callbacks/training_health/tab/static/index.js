@@ -1,6 +1,7 @@
 // @ts-check
 // The page: fetches, keeps the reader's choices, and puts the sections together.
 
+import { classCharts, signalCharts } from "./columns.js";
 import { deadList } from "./dead_list.js";
 import { coverage, siteChart, siteNames, siteOf, totalChart } from "./dead_units.js";
 import { every, h, isNumber, percent, segmented } from "./dom.js";
@@ -9,6 +10,7 @@ import { asVariants, groupsTable } from "./groups.js";
 import { get, getOnce, host, isReport, onReload, onTheme } from "./host.js";
 import { MEASURE_CHOICES, layerMaps, mapKey, unitMap, weightCharts } from "./maps.js";
 import { emptyState, findingsSection, overviewTable } from "./overview.js";
+import { exampleCharts, filterCharts } from "./pictures.js";
 import { refill } from "./refill.js";
 import { cut, describeRuns, lookMark } from "./runs.js";
 import { MOST_PICKED, isLookedAt, loadState, onAddress, pickedRows, saveState } from "./state.js";
@@ -164,15 +166,18 @@ async function renderCharts(view, mine) {
   if (mine !== round) return;
   const drawn = state.draw === "variants" ? asVariants(runs) : runs;
   const metric = runs.some(({ data }) => data.gap.columns.accuracy_gap.some(isNumber)) ? state.metric : "loss";
+  const few = runs.slice(0, MOST_MAPS);
   fill("units", [
     deadList(runs),
     ...totalChart(drawn),
     names.length > 1 && layersPart(runs),
     names.length > 0 && sitePart(drawn, names, worst, site, maps),
+    filterCharts(few),
+    exampleCharts(few),
     ...coverage(runs),
   ]);
-  fill("gap", [segmented("Measure of the gap", [["accuracy", "Accuracy"], ["loss", "Loss"]], metric, (chosen) => update({ metric: chosen })), ...gapCharts(drawn, metric)]);
-  fill("weights", [...weightCharts(runs.slice(0, MOST_MAPS)), ofAll(runs)]);
+  fill("gap", [segmented("Measure of the gap", [["accuracy", "Accuracy"], ["loss", "Loss"]], metric, (chosen) => update({ metric: chosen })), ...gapCharts(drawn, metric), classCharts(few)]);
+  fill("weights", [...weightCharts(few), signalCharts(few), ofAll(runs)]);
 }
 
 const deadFraction = (site) => (site?.dead.length ? site.dead.at(-1) / Math.max(1, site.units - site.nan.at(-1)) : 0);
