@@ -313,6 +313,9 @@ def test_picked_runs_survive_other_tabs_and_a_reload_and_travel_in_a_link(tab, s
     page.locator("[role=tab]:visible", has_text="Training Health").click()
     frame.locator("#chips .chip").first.wait_for()
     _, elsewhere = open_tab(open_page, served[0], "#" + link.split("#", 1)[1])  # a profile that has stored nothing
+    stored = [key for key in page.evaluate("Object.keys(localStorage)") if key.startswith("training_health.view.")]
+    assert len(stored) == 1  # of this log folder
+    assert len(stored[0].removeprefix("training_health.view.")) == 12
     for shown in (frame, elsewhere):
         assert shown.locator("#chips .chip-name").all_inner_texts() == [DYING]
         shown.locator("#site").wait_for()
@@ -327,6 +330,31 @@ def test_colours_of_a_run_match_between_charts(tab):
     dead, gap = drawn(frame, "dead_units_total", of_dying), drawn(frame, "gap_accuracy", of_dying)
     assert dead == gap
     assert chip == "rgb({}, {}, {})".format(*(int(dead[i : i + 2], 16) for i in (1, 3, 5)))
+
+
+def test_printing_the_tab_draws_every_chart_in_light_colours_at_the_sheets_width(tab):
+    page, frame = tab
+    pick_only(frame, STEADY)
+    page.evaluate("document.body.classList.add('dark-mode')")
+    frame.locator("html[data-theme=dark]").wait_for(state="attached")
+    drawn(frame, "gap_accuracy", "true")
+    printed = frame.locator("body").evaluate(
+        """() => new Promise((done) => {
+          window.print = () => {
+            dispatchEvent(new Event("beforeprint"));
+            const plots = [...document.querySelectorAll(".plot")];
+            const { theme } = document.documentElement.dataset;
+            const widths = new Set(plots.map((plot) => plot.querySelector(".main-svg").clientWidth - plot.clientWidth));
+            done([plots.length > 5 && plots.every((p) => p.dataset.drawn), theme, main.clientWidth, [...widths]]);
+            dispatchEvent(new Event("afterprint"));
+          };
+          [...document.querySelectorAll("#bar button")].find((button) => button.textContent === "Print").click();
+        })"""
+    )
+    assert printed == [True, "light", 680, [0]]  # 180 mm
+    assert frame.locator("html").get_attribute("data-theme") == "dark"
+    page.evaluate("document.body.classList.remove('dark-mode')")
+    frame.locator("html[data-theme=light]").wait_for(state="attached")
 
 
 def test_a_reload_while_training_brings_the_new_epoch_and_keeps_what_the_reader_did(tab, served):

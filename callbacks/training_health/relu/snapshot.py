@@ -131,7 +131,7 @@ class SnapshotTaker:
             self._filters[site] = weight.float().clone()
 
     def _keep_examples(self, unit: Unit, values: Tensor) -> None:
-        fired, at = values.flatten(1).amax(1).topk(min(TOP, len(values)))
+        fired, at = values.reshape(len(values), -1).amax(1).topk(min(TOP, len(values)))
         pictures = _small(self._images.index_select(0, at))
         if unit in self._top:
             known = self._top[unit]

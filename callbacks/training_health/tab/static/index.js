@@ -254,9 +254,11 @@ async function goTo(section, site = "", run = "") {
 
 function skeleton() {
   const nav = SECTIONS.map(([id, title]) => h("button", { type: "button", class: "nav", id: `to ${id}`, onclick: () => goTo(id) }, title));
-  const toggle = isReport && h("button", { type: "button", class: "quiet push", onclick: () => showTheme(!isDark()) }, "Light / dark");
+  // in TensorBoard the browser's own command prints the part of this page that is on the screen
+  const print = h("button", { type: "button", class: "quiet push", onclick: () => window.print() }, "Print");
+  const toggle = isReport && h("button", { type: "button", class: "quiet", onclick: () => showTheme(!isDark()) }, "Light / dark");
   return [
-    h("header", { id: "bar", hidden: true }, h("div", { class: "bar-row" }, h("h1", {}, "Training Health"), h("nav", { "aria-label": "Sections" }, nav), toggle), h("div", { id: "chips", role: "group", "aria-label": "Picked runs" })),
+    h("header", { id: "bar", hidden: true }, h("div", { class: "bar-row" }, h("h1", {}, "Training Health"), h("nav", { "aria-label": "Sections" }, nav), print, toggle), h("div", { id: "chips", role: "group", "aria-label": "Picked runs" })),
     h("div", { id: "notice", role: "alert", hidden: true }),
     h("div", { id: "blank", hidden: true }),
     h("main", { id: "main", hidden: true }, SECTIONS.map(([id, title, lede]) => h("section", { id, "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title), h("p", { class: "lede" }, lede), h("div", { class: "content" })))),
