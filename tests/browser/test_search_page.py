@@ -41,6 +41,7 @@ def test_nothing_is_wider_than_the_window(page, width):
 
 def test_a_printed_search_has_its_charts_at_the_sheets_width(page):
     page.set_viewport_size({"width": 1400, "height": 900})
+    page.locator("figure .chart").nth(5).locator(".main-svg").first.wait_for()  # the last one
     page.evaluate(
         """() => addEventListener("beforeprint", () => {
           const charts = [...document.querySelectorAll("figure .chart")];

@@ -30,7 +30,7 @@ LOSSES = ("running_loss", "train_eval_loss", "val_loss", "loss_gap", "loss_gap_s
 GAP_COLUMNS = (*ACCURACIES, "mode_effect", *LOSSES)
 MOST_UNITS = 10_000_000  # of one site: beyond any layer, and still an array that fits
 MOST_FIELDS = 1_000  # of a unit's cause
-MOST_SIDE = 4096  # of a picture, and filters of a layer
+MOST_FILTERS, MOST_SIDE = 4096, 64  # of a layer, and pixels of a picture
 MOST_PICTURED = 100  # units whose examples are shown
 RARE_BELOW = 0.01  # activity under which a unit that fires counts as rare, where a log doesn't say
 
@@ -471,10 +471,10 @@ def _examples(value: dict[str, Any]) -> Examples:
 def _sizes(value: object, count: int) -> list[int]:
     """The sizes of a picture's dimensions."""
     listed = value if isinstance(value, list) else []
-    if len(listed) != count or not all(type(size) is int and 0 < size <= MOST_SIDE for size in listed):
-        raise UnreadableError(f"its shape is not {count} sizes of at most {MOST_SIDE}")
-    if listed[-3] not in (1, 3):
-        raise UnreadableError("its pictures are not of 1 or 3 channels")
+    if len(listed) != count or not all(type(size) is int and 0 < size <= MOST_FILTERS for size in listed):
+        raise UnreadableError(f"its shape is not {count} sizes")
+    if listed[-3] not in (1, 3) or max(listed[-2:]) > MOST_SIDE:
+        raise UnreadableError(f"its pictures are not of 1 or 3 channels, or have a side above {MOST_SIDE}")
     return listed
 
 

@@ -163,7 +163,7 @@ def _small(pictures: Tensor) -> Tensor:
     sides = pictures.shape[2:]
     shrink = max(1.0, max(sides) / LONGEST_SIDE)
     height, width = (max(1, round(side / shrink)) for side in sides)
-    return adaptive_avg_pool2d(pictures.float(), (height, width))
+    return pictures.float() if shrink == 1 else adaptive_avg_pool2d(pictures.float(), (height, width))
 
 
 def _as_bytes(fired: Tensor, pictures: Tensor) -> list[tuple[float, bytes]]:

@@ -193,9 +193,9 @@ def _filters(site: Site) -> dict[str, Any] | None:
     if site.filters is None:
         return None
     rows = site.filters.weights.reshape(site.units, -1)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):
         largest = np.abs(rows).max(axis=1)
-        pixels = 128 + np.nan_to_num(127 * rows / np.where(largest > 0, largest, 1)[:, None])
+        pixels = np.clip(128 + np.nan_to_num(127 * rows / np.where(largest > 0, largest, 1)[:, None]), 0, 255)
     last = site.activity[-1] if len(site.activity) else np.full(site.units, np.nan)
     states = np.select([np.isnan(last), last == 0, last < site.rare_below], ["not a number", "dead", "rare"], "alive")
     return {
