@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from training_health.batches import ends_in_a_repeat, first_tensor
 from training_health.lightning import every_rank, loader_at
-from training_health.sinks import tensorboard_writers
+from training_health.sinks import tensorboard_writers, write_records
 
 
 class PredictionImages(Callback):
@@ -29,9 +29,12 @@ class PredictionImages(Callback):
     | ``confusion_matrix`` | image | counts, true by predicted class, shaded by their fraction of the row |
     | ``per_class_accuracy`` | text | a table of class, number of images and accuracy |
 
+    During a fit it also records each class's accuracy on the validation examples of every epoch, for the tab, where
+    ``validation_step`` returns a mapping with ``correct`` (N,) and ``labels`` (N,).
+
     ``test_step`` must return a mapping with ``logits`` (N, classes) and ``labels`` (N,); the images are the batch's
     first tensor, (N, 1 or 3, H, W) in [0, 1]. Counts are exact over all processes; the pictures come from the first.
-    The cost is one scatter-add per test batch, and about a second of rendering at the end.
+    The cost is one scatter-add per test batch and two per validation batch, and about a second of rendering at the end.
 
     Args:
         class_names: Name of each class, in label order.
@@ -59,6 +62,7 @@ class PredictionImages(Callback):
         if rows < 1 or columns < 1:
             raise MisconfigurationException(f"A grid of {rows} x {columns} has no images: use at least 1 x 1.")
         self.class_names, self.rows, self.columns, self.seed = list(class_names), rows, columns, seed
+        self._by_class: Tensor | None = None  # (2, classes): validation examples that were right, and all
         self._start()
 
     def _start(self) -> None:
@@ -71,6 +75,38 @@ class PredictionImages(Callback):
     def confusion(self) -> list[list[int]]:
         """Counts over this process's test images so far: row true, column predicted."""
         return [] if self._counts is None else self._counts.tolist()
+
+    @override
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._by_class = None
+
+    @override
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if trainer.state.fn != "fit" or not isinstance(outputs, Mapping) or not {"correct", "labels"} <= set(outputs):
+            return
+        labels, correct = outputs["labels"].long(), outputs["correct"].long()
+        keep = len(labels) - ends_in_a_repeat(loader_at(trainer.val_dataloaders, dataloader_idx), batch_idx)
+        if self._by_class is None:
+            self._by_class = torch.zeros(2, len(self.class_names), dtype=torch.int64, device=labels.device)
+        for row, counted in zip(self._by_class, (correct, torch.ones_like(labels)), strict=True):
+            row.scatter_add_(0, labels[:keep], counted[:keep])
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        parts = every_rank(trainer, None if self._by_class is None else self._by_class.cpu())
+        self._by_class = None
+        if known := [part for part in parts if part is not None]:
+            right, all_ = torch.stack(known).sum(0)
+            values = [float(all_.sum()), *(right / all_).tolist()]  # 0 / 0: NaN, which is unknown
+            write_records(trainer, [("class_accuracy", "class_accuracy", values, {"classes": self.class_names})])
 
     @override
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from torch import Tensor
 from typing_extensions import override
 
 from training_health import lightning as pl
-from training_health.batches import BatchSize, ExampleCounter
+from training_health.batches import BatchSize, ExampleCounter, first_tensor
 from training_health.relu.causes import History
 from training_health.relu.sites import ReLUSites
+from training_health.relu.snapshot import Snapshot, SnapshotTaker, rarest
 from training_health.relu.unit_counts import UnitCounter, WindowCounts
 from training_health.relu.window import RESERVED, DeadReLUReport, WindowPart, sentence
-from training_health.sinks import log_scalars, warn_without_tensorboard, write_metrics, write_records
+from training_health.sinks import log_scalars, warn_without_tensorboard, write_metrics, write_records, write_text
 from training_health.training_sample.evaluation import SampleObserver, TrainingSampleEvaluation
 from training_health.training_sample.isolation import LoggedValues
 
@@ -75,6 +77,12 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     under a millisecond per million of them on a CPU core, some twenty microseconds per call of a torch function, and a
     copy of the values of units that have not fired so far; two transfers per epoch.
 
+    For the tab the records also hold, after epochs 1, 2, 4, 8, ... and ``max_epochs``, the filters of first layers that
+    are convolutions of 1 or 3 channels (up to 32,768 weights), and where a batch's first tensor holds pictures
+    (N, 1 or 3, H, W) the nine examples on which each of the six units that fire least has its highest pre-activation,
+    at most 28 pixels wide and high: see ``example_pictures``. After every epoch they hold the root mean square of what
+    goes into each ReLU, over the window's first batch: with several processes over the first of each.
+
     Args:
         window: "validation" counts in the validation pass that runs anyway. "train" counts in the eval-mode pass over a
             fixed sample of training examples that `TrainValGapMonitor` makes, or makes that pass itself without it.
@@ -88,6 +96,8 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         eager: Whether what was compiled by ``torch.compile`` runs eagerly in the window, so that its ReLUs are seen.
             Training stays compiled; the window's values may differ in the last digits. Needs torch 2.6; without it,
             or if off, compiled parts are named instead.
+        example_pictures: Whether small copies of validation examples are written into the log, and so into reports made
+            of it. The window "train" has none.
 
     Raises:
         pl.MisconfigurationException: For a window or threshold that does not exist, or two of these in one trainer.
@@ -116,6 +126,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         count_examples: ExampleCounter | None = None,
         event_file: bool = True,
         eager: bool = True,
+        example_pictures: bool = True,
     ) -> None:
         if window not in ("validation", "train"):
             raise pl.MisconfigurationException(
@@ -124,12 +135,15 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         if not 0 < rare_below <= 1:
             raise pl.MisconfigurationException(f"`rare_below` is a fraction above 0 and up to 1, not {rare_below!r}.")
         self.window, self.rare_below, self.unit_dims, self.eager = window, rare_below, dict(unit_dims or {}), eager
-        self.count_examples, self.event_file = count_examples, event_file
+        self.count_examples, self.event_file, self.example_pictures = count_examples, event_file, example_pictures
         self._evaluation = TrainingSampleEvaluation()
         self._start_again()
 
     def _start_again(self) -> None:
-        self._counter = UnitCounter(self.unit_dims)
+        self._snapshots, self._snapshot = SnapshotTaker(), Snapshot()
+        self._rarest: list[tuple[str, int]] = []  # units of the last window, by qualified name of the site
+        self._draws = False  # this epoch's window keeps pictures
+        self._counter = UnitCounter(self.unit_dims, self._snapshots.add)
         self._sites = ReLUSites(self._counter.add, self.eager)
         self._watching = False  # a window is open
         self._names: dict[str, str] = {}  # qualified: short; fixed after the first complete window
@@ -169,6 +183,8 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         self._evaluation.on_train_epoch_start(trainer)
         # A rank without a validation batch reaches no hook of the validation: the others would wait there for ever.
         self._waits, self._counted = self._evaluation.some_do_not_validate, False
+        number = trainer.current_epoch + 1
+        self._draws = number.bit_count() == 1 or number == trainer.max_epochs
 
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -184,7 +200,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     ) -> None:
         size = self._evaluation.validation_batch(trainer, batch, batch_idx, dataloader_idx)
         if self._watching:
-            self.on_sample_batch_start(size)
+            self._begin_batch(size, first_tensor(batch))
 
     @override
     def on_validation_batch_end(
@@ -221,11 +237,17 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     @override
     def on_sample_start(self, pl_module: pl.LightningModule) -> None:
         self._counter.clear()
+        draws = self._draws and self.example_pictures
+        self._snapshots.start(self._draws, self._rarest if draws else ())
         self._sites.attach(pl_module)
         self._watching = True
 
     @override
     def on_sample_batch_start(self, size: BatchSize) -> None:
+        self._begin_batch(size, None)
+
+    def _begin_batch(self, size: BatchSize, images: Tensor | None) -> None:
+        self._snapshots.begin_batch(images, size.counted)
         self._counter.begin_batch(size)
         self._sites.begin_pass()
 
@@ -284,13 +306,17 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     def _close(self, trainer: pl.Trainer) -> None:
         """Remove the hooks and make the report, from every rank's counts."""
         self._stop_watching()
-        part = WindowPart(self._counter.take(), self._sites.never_zero, self._sites.unwatched, self._start)
+        counts = self._counter.take()
+        part = WindowPart(counts, self._sites.never_zero, self._sites.unwatched, self._start, self._snapshots.take())
         parts, self._start = pl.every_rank(trainer, part), None
+        self._snapshot = Snapshot.joined(part.snapshot for part in parts if part.snapshot is not None)
         history = self._history if trainer.state.fn == "fit" else None  # a validation on its own belongs to no epoch
         self._report = DeadReLUReport.of(
             parts, self._names, self.window, self.rare_below, self._dead, history, trainer.current_epoch
         )
         self._dead = {site: counts.dead for site, counts in self._report.sites.items()}
+        named = {short: site for site, short in self._names.items()}
+        self._rarest = [(named[site], unit) for site, unit in rarest(self._report.sites)]
 
     def _publish(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         report = self._report
@@ -299,7 +325,10 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         if report.sites:
             self._log(trainer, pl_module, report)
         if trainer.state.fn == "fit":  # a validation on its own belongs to no epoch
-            write_records(trainer, report.records())
+            write_records(trainer, [*report.records(), *self._snapshot.records(self._names)])
+            if self._snapshot.shape:
+                epoch, n = trainer.current_epoch, report.examples
+                write_text(trainer, "examples", self._snapshot.example_text(self._names, epoch, n, report.sites))
             if not self._listed:
                 self._listed = True
                 write_records(trainer, [*report.coverage_records(), *report.start_records()])

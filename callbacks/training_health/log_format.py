@@ -23,6 +23,24 @@ What the monitor of dead units records, besides the activity itself:
     how the number of dead units of all sites falls with the examples seen: the numbers named in
     ``columns``, `WINDOW_COLUMNS`. NaN where unknown.
 
+``activation_scale``
+    the root mean square of what goes into each ReLU, over the examples of the window's first batch, as many as its n
+    says; the names of the ReLUs are in ``sites``.
+``filters/<site>``
+    the weights of a first layer that is a convolution of 1 or 3 channels, row by row; ``shape`` is [U, C, H, W]. They
+    come after epochs 1, 2, 4, 8, ... and the last planned one.
+``examples``
+    a text record: the examples on which the units that fire least have their highest pre-activation. ``shape`` is
+    [C, H, W] of an example, ``epoch`` and ``n`` are as above; each of ``units`` has a ``site``, its number ``unit``,
+    its ``activity``, ``values``, the pre-activations from the highest on, and ``pixels``, a byte for each, example
+    after example, in base64. The last record counts.
+
+``gradient_scale``, from the monitor of weights: the root mean square of each gradient, in the optimiser step whose
+update ratio is recorded; the names are in ``parameters``.
+
+``class_accuracy``, from whoever knows classes: the fraction of each one's examples that were classified correctly, of n
+examples of all; the names are in ``classes``.
+
 ``revived/<site>``, from what gives units new weights: 1 for each unit that got some before the first step of this
 epoch, else 0, with the ``method`` that chose them and the n that it judged by. There is one for each epoch that could
 begin so.

@@ -251,7 +251,7 @@ def write_records(trainer: pl.Trainer, records: Iterable[Record]) -> None:
 def write_text(trainer: pl.Trainer, kind: str, value: dict[str, Any]) -> None:
     """Write ``value``, JSON without NaN, as the text record ``training_health/<kind>`` at the current step.
 
-    The kind is "run" for the description at the start, "result" for the final metrics.
+    The kind is "run" for the description at the start, "result" for the final metrics, "examples" for what fires units.
     """
     _to_each(trainer, lambda sink: sink.text(trainer.global_step, kind, value))
 

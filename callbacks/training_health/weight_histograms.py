@@ -38,9 +38,9 @@ class WeightHistogramMonitor(pl.Callback):
 
     The update ratio and its healthy value follow the CS231n notes, "Neural Networks Part 3", ratio of weights to
     updates. It is 0 for a parameter that requires a gradient and was not moved, because it gets none or is in no
-    optimiser; it is left out for one frozen on purpose and where the norm is 0. The records hold ratios and counts, one
-    vector over all parameters each. Histograms go where the records do, and to W&B. More than 100 of these values go to
-    the loggers alone, not to ``callback_metrics``.
+    optimiser; it is left out for one frozen on purpose and where the norm is 0. The records hold ratios, counts and the
+    root mean square of each gradient's finite elements, one vector over all parameters each. Histograms go where the
+    records do, and to W&B. More than 100 of these values go to the loggers alone, not to ``callback_metrics``.
 
     Several optimisers, or one that does not step in every batch: which step is its last in an epoch is foreseen from
     how far apart its steps are and from the epoch before. An optimiser whose last step came as a surprise, or that made
@@ -215,9 +215,13 @@ class WeightHistogramMonitor(pl.Callback):
         histograms = {f"weights/{name}": row for name, row in weights.items()}
         histograms |= {f"gradients/{name}": row for name, row in gradients.items()}
         write_histograms(trainer, histograms)
+        scales = {name: math.sqrt(row.squares / row.finite) for name, row in gradients.items() if row.finite}
         vectors: dict[str, Mapping[str, float]] = {
-            "update_ratio": ratios, "nonfinite": bad_weights, "nonfinite_gradients": bad_gradients
-        }  # fmt: skip
+            "update_ratio": ratios,
+            "nonfinite": bad_weights,
+            "nonfinite_gradients": bad_gradients,
+            "gradient_scale": scales,
+        }
         for key, values in vectors.items():
             vector = [1, *(values.get(name, math.nan) for name in weights)]
             write_records(trainer, [(key, key, vector, {"parameters": list(weights)})])

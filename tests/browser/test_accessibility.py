@@ -56,7 +56,8 @@ def test_the_tab(tmp_path, open_page):
         for theme, surface in (("light", "#ffffff"), ("dark", "#26292e")):
             page.evaluate("dark => document.body.classList.toggle('dark-mode', dark)", theme == "dark")
             frame.locator(f"html[data-theme={theme}]").wait_for(state="attached")
-            for chart in ("dead_units_total", "gap_accuracy", f"unit_map_{DYING}_fc1", f"update_ratio_{STEADY}"):
+            maps = (f"unit_map_{DYING}_fc1", f"update_ratio_{STEADY}", f"filters_{STEADY}_conv1", f"examples_{STEADY}")
+            for chart in ("dead_units_total", "gap_accuracy", *maps):
                 drawn(frame, chart, "true")
             check_page(document, surface)
 

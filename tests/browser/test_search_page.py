@@ -37,3 +37,18 @@ def test_nothing_is_wider_than_the_window(page, width):
     page.set_viewport_size({"width": width, "height": 900})
 
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_printed_search_has_its_charts_at_the_sheets_width(page):
+    page.set_viewport_size({"width": 1400, "height": 900})
+    page.locator("figure .chart").nth(5).locator(".main-svg").first.wait_for()  # the last one
+    page.evaluate(
+        """() => addEventListener("beforeprint", () => {
+          const charts = [...document.querySelectorAll("figure .chart")];
+          window.printed = [main().clientWidth, charts.map((chart) => chart.querySelector(".main-svg").clientWidth)];
+          function main() { return document.querySelector("main"); }
+        })"""
+    )
+    page.pdf()
+    assert page.evaluate("window.printed") == [680, [680] * 6]  # 180 mm
+    assert page.evaluate("document.querySelector('main').clientWidth") > 680

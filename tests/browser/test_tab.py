@@ -229,6 +229,58 @@ def test_the_update_ratios_around_their_reference(tab):
     assert still == [[None] * 3, [1, None, None]]
 
 
+def test_the_first_layers_filters_with_their_state(tab):
+    _, frame = tab
+    pick_only(frame, STEADY)
+    chart = f"filters_{STEADY}_conv1"
+    grey = "plot.data[0].z.map(row => row.map(([r, , , alpha]) => (alpha ? r : null)))"
+    assert [row[:5] for row in drawn(frame, chart, grey)][:2] == [[255, 128, None, 128, 128], [64, 128, None, 128, 128]]
+    assert drawn(frame, chart, "plot.data[1].text") == ["0", "1"]
+    rows = table_of(frame, chart)
+    assert [(row["unit"], row["state"], row["l2_norm"]) for row in rows] == [
+        ("0", "alive", "1.118"),
+        ("1", "alive", "0"),
+    ]
+    pick_only(frame, DYING)
+    assert drawn(frame, f"filters_{DYING}_conv1", "true")
+
+
+def test_the_examples_that_fire_the_units_that_fire_least(tab):
+    _, frame = tab
+    pick_only(frame, STEADY, DYING)
+    chart = f"examples_{STEADY}"
+    assert drawn(frame, chart, "plot.data[0].z[0].slice(0, 5).map(([r, , , alpha]) => (alpha ? r : null))") == [
+        0, 255, None, 128, 0
+    ]  # fmt: skip
+    assert drawn(frame, chart, "plot.data[1].text") == ["fc1 3: active 20.00%"]
+    assert [row["pre_activation"] for row in table_of(frame, chart)] == ["1.5", "0.25"]
+    assert frame.locator(f'[data-chart="examples_{DYING}"]').count() == 0
+
+
+def test_the_scale_of_activations_and_gradients_by_layer(tab):
+    _, frame = tab
+    pick_only(frame, STEADY)
+    forward, backward = f"activation_scale_{STEADY}", f"gradient_scale_{STEADY}"
+    assert drawn(frame, forward, "plot.data[0].y") == ["conv1", "fc1"]
+    log10 = drawn(frame, forward, "plot.data[0].z.map(row => [...row])")
+    assert [log10[0], log10[1]] == [pytest.approx([0.30103] * 3), pytest.approx([-0.30103, -0.60206, -0.778151])]
+    assert drawn(frame, backward, "plot.data.map(t => t.z.map(row => [...row]))") == [
+        [pytest.approx([-3] * 3, abs=1e-5), [None] * 3],
+        [[None] * 3, [1] * 3],  # exactly 0
+    ]
+    assert "n = 50" in frame.locator(f'[data-chart="{forward}"] .card-subtitle').inner_text()
+
+
+def test_the_accuracy_of_each_class(tab):
+    _, frame = tab
+    pick_only(frame, STEADY)
+    chart = f"class_accuracy_{STEADY}"
+    assert drawn(frame, chart, "plot.data[0].z.map(row => [...row])") == [[0.9] * 3, [0.6] * 3]
+    assert table_of(frame, chart)[-1] == {
+        "run": STEADY, "class": "bag", "epoch": "3", "n": "5000", "class_accuracy": "0.6"
+    }  # fmt: skip
+
+
 def test_findings_name_their_rule_and_source(tab):
     _, frame = tab
     pick_only(frame, DYING)
@@ -261,6 +313,9 @@ def test_picked_runs_survive_other_tabs_and_a_reload_and_travel_in_a_link(tab, s
     page.locator("[role=tab]:visible", has_text="Training Health").click()
     frame.locator("#chips .chip").first.wait_for()
     _, elsewhere = open_tab(open_page, served[0], "#" + link.split("#", 1)[1])  # a profile that has stored nothing
+    stored = [key for key in page.evaluate("Object.keys(localStorage)") if key.startswith("training_health.view.")]
+    assert len(stored) == 1  # of this log folder
+    assert len(stored[0].removeprefix("training_health.view.")) == 12
     for shown in (frame, elsewhere):
         assert shown.locator("#chips .chip-name").all_inner_texts() == [DYING]
         shown.locator("#site").wait_for()
@@ -275,6 +330,31 @@ def test_colours_of_a_run_match_between_charts(tab):
     dead, gap = drawn(frame, "dead_units_total", of_dying), drawn(frame, "gap_accuracy", of_dying)
     assert dead == gap
     assert chip == "rgb({}, {}, {})".format(*(int(dead[i : i + 2], 16) for i in (1, 3, 5)))
+
+
+def test_printing_the_tab_draws_every_chart_in_light_colours_at_the_sheets_width(tab):
+    page, frame = tab
+    pick_only(frame, STEADY)
+    page.evaluate("document.body.classList.add('dark-mode')")
+    frame.locator("html[data-theme=dark]").wait_for(state="attached")
+    drawn(frame, "gap_accuracy", "true")
+    printed = frame.locator("body").evaluate(
+        """() => new Promise((done) => {
+          window.print = () => {
+            dispatchEvent(new Event("beforeprint"));
+            const plots = [...document.querySelectorAll(".plot")];
+            const { theme } = document.documentElement.dataset;
+            const widths = new Set(plots.map((plot) => plot.querySelector(".main-svg").clientWidth - plot.clientWidth));
+            done([plots.length > 5 && plots.every((p) => p.dataset.drawn), theme, main.clientWidth, [...widths]]);
+            dispatchEvent(new Event("afterprint"));
+          };
+          [...document.querySelectorAll("#bar button")].find((button) => button.textContent === "Print").click();
+        })"""
+    )
+    assert printed == [True, "light", 680, [0]]  # 180 mm
+    assert frame.locator("html").get_attribute("data-theme") == "dark"
+    page.evaluate("document.body.classList.remove('dark-mode')")
+    frame.locator("html[data-theme=light]").wait_for(state="attached")
 
 
 def test_a_reload_while_training_brings_the_new_epoch_and_keeps_what_the_reader_did(tab, served):

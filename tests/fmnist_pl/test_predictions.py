@@ -1,6 +1,7 @@
 """Pictures of what a tested network predicts."""
 
 import io
+import math
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fmnist_pl.prediction_figures import RIGHT, WRONG, class_table, confusion_figure, figure_pixels, prediction_grid
 from fmnist_pl.predictions import PredictionImages
-from tests.training_health.toys import FEW_EXAMPLES, Toy, events, make_trainer
+from tests.training_health.toys import FEW_EXAMPLES, Toy, events, loader, make_trainer, vectors
 
 pytestmark = FEW_EXAMPLES
 NAMES = ["cat", "dog", "$fish", "b<i>rd"]
@@ -53,6 +54,26 @@ def test_pictures_and_a_table_are_written_once(tmp_path):
         assert min(width, height) > 200
     table = found["per_class_accuracy/text_summary"].tensor.string_val[0].decode()
     assert "| dog | 2 | 50.0 % |" in table
+
+
+class Judged(Toy):
+    """Is right where the image's first pixel names the label."""
+
+    def validation_step(self, batch, batch_idx):
+        images, labels = batch
+        return {"correct": images[:, 0, 0, 0].long() == labels, "labels": labels}
+
+
+def test_each_epoch_records_the_accuracy_of_each_class(tmp_path):
+    images, labels = torch.zeros(5, 1, 6, 6), torch.tensor([0, 0, 1, 1, 3])
+    images[:, 0, 0, 0] = torch.tensor([0.0, 1.0, 1.0, 1.0, 0.0])
+    val = DataLoader(TensorDataset(images, labels), batch_size=2)
+    trainer = make_trainer([PredictionImages(NAMES)], tmp_path, logger="tensorboard")
+    trainer.fit(Judged(), loader(10), val)
+
+    (_, first), (_, second) = vectors(tmp_path, "class_accuracy")
+    assert first == pytest.approx([0, 5, 0.5, 1.0, math.nan, 0.0], nan_ok=True)  # of epoch 0, 5 examples
+    assert second[:2] == [1, 5]
 
 
 def has_colour(figure, colour: str) -> bool:

@@ -39,7 +39,8 @@ def tensors(tmp_path_factory):
             "activation": "relu", "first_layer": True, "rare_below": 0.01,
         }, 4, 13),
         *[(kind, {"kind": kind, "parameters": PARAMETERS}, 8, 1)
-          for kind in ("update_ratio", "nonfinite", "nonfinite_gradients")],
+          for kind in ("update_ratio", "nonfinite", "nonfinite_gradients", "gradient_scale")],
+        ("activation_scale", {"kind": "activation_scale", "sites": ["net.2", "net.6"]}, 2, 5),
         ("gap", {
             "kind": "gap", "columns": COLUMNS, "n_train": 13, "n_val": 13, "se_method": "binomial; per-example losses",
             "metrics": {"val_accuracy": "val/accuracy", "val_loss": "val/loss"},
@@ -62,6 +63,7 @@ def test_what_cannot_die_is_written_once(tensors):
 
 def test_nothing_else_is_written(tensors):
     rest = {"activity/net.2", "activity/net.6", "cannot_die", "update_ratio", "nonfinite", "nonfinite_gradients", "gap"}
+    rest |= {"activation_scale", "gradient_scale", "filters/net.2", "examples"}
 
     dead = {site for site in ("net.2", "net.6") if 0 in sum(tensors[f"training_health/activity/{site}"][1], [])[2:]}
 

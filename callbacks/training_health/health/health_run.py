@@ -1,5 +1,7 @@
 """One run's monitors, read into typed parts: sites, gap, weight movement, what the run says about itself."""
 
+import base64
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
@@ -28,6 +30,8 @@ LOSSES = ("running_loss", "train_eval_loss", "val_loss", "loss_gap", "loss_gap_s
 GAP_COLUMNS = (*ACCURACIES, "mode_effect", *LOSSES)
 MOST_UNITS = 10_000_000  # of one site: beyond any layer, and still an array that fits
 MOST_FIELDS = 1_000  # of a unit's cause
+MOST_FILTERS, MOST_SIDE = 4096, 64  # of a layer, and pixels of a picture
+MOST_PICTURED = 100  # units whose examples are shown
 RARE_BELOW = 0.01  # activity under which a unit that fires counts as rare, where a log doesn't say
 
 
@@ -84,6 +88,42 @@ class Revived:
 
 
 @dataclass(frozen=True)
+class Filters:
+    """The weights of a first layer, (U, C, H, W), and the epoch, 0-based, at whose end they were."""
+
+    weights: np.ndarray
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The examples on which some units fire most.
+
+    Attributes:
+        epoch: 0-based.
+        n: The examples of the window; None where unknown.
+        shape: (C, H, W) of each.
+        units: What is known of each.
+    """
+
+    epoch: int
+    n: int | None
+    shape: tuple[int, int, int]
+    units: list["PicturedUnit"]
+
+
+@dataclass(frozen=True)
+class PicturedUnit:
+    """A unit, its activity, and the pre-activation on each example with a byte for each of the example's pixels."""
+
+    site: str
+    unit: int
+    activity: float
+    values: list[float]
+    pixels: bytes
+
+
+@dataclass(frozen=True)
 class Site:
     """One ReLU call and the activity of its units.
 
@@ -94,6 +134,7 @@ class Site:
         causes: Why its units are dead; None in a log without such records.
         start: Its units before the first step; None where that was not measured.
         revived: Which units got new weights; None where nothing did that.
+        filters: Its units' weights, where they are pictures and recorded.
     """
 
     name: str
@@ -109,6 +150,7 @@ class Site:
     causes: Causes | None = None
     start: Start | None = None
     revived: Revived | None = None
+    filters: Filters | None = None
 
     @cached_property
     def counts(self) -> Counts:
@@ -143,10 +185,11 @@ class Site:
 
 @dataclass(frozen=True)
 class Columns:
-    """Named numbers over epochs: each column is (E,), as ``epochs`` is; NaN where unknown."""
+    """Named numbers over epochs: each column is (E,), as ``epochs`` is; NaN where unknown. ``n``: see `Series`."""
 
     epochs: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     columns: dict[str, np.ndarray] = field(default_factory=dict)
+    n: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64), kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -192,6 +235,10 @@ class HealthRun:
     problems: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)  # what an earlier run in the same folder wrote, in words
     window: Columns = field(default_factory=Columns)  # how the count of dead units falls with the examples seen
+    activation_scale: Columns = field(default_factory=Columns)  # by site
+    gradient_scale: Columns = field(default_factory=Columns)  # by parameter
+    class_accuracy: Columns = field(default_factory=Columns)
+    examples: Examples | None = None
     history: bool = True  # False for a saved model, looked at once, of whose epochs nothing is known
 
     @cached_property
@@ -252,6 +299,7 @@ def read_run(name: str, contents: Mapping[str, bytes], data: Mapping[str, Sequen
             causes=_fitting(parts.causes, site, run),
             start=_fitting(parts.start, site, run),
             revived=_fitting(parts.revived, site, run),
+            filters=_fitting(parts.filters, site, run),
         )
         for site in run.sites
     ]
@@ -293,9 +341,10 @@ class _SiteParts:
     causes: dict[str, Causes] = field(default_factory=dict)
     start: dict[str, Start] = field(default_factory=dict)
     revived: dict[str, Revived] = field(default_factory=dict)
+    filters: dict[str, Filters] = field(default_factory=dict)
 
 
-P = TypeVar("P", Causes, Start, Revived)
+P = TypeVar("P", Causes, Start, Revived, Filters)
 
 
 def _fitting(parts: dict[str, P], site: Site, run: HealthRun) -> P | None:
@@ -303,11 +352,16 @@ def _fitting(parts: dict[str, P], site: Site, run: HealthRun) -> P | None:
     part = parts.get(site.name)
     if part is None:
         return None
-    rows = (
-        part.activity if isinstance(part, Start) else part.units if isinstance(part, Revived) else part.field("cause")
+    units, what = (
+        (len(part.activity), "of the start")
+        if isinstance(part, Start)
+        else (part.units.shape[1], "of which got new weights")
+        if isinstance(part, Revived)
+        else (len(part.weights), "of their weights")
+        if isinstance(part, Filters)
+        else (part.field("cause").shape[1], "of why they died")
     )
-    if (units := rows.shape[-1]) != site.units:
-        what = "of which got new weights" if isinstance(part, Revived) else "of why they died"
+    if units != site.units:
         run.problems.append(f"{site.name} has {site.units} units, and records {what} have {units}.")
         return None
     return part
@@ -333,6 +387,14 @@ def _read_tag(run: HealthRun, content: dict[str, Any], data: Sequence[Datum], pa
             series = read_series(data, _whole(content, "units", most=MOST_UNITS))
             method = str(content.get("method", "unknown"))
             parts.revived[_name(content)] = Revived(series.epochs, series.n, series.values == 1, method)
+        case "filters":
+            parts.filters[_name(content)] = _filters(content, data)
+        case "examples":
+            run.examples = _examples(read_text(data))
+        case "activation_scale":
+            run.activation_scale = _columns(content, "sites", data)
+        case "class_accuracy":
+            run.class_accuracy = _columns(content, "classes", data)
         case "window":
             run.window = _columns(content, "columns", data)
         case "gap":
@@ -344,7 +406,7 @@ def _read_tag(run: HealthRun, content: dict[str, Any], data: Sequence[Datum], pa
             n_train, n_val = (n if type(n) is int and 0 < n < MOST_SAMPLES else None for n in sides)
             metrics = content.get("metrics")
             run.gap = Gap(gap.epochs, columns, n_train, n_val, metrics if isinstance(metrics, dict) else {})
-        case "update_ratio" | "nonfinite" | "nonfinite_gradients" as kind:
+        case "update_ratio" | "nonfinite" | "nonfinite_gradients" | "gradient_scale" as kind:
             setattr(run, kind, _columns(content, "parameters", data))
         case "cannot_die":
             run.cannot_die = _dicts_of_text(content.get("sites"))
@@ -382,6 +444,40 @@ def _causes(content: dict[str, Any], data: Sequence[Datum]) -> Causes:
     return Causes(series.epochs, series.n, tuple(names), {name: rows[:, i] for i, name in enumerate(fields)})
 
 
+def _filters(content: dict[str, Any], data: Sequence[Datum]) -> Filters:
+    shape = _sizes(content.get("shape"), 4)
+    series = read_series(data, math.prod(shape))
+    if series.values.shape != (len(series.epochs), math.prod(shape)) or not len(series.epochs):
+        raise UnreadableError(f"its numbers are not weights of the shape {shape}")
+    return Filters(series.values[-1].reshape(shape), int(series.epochs[-1]))
+
+
+def _examples(value: dict[str, Any]) -> Examples:
+    shape, n = _sizes(value.get("shape"), 3), value.get("n")
+    units, listed = [], value.get("units")
+    for one in listed[:MOST_PICTURED] if isinstance(listed, list) else []:
+        try:
+            values, pixels = [float(v) for v in one["values"]], base64.b64decode(one["pixels"], validate=True)
+            unit = PicturedUnit(str(one["site"]), int(one["unit"]), float(one["activity"]), values, pixels)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise UnreadableError("a unit in it is not described by site, unit, activity, values and pixels") from error
+        if len(pixels) != len(values) * math.prod(shape):
+            raise UnreadableError(f"it has {len(pixels)} pixels for {len(values)} examples of the shape {shape}")
+        units.append(unit)
+    examples = int(n) if isinstance(n, int | float) and 0 < n < MOST_SAMPLES else None
+    return Examples(_whole(value, "epoch", most=MOST_EPOCHS), examples, (shape[0], shape[1], shape[2]), units)
+
+
+def _sizes(value: object, count: int) -> list[int]:
+    """The sizes of a picture's dimensions."""
+    listed = value if isinstance(value, list) else []
+    if len(listed) != count or not all(type(size) is int and 0 < size <= MOST_FILTERS for size in listed):
+        raise UnreadableError(f"its shape is not {count} sizes")
+    if listed[-3] not in (1, 3) or max(listed[-2:]) > MOST_SIDE:
+        raise UnreadableError(f"its pictures are not of 1 or 3 channels, or have a side above {MOST_SIDE}")
+    return listed
+
+
 def _site(content: dict[str, Any], series: Series) -> Site:
     rare_below = content.get("rare_below")
     if not series.values.shape[1]:
@@ -414,7 +510,7 @@ def _columns(content: dict[str, Any], key: str, data: Sequence[Datum]) -> Column
     series = read_series(data, len(names))
     if series.values.shape[1] != len(names):
         raise UnreadableError(f"it has {series.values.shape[1]} columns, and {len(names)} in its first record")
-    return Columns(series.epochs, dict(zip(names, series.values.T, strict=True)))
+    return Columns(series.epochs, dict(zip(names, series.values.T, strict=True)), n=series.n)
 
 
 def _dicts_of_text(value: object) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -115,11 +115,12 @@ class UnitCounter:
 
     Args:
         unit_dims: Overrides of the dimension that holds a site's units, by pattern over its qualified name.
+        also: Called with each call, the pre-activations of the examples that count, and the units' dimension in these.
     """
 
-    def __init__(self, unit_dims: dict[str, int]) -> None:
+    def __init__(self, unit_dims: dict[str, int], also: Callable[[ReLUCall, Tensor, int], None] | None = None) -> None:
         self.assumed: dict[str, int] = {}  # sites whose unit dimension is neither known nor named: which was taken
-        self._unit_dims = unit_dims
+        self._unit_dims, self._also = unit_dims, also
         self._flags = FlagBuffer()  # outlives the windows
         self.clear()
 
@@ -180,6 +181,8 @@ class UnitCounter:
         with self._looking(call.site) as look:
             if look is not None:
                 look.add(picked, output, dim, self._start(call.site, output))
+        if self._also is not None:
+            self._also(call, output, dim)
         counts.pairs += output.numel() // units
         counts.first_layer &= call.first_layer
         return look is not None and look.goes_on

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from training_health.log_format import CAUSE_FIELDS, CAUSE_WORDS, CAUSES, WINDOW_COLUMNS, Record
 from training_health.relu.causes import BORN, History, Verdict, joined, verdicts
 from training_health.relu.pre_activations import SiteLook
+from training_health.relu.snapshot import Snapshot
 from training_health.relu.sub_windows import SubWindows, sub_windows
 from training_health.relu.unit_counts import SiteCounts, WindowCounts, combined
 
@@ -28,6 +29,7 @@ class WindowPart(NamedTuple):
     never_zero: Mapping[str, str]
     unwatched: Mapping[str, str]
     start: WindowCounts | None = None  # the sanity check's, before the first step
+    snapshot: Snapshot | None = None
 
 
 @dataclass(frozen=True)

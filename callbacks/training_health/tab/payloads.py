@@ -1,5 +1,6 @@
 """Plain data for the page: what each request answers, as JSON-ready dictionaries. NaN and infinity become null."""
 
+import base64
 import json
 import math
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 
 from training_health.health.finding import ALARMS, Finding
 from training_health.health.findings import verdict
-from training_health.health.health_run import Columns, HealthRun, Site
+from training_health.health.health_run import Columns, Examples, HealthRun, Site
 from training_health.health.unit_life import Counts, dead_since, order_by_death, transitions
 
 MOST_CELLS = 1_000_000  # of a unit x epoch map in one answer, about 8 MB of JSON
@@ -75,7 +76,9 @@ def run_payload(run: HealthRun) -> dict[str, Any]:
         "run": run.name,
         "total": _counts(run.counts) if run.sites else None,
         "sites": [
-            _site_header(site) | _counts(site.counts) | {"sparsity": _sparsity(site), "dead_units": _dead_units(site)}
+            _site_header(site)
+            | _counts(site.counts)
+            | {"sparsity": _sparsity(site), "dead_units": _dead_units(site), "filters": _filters(site)}
             for site in run.sites
         ],
         "cannot_die": run.cannot_die,
@@ -84,6 +87,10 @@ def run_payload(run: HealthRun) -> dict[str, Any]:
         "update_ratio": _columns(run.update_ratio),
         "nonfinite": _columns(run.nonfinite),
         "nonfinite_gradients": _columns(run.nonfinite_gradients),
+        "activation_scale": _columns(run.activation_scale) | {"n": _sizes(run.activation_scale.n)},
+        "gradient_scale": _columns(run.gradient_scale) | {"n": _sizes(run.gradient_scale.n)},
+        "class_accuracy": _columns(run.class_accuracy) | {"n": _sizes(run.class_accuracy.n)},
+        "examples": _examples(run.examples),
     }
 
 
@@ -179,6 +186,41 @@ def _dead_units(site: Site) -> dict[str, Any]:
         "first": unknown.tolist(),
         "revived": revivals[:, unit].sum(axis=0).tolist(),
     } | ({"cause": [site.causes_now[i] for i in unit], "depth": numbers(depth)} if recorded else {})
+
+
+def _filters(site: Site) -> dict[str, Any] | None:
+    """Each filter as a picture, a byte per pixel: 128 is 0, and its ``largest`` weight is as far from it as can be."""
+    if site.filters is None:
+        return None
+    rows = site.filters.weights.reshape(site.units, -1)
+    with np.errstate(all="ignore"):
+        largest = np.abs(rows).max(axis=1)
+        pixels = np.clip(128 + np.nan_to_num(127 * rows / np.where(largest > 0, largest, 1)[:, None]), 0, 255)
+    last = site.activity[-1] if len(site.activity) else np.full(site.units, np.nan)
+    states = np.select([np.isnan(last), last == 0, last < site.rare_below], ["not a number", "dead", "rare"], "alive")
+    return {
+        "epoch": site.filters.epoch,
+        "shape": site.filters.weights.shape[1:],
+        "state": states.tolist(),
+        "norm": numbers(np.sqrt(np.square(rows).sum(axis=1))),
+        "largest": numbers(largest),
+        "pixels": _base64(pixels.round().astype(np.uint8).tobytes()),
+    }
+
+
+def _examples(examples: Examples | None) -> dict[str, Any] | None:
+    if examples is None:
+        return None
+    units = [
+        {"site": one.site[:200], "unit": one.unit, "activity": _number(one.activity)}
+        | {"values": numbers(np.array(one.values)), "pixels": _base64(one.pixels)}
+        for one in examples.units
+    ]
+    return {"epoch": examples.epoch, "n": examples.n, "shape": examples.shape, "units": units}
+
+
+def _base64(pixels: bytes) -> str:
+    return base64.b64encode(pixels).decode()
 
 
 def _counts(counts: Counts) -> dict[str, Any]:

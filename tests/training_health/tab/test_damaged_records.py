@@ -13,7 +13,7 @@ import pytest
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
-from tests.browser.known_log import DYING_FC1, write_epoch
+from tests.browser.known_log import DYING_FC1, write_epoch, write_examples
 from tests.training_health.tab.health_log_writer import HealthLogWriter
 from training_health.tab.health_data import UNEXPECTED
 from training_health.tab.one_file import write_report
@@ -35,6 +35,7 @@ def records(tmp_path) -> list[bytes]:
         log.text("run", {"variant": "b", "seed": 1, "max_epochs": 3, "optimizer": "SGD", "learning_rate": 0.1} | advice)
         for epoch, fc1 in enumerate(DYING_FC1):
             write_epoch(log, epoch, fc1)
+        write_examples(log)
         log.text("result", {"status": "finished", "test_accuracy": 0.8}, step=1000)
         log.scalar("val/accuracy", 5, 0.5)
     (path,) = (tmp_path / "logs" / "good").iterdir()

@@ -1,3 +1,4 @@
+import base64
 import json
 
 import numpy as np
@@ -87,6 +88,49 @@ def test_without_causes_the_list_says_what_the_activity_does(writer, open_tab):
     }  # fmt: skip
     row = tab.row("a")
     assert (row["written"], row["seconds_per_epoch"]) == (1_700_000_001.0, None)
+
+
+def test_filters_are_pictures_with_the_state_of_their_units(writer, open_tab):
+    writer.activity(0, "conv1", 0, [0.0, 0.005, 0.5], positions=4)
+    weights = [2.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -0.5]
+    writer.numeric("filters/conv1", "filters", 0, [float("nan"), *weights], site="conv1", shape=[3, 1, 2, 2])
+    writer.flush()
+    filters = open_tab().json("/run", run="a")["sites"][0]["filters"]
+    pixels = list(base64.b64decode(filters.pop("pixels")))
+    assert pixels == [255, 128, 64, 128, *[128] * 4, 128, 128, 128, 1]  # 128 is 0
+    assert filters == {
+        "epoch": 0,
+        "shape": [1, 2, 2],
+        "state": ["dead", "rare", "alive"],
+        "norm": [pytest.approx(5**0.5, rel=1e-4), 0.0, 0.5],
+        "largest": [2.0, 0.0, 0.5],
+    }
+
+
+def test_examples_scales_and_classes_are_answered_as_they_were_recorded(writer, open_tab):
+    pixels = base64.b64encode(bytes(range(8))).decode()
+    unit = {"site": "fc1", "unit": 3, "activity": 0.002, "values": [1.5, 0.25], "pixels": pixels}
+    writer.text("examples", {"epoch": 3, "n": 5000, "shape": [1, 2, 2], "units": [unit]})
+    writer.numeric("activation_scale", "activation_scale", 3, [50, 2.0], sites=["fc1"])
+    writer.parameters("gradient_scale", 3, {"fc1.weight": 1e-3})
+    writer.numeric("class_accuracy", "class_accuracy", 3, [5000, 0.75], classes=["bag"])
+    writer.flush()
+    run = open_tab().json("/run", run="a")
+    assert run["examples"] == {"epoch": 3, "n": 5000, "shape": [1, 2, 2], "units": [unit]}
+    assert run["activation_scale"] == {"epochs": [3], "columns": {"fc1": [2.0]}, "n": [50]}
+    assert run["gradient_scale"] == {"epochs": [3], "columns": {"fc1.weight": [0.001]}, "n": [1]}
+    assert run["class_accuracy"] == {"epochs": [3], "columns": {"bag": [0.75]}, "n": [5000]}
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [([2, 1, 2, 2], "are not weights of the shape"), ([3, 2, 1, 2], "1 or 3 channels"), ([3, 4], "is not 4 sizes")],
+)
+def test_filters_of_another_shape_than_they_say_are_named(writer, open_tab, shape, words):
+    writer.activity(0, "conv1", 0, [0.0, 0.5, 0.5])
+    writer.numeric("filters/conv1", "filters", 0, [float("nan"), *[1.0] * 12], site="conv1", shape=shape)
+    writer.flush()
+    assert words in open_tab().row("a")["message"]
 
 
 @pytest.mark.parametrize("activity", [1e-12, 1e-45, 1e-9])

@@ -1,6 +1,7 @@
 // @ts-check
 // The page: fetches, keeps the reader's choices, and puts the sections together.
 
+import { classCharts, signalCharts } from "./columns.js";
 import { deadList } from "./dead_list.js";
 import { coverage, siteChart, siteNames, siteOf, totalChart } from "./dead_units.js";
 import { every, h, isNumber, percent, segmented } from "./dom.js";
@@ -9,6 +10,7 @@ import { asVariants, groupsTable } from "./groups.js";
 import { get, getOnce, host, isReport, onReload, onTheme } from "./host.js";
 import { MEASURE_CHOICES, layerMaps, mapKey, unitMap, weightCharts } from "./maps.js";
 import { emptyState, findingsSection, overviewTable } from "./overview.js";
+import { exampleCharts, filterCharts } from "./pictures.js";
 import { refill } from "./refill.js";
 import { cut, describeRuns, lookMark } from "./runs.js";
 import { MOST_PICKED, isLookedAt, loadState, onAddress, pickedRows, saveState } from "./state.js";
@@ -164,15 +166,18 @@ async function renderCharts(view, mine) {
   if (mine !== round) return;
   const drawn = state.draw === "variants" ? asVariants(runs) : runs;
   const metric = runs.some(({ data }) => data.gap.columns.accuracy_gap.some(isNumber)) ? state.metric : "loss";
+  const few = runs.slice(0, MOST_MAPS);
   fill("units", [
     deadList(runs),
     ...totalChart(drawn),
     names.length > 1 && layersPart(runs),
     names.length > 0 && sitePart(drawn, names, worst, site, maps),
+    filterCharts(few),
+    exampleCharts(few),
     ...coverage(runs),
   ]);
-  fill("gap", [segmented("Measure of the gap", [["accuracy", "Accuracy"], ["loss", "Loss"]], metric, (chosen) => update({ metric: chosen })), ...gapCharts(drawn, metric)]);
-  fill("weights", [...weightCharts(runs.slice(0, MOST_MAPS)), ofAll(runs)]);
+  fill("gap", [segmented("Measure of the gap", [["accuracy", "Accuracy"], ["loss", "Loss"]], metric, (chosen) => update({ metric: chosen })), ...gapCharts(drawn, metric), classCharts(few)]);
+  fill("weights", [...weightCharts(few), signalCharts(few), ofAll(runs)]);
 }
 
 const deadFraction = (site) => (site?.dead.length ? site.dead.at(-1) / Math.max(1, site.units - site.nan.at(-1)) : 0);
@@ -249,9 +254,11 @@ async function goTo(section, site = "", run = "") {
 
 function skeleton() {
   const nav = SECTIONS.map(([id, title]) => h("button", { type: "button", class: "nav", id: `to ${id}`, onclick: () => goTo(id) }, title));
-  const toggle = isReport && h("button", { type: "button", class: "quiet push", onclick: () => showTheme(!isDark()) }, "Light / dark");
+  // in TensorBoard the browser's own command prints the part of this page that is on the screen
+  const print = h("button", { type: "button", class: "quiet push", onclick: () => window.print() }, "Print");
+  const toggle = isReport && h("button", { type: "button", class: "quiet", onclick: () => showTheme(!isDark()) }, "Light / dark");
   return [
-    h("header", { id: "bar", hidden: true }, h("div", { class: "bar-row" }, h("h1", {}, "Training Health"), h("nav", { "aria-label": "Sections" }, nav), toggle), h("div", { id: "chips", role: "group", "aria-label": "Picked runs" })),
+    h("header", { id: "bar", hidden: true }, h("div", { class: "bar-row" }, h("h1", {}, "Training Health"), h("nav", { "aria-label": "Sections" }, nav), print, toggle), h("div", { id: "chips", role: "group", "aria-label": "Picked runs" })),
     h("div", { id: "notice", role: "alert", hidden: true }),
     h("div", { id: "blank", hidden: true }),
     h("main", { id: "main", hidden: true }, SECTIONS.map(([id, title, lede]) => h("section", { id, "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title), h("p", { class: "lede" }, lede), h("div", { class: "content" })))),

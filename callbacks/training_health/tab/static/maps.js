@@ -229,15 +229,15 @@ function ratioTraces({ parameters, epochs, rows }, bad, forExport) {
 }
 
 /** A value's position on a log scale; null for 0 and what is unknown. */
-const onScale = (value, { low, high }) => (value > 0 ? Math.min(high, Math.max(low, Math.log10(value))) : null);
+export const onScale = (value, { low, high }) => (value > 0 ? Math.min(high, Math.max(low, Math.log10(value))) : null);
 
-function scaleOf(title, { low, high, ticks }, showscale) {
+export function scaleOf(title, { low, high, ticks }, showscale) {
   const [tickvals, ticktext] = [ticks.map(([at]) => at), ticks.map(([, text]) => text)];
   return { zmin: low, zmax: high, showscale, colorbar: { title: { text: title }, tickvals, ticktext, thickness: 12, len: 0.9 } };
 }
 
 /** A function that makes the layers of one map: `z` is a list of rows; `colours` a Plotly scale or one colour. */
-function layersOf(names, epochs, gaps) {
+export function layersOf(names, epochs, gaps) {
   const common = { type: "heatmap", x: shown(epochs), y: names.map(plotlyText), hoverongaps: false, showscale: false, ...gaps };
   const row = typeof names[0] === "number" ? "unit %{y}" : "%{y}";
   return (z, colours, customdata, hover, more = {}) => ({
@@ -255,7 +255,7 @@ function marks(name, marker, cells) {
   return { type: "scatter", mode: "markers", name, x: cells.map(([, epoch]) => epoch + 1), y: cells.map(([row]) => plotlyText(row)), marker, hoverinfo: "skip", showlegend: name !== "" };
 }
 
-function mapLayout(names, labelled, epochSets, left, axis = {}) {
+export function mapLayout(names, labelled, epochSets, left, axis = {}) {
   const short = (name) => (String(name).length > LONGEST_LABEL ? `…${name.slice(1 - LONGEST_LABEL)}` : name);
   return {
     hovermode: "closest",

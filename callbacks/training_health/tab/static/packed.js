@@ -1,15 +1,17 @@
 // @ts-check
-// What a report holds in packed form: text and numbers as zlib's format in base64, and plotly.js among them.
+// What comes as base64: pictures, and what a report holds packed in zlib's format, plotly.js among it.
 
 const plotly = document.getElementById("plotly"); // found before the page is filled, which removes it
+
+/** @param {string} base64 */
+export const bytesOf = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 
 /**
  * The bytes that were packed.
  * @param {string} packed
  */
 export async function unpack(packed) {
-  const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const stream = new Blob([bytesOf(packed)]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 

@@ -1,0 +1,129 @@
+// @ts-check
+// Pictures as charts: the filters of first layers, and the examples on which the units that fire least fire most.
+
+import { chartCard } from "./chart.js";
+import { h, percent, plotlyText, sampleSize } from "./dom.js";
+import { bytesOf } from "./packed.js";
+import { cut } from "./runs.js";
+import { token } from "./theme.js";
+
+const FILTERS_IN_A_ROW = 8;
+const EXAMPLES = 9;
+const PIXELS_WIDE = 430; // about, of a card
+
+/**
+ * The filters of each run's first layers.
+ * @param {any[]} runs [{row, data, look}]
+ */
+export function filterCharts(runs) {
+  const having = runs.flatMap((run) => run.data.sites.filter((site) => site.filters).map((site) => ({ ...run, site })));
+  return having.length > 0 && [
+    h("h3", { class: "part" }, "What the first layer looks for"),
+    h("p", { class: "lede" }, "One picture per unit: its weights, 0 is grey; each is stretched to its own largest weight, so that a filter of tiny weights is as visible as others: the table has the sizes."),
+    h("div", { class: "grid large" }, having.map(filterChart)),
+  ];
+}
+
+function filterChart({ row, look, site }) {
+  const { filters } = site;
+  const [count, states] = [filters.state.length, ["dead", "rare", "not a number"]];
+  const marked = states.map((state) => [state, filters.state.filter((one) => one === state).length]).filter(([, n]) => n > 0);
+  const subtitle = `${site.site}: weights after epoch ${filters.epoch + 1}; of ${count} units ${marked.map(([state, n]) => `${n} ${state}`).join(", ") || "none dead or rare"} at the last epoch, ${sampleSize(site.n.at(-1))}`;
+  const label = (unit) => (filters.state[unit] === "alive" ? `${unit}` : `${unit} ${filters.state[unit]}`);
+  const tiles = filters.state.map((state, unit) => ({ text: plotlyText(label(unit)), frame: state, hover: `unit ${unit}: ${state}<br>norm of its weights ${filters.norm[unit]}, largest ${filters.largest[unit]}` }));
+  const table = () => ({
+    columns: ["run", "site", "unit", "state", "epoch_of_weights", "l2_norm", "largest_weight"],
+    rows: filters.state.map((state, unit) => [row.run, site.site, unit, state, filters.epoch + 1, filters.norm[unit], filters.largest[unit]]),
+  });
+  const card = { title: cut(row.label), look, subtitle, file: `filters_${row.run}_${site.site}`, label: `Filters of ${site.site}, run ${row.run}. ${subtitle}.`, table };
+  return pictureCard(card, filters.shape, bytesOf(filters.pixels), tiles, FILTERS_IN_A_ROW);
+}
+
+/**
+ * What fires the units that fire least.
+ * @param {any[]} runs [{row, data, look}]
+ */
+export function exampleCharts(runs) {
+  const having = runs.filter(({ data }) => data.examples?.units.some(({ values }) => values.length));
+  return having.length > 0 && [
+    h("h3", { class: "part" }, "What fires the units that fire least"),
+    h("p", { class: "lede" }, "A row per unit: the examples of the window on which it fires most, the strongest first. Which units these are was chosen by the window before, so one may hardly fire any more."),
+    h("div", { class: "grid large" }, having.map(exampleChart)),
+  ];
+}
+
+function exampleChart({ row, look, data: { examples } }) {
+  const units = examples.units.filter(({ values }) => values.length);
+  const pixels = new Uint8Array(units.length * EXAMPLES * size(examples.shape));
+  const tiles = units.flatMap(({ site, unit, activity, values, pixels: own }, r) => {
+    pixels.set(bytesOf(own).subarray(0, EXAMPLES * size(examples.shape)), r * EXAMPLES * size(examples.shape));
+    return Array.from({ length: EXAMPLES }, (_, i) =>
+      i < values.length ? { text: i ? "" : plotlyText(`${cut(site, 20)} ${unit}: active ${percent(activity, 2)}`), frame: "", hover: plotlyText(`${site}, unit ${unit}, example ${i + 1}: pre-activation ${values[i]}`) } : null,
+    );
+  });
+  const subtitle = `Epoch ${examples.epoch + 1}, of ${sampleSize(examples.n).replace("n = ", "")} examples`;
+  const table = () => ({
+    columns: ["run", "site", "unit", "activity", "n", "epoch", "rank", "pre_activation"],
+    rows: units.flatMap(({ site, unit, activity, values }) => values.map((value, i) => [row.run, site, unit, activity, examples.n, examples.epoch + 1, i + 1, value])),
+  });
+  const card = { title: cut(row.label), look, subtitle, file: `examples_${row.run}`, label: `Examples on which ${units.map(({ site, unit }) => `unit ${unit} of ${site}`).join(", ")} fire most, run ${row.run}.`, table };
+  return pictureCard(card, examples.shape, pixels, tiles, EXAMPLES);
+}
+
+const size = ([channels, height, width]) => channels * height * width;
+
+/**
+ * A card with a picture per tile, `across` of them in a row.
+ * @param {any} card what `chartCard` takes
+ * @param {number[]} shape of a picture: channels, height, width
+ * @param {Uint8Array} bytes of all pictures
+ * @param {({text: string, frame: string, hover: string} | null)[]} tiles `text` stands below, `frame` is a state around it
+ */
+function pictureCard(card, [channels, height, width], bytes, tiles, across) {
+  const wide = Math.min(across, tiles.length);
+  const rows = Math.ceil(tiles.length / across);
+  const gap = Math.max(1, Math.round(width / 8));
+  const [right, down] = [width + gap, height + gap + Math.max(1, Math.round((0.3 * width * 8) / across + 0.1 * width))];
+  const [columns, lines] = [wide * right - gap, rows * down];
+  const place = (i) => [(i % across) * right, Math.floor(i / across) * down];
+  const pictures = () => {
+    const grid = (value) => Array.from({ length: lines }, () => Array(columns).fill(value));
+    const [z, hover] = [grid([0, 0, 0, 0]), grid("")];
+    tiles.forEach((tile, i) => {
+      const [left, top] = place(i);
+      for (let at = 0; tile && at < height * width; at += 1) {
+        const [y, x] = [top + Math.floor(at / width), left + (at % width)];
+        const colour = (channel) => bytes[(i * channels + channel) * height * width + at];
+        z[y][x] = [colour(0), colour(channels > 1 ? 1 : 0), colour(channels > 1 ? 2 : 0), 1];
+        hover[y][x] = tile.hover;
+      }
+    });
+    return { z, hover };
+  };
+  const frames = tiles.flatMap((tile, i) => {
+    const line = { dead: { color: token("dead"), width: 3 }, rare: { color: token("text"), width: 2, dash: "dot" }, "not a number": { color: token("alarm"), width: 3, dash: "dash" } }[tile?.frame];
+    const [left, top] = place(i);
+    return line ? [{ type: "rect", x0: left - 0.5, x1: left + width - 0.5, y0: top - 0.5, y1: top + height - 0.5, line }] : [];
+  });
+  const named = tiles.map((tile, i) => ({ tile, at: place(i) })).filter(({ tile }) => tile?.text);
+  const axis = { visible: false, showgrid: false, zeroline: false, automargin: false, constrain: "domain" };
+  const isExamples = across === EXAMPLES;
+  return chartCard({
+    ...card,
+    height: Math.round((PIXELS_WIDE * lines) / (across * right)) + 12,
+    build: () => {
+      const { z, hover } = pictures();
+      const names = { type: "scatter", mode: "text", x: named.map(({ at }) => at[0] + (isExamples ? -0.5 : (width - 1) / 2)), y: named.map(({ at }) => at[1] + height - 0.5), text: named.map(({ tile }) => tile.text), textposition: isExamples ? "bottom right" : "bottom center", textfont: { size: isExamples ? 11 : 10, color: token("text") }, hoverinfo: "skip", showlegend: false };
+      return {
+        data: [{ type: "image", colormodel: "rgba", z, text: hover, hovertemplate: "%{text}<extra></extra>" }, names],
+        layout: {
+          hovermode: "closest",
+          margin: { l: 4, r: 4, t: 4, b: 4 },
+          shapes: frames,
+          xaxis: { ...axis, range: [-1, across * right - gap] },
+          yaxis: { ...axis, range: [lines - 0.5, -1], scaleanchor: "x" },
+        },
+      };
+    },
+  });
+}

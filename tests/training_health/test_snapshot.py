@@ -1,0 +1,113 @@
+"""What a window keeps to be looked at, against the same computed by hand on a network that does not change."""
+
+import base64
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from tests.training_health.toys import FEW_EXAMPLES, Toy, events, fit, image_set, make_trainer, vectors
+from training_health import DeadReLUMonitor
+from training_health.relu.snapshot import Snapshot
+
+pytestmark = FEW_EXAMPLES
+IMAGES = image_set(13, seed=1).tensors[0]  # `fit` validates on these, in batches of 5
+
+
+def network(channels: int = 1, features: int = 64) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(features, 8), nn.ReLU(), nn.Linear(8, 4)
+    )
+
+
+def still(net: nn.Module) -> Toy:
+    """A module that training leaves as it is."""
+    return Toy(net, learning_rate=0.0)
+
+
+def examples(folder) -> dict:
+    """The last record of them."""
+    texts = [value.tensor.string_val[0] for tag, _, value in events(folder) if tag == "training_health/examples"]
+    return json.loads(texts[-1])
+
+
+def test_scales_are_of_the_first_batch(tmp_path):
+    net = network()
+    fit(still(net), [DeadReLUMonitor()], tmp_path)
+
+    before = [net[:1](IMAGES[:5]), net[:4](IMAGES[:5])]
+    expected = [values.square().mean().sqrt().item() for values in before]
+    for epoch, (_, vector) in enumerate(vectors(tmp_path, "activation_scale")):
+        assert vector == pytest.approx([epoch, 5, *expected], rel=1e-5)
+
+
+def test_filters_are_the_first_layers_weights_after_epochs_1_2_4_and_the_last(tmp_path):
+    net = network()
+    fit(still(net), [DeadReLUMonitor()], tmp_path, epochs=6)
+
+    written = vectors(tmp_path, "filters/net.1")
+    assert [vector[0] for _, vector in written] == [0, 1, 3, 5]
+    assert written[0][1][2:] == pytest.approx(net[0].weight.flatten().tolist())
+    assert not vectors(tmp_path, "filters/net.4")  # behind a dense layer
+
+
+def test_examples_are_those_with_the_highest_pre_activation_of_the_units_that_fire_least(tmp_path):
+    net = network()
+    fit(still(net), [DeadReLUMonitor()], tmp_path)
+
+    with torch.no_grad():
+        conv, dense = net[:1](IMAGES), net[:4](IMAGES)
+    activity = {("net.1", u): (conv[:, u] > 0).float().mean().item() for u in range(4)}
+    activity |= {("net.4", u): (dense[:, u] > 0).float().mean().item() for u in range(8)}
+    alive = sorted(part for part in activity.values() if part > 0)
+    record = examples(tmp_path)
+    assert (record["epoch"], record["n"], record["shape"], len(record["units"])) == (1, 13, [1, 6, 6], 6)
+    for one in record["units"]:
+        key = one["site"], one["unit"]
+        assert one["activity"] == pytest.approx(activity[key])
+        assert activity[key] <= alive[5]
+        highest = conv[:, key[1]].flatten(1).amax(1) if key[0] == "net.1" else dense[:, key[1]]
+        values, at = highest.sort(descending=True)
+        fired = min(9, int((values > 0).sum()))
+        assert one["values"] == pytest.approx(values[:fired].tolist(), rel=1e-5)
+        pixels = np.frombuffer(base64.b64decode(one["pixels"]), np.uint8).reshape(fired, 36)
+        for seen, image in zip(pixels, IMAGES[at].flatten(1).numpy(), strict=False):
+            stretched = 255 * (image - image.min()) / (image.max() - image.min())
+            assert np.abs(seen - stretched).max() <= 0.5001
+
+
+def test_large_pictures_are_shrunk_and_colours_kept(tmp_path):
+    images, labels = torch.rand(6, 3, 56, 42), torch.zeros(6, dtype=torch.int64)
+    data = DataLoader(TensorDataset(images, labels), batch_size=3)
+    make_trainer([DeadReLUMonitor()], tmp_path).fit(still(network(3, 4 * 54 * 40)), data, data)
+
+    assert examples(tmp_path)["shape"] == [3, 28, 21]
+
+
+@pytest.mark.parametrize("options", [{"example_pictures": False}, {"window": "train"}])
+def test_no_examples_are_kept_where_they_are_not_wanted(tmp_path, options):
+    fit(still(network()), [DeadReLUMonitor(**options)], tmp_path)
+
+    tags = {tag.removeprefix("training_health/") for tag, _, _ in events(tmp_path)}
+    assert "activation_scale" in tags
+    assert "examples" not in tags
+
+
+def test_the_ranks_snapshots_are_joined():
+    ranks = [
+        Snapshot(2, {"a": (8.0, 4)}, {"a": ([1, 1, 1, 1], [3.0])}, [1, 1, 1], {("a", 0): [(5.0, b"x"), (1.0, b"y")]}),
+        Snapshot(
+            3, {"a": (1.0, 5), "b": (2.0, 2)}, {}, [1, 1, 1], {("a", 0): [(float(v), b"z") for v in range(2, 12)]}
+        ),
+    ]
+    joined = Snapshot.joined(ranks)
+
+    assert (joined.n, joined.scales, joined.filters) == (5, {"a": (9.0, 9), "b": (2.0, 2)}, ranks[0].filters)
+    assert [value for value, _ in joined.examples["a", 0]] == [11, 10, 9, 8, 7, 6, 5, 5, 4]
+    tag, kind, vector, content = next(joined.records({"a": "short"}))
+    assert (tag, kind, vector) == ("activation_scale", "activation_scale", [5, 1.0, 1.0])
+    assert content == {"sites": ["short", "b"]}
