@@ -137,11 +137,12 @@ class UnitLook:
             self._add_all(values.detach(), dim, first, examples)
         elif len(rows):
             left = ~self._note_fired(rows, examples, first)
-            assert self.candidates is not None
-            self.candidates, rows = self.candidates[left], rows[left]
-            if self._pairs:
-                kept = (part[left] for part in (self._shift, self._sums, self._squares, self._tops))
-                self._shift, self._sums, self._squares, self._tops = kept
+            if not bool(left.all()):
+                assert self.candidates is not None
+                self.candidates, rows = self.candidates[left], rows[left]
+                if self._pairs:
+                    kept = (part[left] for part in (self._shift, self._sums, self._squares, self._tops))
+                    self._shift, self._sums, self._squares, self._tops = kept
             if len(rows):
                 self._add_rows(rows)
         self._pairs += values.numel() // self.units
