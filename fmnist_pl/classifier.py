@@ -76,6 +76,13 @@ class FashionClassifier(pl.LightningModule):
         self.val_loss, self.val_accuracy = ExampleMean(), ExampleMean()
         self.test_loss, self.test_accuracy = ExampleMean(), ExampleMean()
 
+    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
+        """As ``nn.Module`` does, without its search where Lightning notes the name of a hook: 0.1 ms a step."""
+        if (value is None or isinstance(value, str)) and name in self.__dict__:
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, 1, 28, 28) in [0, 1] to logits (N, 10)."""
         return self.net(images)

@@ -14,6 +14,7 @@ from filelock import BaseFileLock
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fmnist_pl.checkpoints import resume
@@ -41,7 +42,16 @@ MONITORS = (
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 # An argument of StochasticWeightAveraging, that is to be read back.
 jsonargparse.typing.register_type(torch.device, deserializer_exceptions=(RuntimeError, TypeError))
+_NOTHING = contextlib.nullcontext()
 _RESUMED_FILE = "FMNIST_RESUMED_FILE"  # environment variable: what the first rank resumes from
+
+
+class _NoProfiler(PassThroughProfiler):
+    """Lightning's default, without the generator that it makes around each of some 50 hooks of a step."""
+
+    def profile(self, action_name: str) -> Any:  # noqa: ANN401
+        """The same context for all."""
+        return _NOTHING
 
 
 class FashionCLI(LightningCLI):
@@ -180,8 +190,9 @@ class FashionCLI(LightningCLI):
             always.append(PredictionsFile())
         always.append(LastCheckpoint())
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": always}
-        plugins = [*(self.config_init[self.subcommand].trainer.plugins or []), DurableCheckpointIO()]
-        trainer = super().instantiate_trainer(plugins=plugins, **kwargs)
+        given = self.config_init[self.subcommand].trainer
+        kwargs["plugins"] = [*(given.plugins or []), DurableCheckpointIO()]
+        trainer = super().instantiate_trainer(profiler=given.profiler or _NoProfiler(), **kwargs)
         if self.resume is None:
             run_folder.refuse_used(trainer)
         return trainer

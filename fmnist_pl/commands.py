@@ -13,7 +13,7 @@ import textwrap
 from pathlib import Path
 
 from fmnist_pl.configuration import option, overlay_path
-from fmnist_pl.process import import_torchmetrics, printable
+from fmnist_pl.process import import_lightning, printable
 from training_health.errors import UserError
 
 COMMANDS = {
@@ -104,7 +104,7 @@ def _run(command: str, rest: list[str]) -> None:
     elif command in COMMANDS:
         if (variant := option(rest, "variant")) is not None:
             overlay_path(variant)  # a mistyped one is refused here, before seconds of imports
-        import_torchmetrics()
+        import_lightning()
         from fmnist_pl.cli import main as lightning
 
         lightning([command, *rest])

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fmnist_pl.dataset import files as dataset_files
 from fmnist_pl.dataset.files import Split
 from fmnist_pl.dataset.synthetic import SYNTHETIC_IMAGES, load_synthetic
-from fmnist_pl.loader import BatchLoader, device_tensors, evaluation_batch
+from fmnist_pl.loader import Batch, BatchLoader, device_tensors, evaluation_batch
 from training_health.errors import UserError
 
 VALIDATION_IMAGES = {  # the first of the training images: the notebooks' 5,000 of 60,000; of synthetic ones a fifth
@@ -85,6 +85,12 @@ class FashionMNISTDataModule(pl.LightningDataModule):
             self._tensors["train"] = (images[held_out:last], labels[held_out:last])
         if stage in {"test", "predict"} and "test" not in self._tensors:
             self._tensors["test"] = self._read("test")
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ANN401
+        """Its batches are there already; Lightning would look through each."""
+        if isinstance(batch, Batch) and batch.images.device == device:
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def train_dataloader(self) -> BatchLoader:
         """The training images, in another order each epoch, with augmentation."""

@@ -35,8 +35,8 @@ class ExampleMean(Metric):
 
     def update(self, values: Tensor) -> None:
         """Add a batch's values, shape (N,), numbers or booleans."""
-        self.total += values.sum(dtype=self.total.dtype)
-        self.count += values.numel()
+        self.total.add_(values.sum(dtype=self.total.dtype))  # `+=` would go through nn.Module.__setattr__
+        self.count.add_(values.numel())
 
     def compute(self) -> Tensor:
         """The mean so far, float32, shape ()."""

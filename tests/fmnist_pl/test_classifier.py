@@ -33,6 +33,15 @@ def fit(model: pl.LightningModule, tmp_path, epochs: int = 1, **options) -> pl.T
     return trainer
 
 
+def test_attributes_are_set_as_in_any_module():
+    model = FashionClassifier(**TINY)
+    model.scale, model.note = torch.nn.Parameter(torch.ones(1)), "text"
+    model.scale, model.note = None, torch.nn.Linear(1, 1)
+
+    assert "scale" not in dict(model.named_parameters())
+    assert "note" in dict(model.named_children())
+
+
 def test_the_logged_validation_metrics_are_means_over_all_images(tmp_path):
     model = FashionClassifier(**TINY)
     trainer = fit(model, tmp_path)

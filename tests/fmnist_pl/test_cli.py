@@ -96,6 +96,15 @@ def test_main_returns_what_ran_with_the_callbacks_that_were_added(data_dir, tmp_
     assert [entry["epoch"] for entry in run.record.history] == [0, 1]
 
 
+def test_a_profiler_that_is_asked_for_sees_the_steps(data_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATA_DIR", str(data_dir))
+
+    run = main(["fit", *TINY, "--monitors=off", "--trainer.profiler=simple"])
+
+    assert len(run.trainer.profiler.recorded_durations["run_training_batch"]) == 2  # one batch in each of two epochs
+
+
 def test_the_dashboards_record_of_the_options_has_its_metrics(finished_run):
     events = EventAccumulator(str(finished_run)).Reload()
     ((_, content),) = [item for item in events.PluginTagToContent("hparams").items() if "experiment" in item[0]]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from fmnist_pl.data import FashionMNISTDataModule
 from fmnist_pl.dataset import files as dataset_files
@@ -33,6 +34,16 @@ def numbered_files(monkeypatch):
 
 def numbers_in(loader) -> list[int]:
     return [round(value * 255) for batch in loader for value in batch.images[:, 0, 0, 0].tolist()]
+
+
+def test_a_batch_is_moved_to_another_device_alone(numbered_files):
+    data = FashionMNISTDataModule()
+    data.setup("fit")
+    batch = next(iter(data.val_dataloader()))
+
+    assert data.transfer_batch_to_device(batch, torch.device("cpu"), 0) is batch
+    moved = data.transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert (moved.images.device.type, moved.labels.device.type) == ("meta", "meta")
 
 
 def test_validation_is_the_first_part_of_the_training_images_and_training_the_rest(numbered_files):
