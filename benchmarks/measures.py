@@ -38,7 +38,11 @@ EACH: Watchers = {
     "wandb.watch, once per epoch": ("wandb", "none", "none"),
     "torchmortem, every step": ("torchmortem", "none", "none"),
 }
-MODELS = dict.fromkeys(("ResNet-18", "transformer", "U-Net"), EACH)
+MODELS = {  # torchmortem ends at the in-place ReLUs of torchvision's ResNet
+    "ResNet-18": {name: what for name, what in EACH.items() if what[0] != "torchmortem"},
+    "transformer": EACH,
+    "U-Net": EACH,
+}
 LARGE = {name: {"all monitors": EACH["all monitors"]} for name in ("500 ReLU sites", "25 million parameters")}
 PEERS = ("wandb", "torchmortem")
 VENVS = Path(".venv-monitors").absolute()  # of the peers

@@ -20,7 +20,7 @@ class Transformer(nn.Module):
 
 
 class UNet(nn.Module):
-    """Three levels of 8, 16 and 32 channels with skip connections (Ronneberger 2015), and a mean over the image."""
+    """Three levels of 16, 32 and 64 channels with skip connections (Ronneberger 2015), and a mean over the image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,9 +29,9 @@ class UNet(nn.Module):
             layers = [nn.Sequential(nn.Conv2d(n, outputs, 3, padding=1), nn.ReLU()) for n in (inputs, outputs)]
             return nn.Sequential(*layers)
 
-        self.down1, self.down2, self.bottom = twice(3, 8), twice(8, 16), twice(16, 32)
-        self.up2, self.up1 = nn.ConvTranspose2d(32, 16, 2, 2), nn.ConvTranspose2d(16, 8, 2, 2)
-        self.merge2, self.merge1, self.head = twice(32, 16), twice(16, 8), nn.Conv2d(8, 10, 1)
+        self.down1, self.down2, self.bottom = twice(3, 16), twice(16, 32), twice(32, 64)
+        self.up2, self.up1 = nn.ConvTranspose2d(64, 32, 2, 2), nn.ConvTranspose2d(32, 16, 2, 2)
+        self.merge2, self.merge1, self.head = twice(64, 32), twice(32, 16), nn.Conv2d(16, 10, 1)
         self.pool = nn.MaxPool2d(2)
 
     def forward(self, images: Tensor) -> Tensor:
