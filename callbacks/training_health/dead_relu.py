@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from torch import Tensor
 from typing_extensions import override
 
 from training_health import lightning as pl
-from training_health.batches import BatchSize, ExampleCounter, first_tensor
+from training_health.batches import BatchSize, ExampleCounter
 from training_health.relu.causes import History
 from training_health.relu.sites import ReLUSites
 from training_health.relu.snapshot import Snapshot, SnapshotTaker, rarest
@@ -200,7 +199,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     ) -> None:
         size = self._evaluation.validation_batch(trainer, batch, batch_idx, dataloader_idx)
         if self._watching:
-            self._begin_batch(size, first_tensor(batch))
+            self._begin_batch(size, batch)
 
     @override
     def on_validation_batch_end(
@@ -246,8 +245,8 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     def on_sample_batch_start(self, size: BatchSize) -> None:
         self._begin_batch(size, None)
 
-    def _begin_batch(self, size: BatchSize, images: Tensor | None) -> None:
-        self._snapshots.begin_batch(images, size.counted)
+    def _begin_batch(self, size: BatchSize, batch: Any) -> None:  # noqa: ANN401
+        self._snapshots.begin_batch(batch, size.counted)
         self._counter.begin_batch(size)
         self._sites.begin_pass()
 
@@ -298,6 +297,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         self._watching = False
         self._sites.detach()
         self._counter.clear()
+        self._snapshots.start(False, ())
 
     def _stop_watching(self) -> None:
         self._watching, self._counted = False, True

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from training_health.batches import first_tensor
 from training_health.log_format import Record
 from training_health.relu.sites import ReLUCall
 from training_health.relu.unit_counts import SiteCounts
@@ -104,15 +105,16 @@ class SnapshotTaker:
         self._filters: dict[str, Tensor] = {}
         self._top: dict[Unit, tuple[Tensor, Tensor]] = {}  # (k,), (k, C, H, W)
 
-    def begin_batch(self, images: Tensor | None, counted: float) -> None:
-        """Announce a batch: its first tensor, and how many of its examples count."""
+    def begin_batch(self, batch: Any, counted: float) -> None:  # noqa: ANN401 - whatever the user's loader yields
+        """Announce a batch, None where it is not known, and how many of its examples count."""
         self._batches += 1
         if self._batches == 1:
             self._n = counted
-        is_picture = self._units and images is not None and images.dim() == 4 and images.shape[1] in COLOURS
         self._images = torch.empty(0)
-        if is_picture and images is not None:
-            self._images = images.detach()[: None if math.isnan(counted) else int(counted)]
+        with suppress(Exception):
+            images = first_tensor(batch) if self._units else None
+            if images is not None and images.dim() == 4 and images.shape[1] in COLOURS:
+                self._images = images.detach()[: None if math.isnan(counted) else int(counted)]
 
     def add(self, call: ReLUCall, values: Tensor, dim: int) -> None:
         """Take a call's pre-activations (N, ...), of the examples that count; whatever fails is left out."""
@@ -141,11 +143,17 @@ class SnapshotTaker:
         self._top[unit] = fired, pictures
 
     def take(self) -> Snapshot:
-        """Fetch everything from the device."""
+        """Fetch everything from the device, and keep nothing."""
+        snapshot = Snapshot()
+        with suppress(Exception):  # the counts are worth more
+            snapshot = self._taken()
+        self.start(False, ())
+        return snapshot
+
+    def _taken(self) -> Snapshot:
         norms = torch.stack([norm.float() for norm, _ in self._scales.values()]).tolist() if self._scales else []
-        scales = {
-            site: (norm**2, numbers) for norm, (site, (_, numbers)) in zip(norms, self._scales.items(), strict=True)
-        }
+        numbers = [count for _, count in self._scales.values()]
+        scales = {site: (norm**2, count) for site, norm, count in zip(self._scales, norms, numbers, strict=True)}
         filters = {site: (list(weight.shape), weight.flatten().tolist()) for site, weight in self._filters.items()}
         examples = {unit: _as_bytes(*top) for unit, top in self._top.items()}
         shape = next((list(pictures.shape[1:]) for _, pictures in self._top.values()), [])
