@@ -90,7 +90,8 @@ class PredictionImages(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if trainer.state.fn != "fit" or not isinstance(outputs, Mapping) or not {"correct", "labels"} <= set(outputs):
+        counts = trainer.state.fn == "fit" and not trainer.sanity_checking
+        if not counts or not isinstance(outputs, Mapping) or not {"correct", "labels"} <= set(outputs):
             return
         labels, correct = outputs["labels"].long(), outputs["correct"].long()
         keep = len(labels) - ends_in_a_repeat(loader_at(trainer.val_dataloaders, dataloader_idx), batch_idx)

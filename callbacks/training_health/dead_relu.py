@@ -74,7 +74,9 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
 
     Cost: nothing in training steps; in the validation pass two comparisons and an addition over each site's outputs,
     under a millisecond per million of them on a CPU core, some twenty microseconds per call of a torch function, and a
-    copy of the values of units that have not fired so far; two transfers per epoch.
+    copy of the values of units that have not fired so far; three transfers per epoch. In the window's first batch each
+    ReLU's input is read once more; in the epochs named below each first layer takes one more transfer, and each of six
+    units two.
 
     For the tab the records also hold, after epochs 1, 2, 4, 8, ... and ``max_epochs``, the filters of first layers that
     are convolutions of 1 or 3 channels (up to 32,768 weights), and where a batch's first tensor holds pictures
@@ -296,12 +298,14 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         self._evaluation.validation.stop_listening()
         self._watching = False
         self._sites.detach()
+        self._sites.origins.clear()
         self._counter.clear()
         self._snapshots.start(False, ())
 
     def _stop_watching(self) -> None:
         self._watching, self._counted = False, True
         self._sites.detach()
+        self._sites.origins.clear()  # weights that a parametrization computed
 
     def _close(self, trainer: pl.Trainer) -> None:
         """Remove the hooks and make the report, from every rank's counts."""

@@ -24,11 +24,11 @@ What the monitor of dead units records, besides the activity itself:
     ``columns``, `WINDOW_COLUMNS`. NaN where unknown.
 
 ``activation_scale``
-    the root mean square of what goes into each ReLU, over the examples of the window's first batch, as many as its n
-    says; the names of the ReLUs are in ``sites``.
+    the root mean square of what goes into each ReLU, over the examples of each process's first batch of the window,
+    as many as its n says; NaN for a ReLU that they did not reach. The names of the ReLUs are in ``sites``.
 ``filters/<site>``
-    the weights of a first layer that is a convolution of 1 or 3 channels, row by row; ``shape`` is [U, C, H, W]. They
-    come after epochs 1, 2, 4, 8, ... and the last planned one.
+    the weights of a first layer that is a convolution of 1 or 3 channels, at most 64 wide and high, row by row;
+    ``shape`` is [U, C, H, W]. They come after epochs 1, 2, 4, 8, ... and the last planned one.
 ``examples``
     a text record: the examples on which the units that fire least have their highest pre-activation. ``shape`` is
     [C, H, W] of an example, ``epoch`` and ``n`` are as above; each of ``units`` has a ``site``, its number ``unit``,
@@ -96,6 +96,7 @@ WINDOW_COLUMNS = (
     "predicted_n", "predicted", "predicted_low", "predicted_high",
 )  # fmt: skip
 MOST_SAMPLES = 2**53
+MOST_FILTERS, MOST_SIDE = 4096, 64  # of a layer, and pixels of a picture
 
 T = TypeVar("T")
 

@@ -407,6 +407,7 @@ class ReviveUnits(pl.Callback):
 
     def _stop_watching(self) -> None:
         self._sites.detach()
+        self._sites.origins.clear()  # weights that a parametrization computed
         self._counter, self._seen, self._failed = None, {}, {}
 
     @override

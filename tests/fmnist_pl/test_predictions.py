@@ -76,6 +76,14 @@ def test_each_epoch_records_the_accuracy_of_each_class(tmp_path):
     assert second[:2] == [1, 5]
 
 
+def test_the_sanity_check_is_no_epochs_accuracy(tmp_path):
+    val = DataLoader(TensorDataset(torch.zeros(5, 1, 6, 6), torch.tensor([0, 0, 1, 1, 3])), batch_size=2)
+    options = {"num_sanity_val_steps": -1, "check_val_every_n_epoch": 2}
+    make_trainer([PredictionImages(NAMES)], tmp_path, logger="tensorboard", **options).fit(Judged(), loader(10), val)
+
+    assert [vector[0] for _, vector in vectors(tmp_path, "class_accuracy")] == [1]
+
+
 def has_colour(figure, colour: str) -> bool:
     pixels = figure_pixels(figure).reshape(-1, 3)
     return bool((pixels == np.round(np.array(to_rgb(colour)) * 255).astype(np.uint8)).all(axis=1).any())

@@ -14,7 +14,7 @@ from tests.training_health.tab.test_one_file import data_in, unpacked
 from tests.training_health.test_packages import python
 from tests.training_health.toys import FEW_EXAMPLES, Toy, events, fit, loader, make_trainer, pl, vectors
 from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
-from training_health.sinks import WandbSink, write_text
+from training_health.sinks import EventFile, WandbSink, write_text
 from training_health.tab.one_file import write_report
 from training_health.tensor_statistics import TensorStatistics
 
@@ -232,3 +232,14 @@ def test_of_two_processes_the_first_alone_writes_records(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert files(tmp_path) == ["training_health/version_0"]
     assert len(vectors(tmp_path, "gap")) == 2
+
+
+def test_event_files_of_one_second_are_named_in_the_order_in_which_they_were_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 1_700_000_000.0)
+    made = []
+    for _ in range(11):
+        EventFile(tmp_path).scalars(0, {"a": 1.0})
+        made += [path.name for path in tmp_path.iterdir() if path.name not in made]
+
+    assert made == sorted(made)
+    assert len(made) == 11

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tests.training_health.toys import FEW_EXAMPLES, Toy, events, fit, image_set, make_trainer, vectors
 from training_health import DeadReLUMonitor
-from training_health.relu.snapshot import Snapshot
+from training_health.relu.snapshot import Snapshot, SnapshotTaker
 
 pytestmark = FEW_EXAMPLES
 IMAGES = image_set(13, seed=1).tensors[0]  # `fit` validates on these, in batches of 5
@@ -108,6 +109,48 @@ def test_the_ranks_snapshots_are_joined():
 
     assert (joined.n, joined.scales, joined.filters) == (5, {"a": (9.0, 9), "b": (2.0, 2)}, ranks[0].filters)
     assert [value for value, _ in joined.examples["a", 0]] == [11, 10, 9, 8, 7, 6, 5, 5, 4]
-    tag, kind, vector, content = next(joined.records({"a": "short"}))
-    assert (tag, kind, vector) == ("activation_scale", "activation_scale", [5, 1.0, 1.0])
-    assert content == {"sites": ["short", "b"]}
+    tag, kind, vector, content = next(joined.records({"c": "c", "a": "short", "b": "b"}))
+    assert (tag, kind) == ("activation_scale", "activation_scale")
+    assert vector == pytest.approx([5, math.nan, 1.0, 1.0], nan_ok=True)
+    assert content == {"sites": ["c", "short", "b"]}
+
+
+def test_a_rank_without_a_batch_leaves_n_known():
+    taker = SnapshotTaker()
+    taker.start(False, ())
+
+    assert Snapshot.joined([Snapshot(5), taker.take()]).n == 5
+
+
+class Experts(nn.Module):
+    """One after the other, in an order that turns at each pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = (nn.Sequential(nn.Linear(36, 36), nn.ReLU()) for _ in range(2))
+        nn.init.constant_(self.second[0].bias, 100.0)
+        self.passes = 0
+        self.last = nn.Linear(72, 4)
+
+    def forward(self, x):
+        self.passes += not self.training
+        parts = [self.first, self.second][:: 1 if self.passes < 4 else -1]
+        return self.last(torch.cat([part(x.flatten(1)) for part in parts], 1))
+
+
+def test_scales_stay_beside_their_names_where_the_order_of_calls_changes(tmp_path):
+    fit(still(Experts()), [DeadReLUMonitor()], tmp_path)
+
+    scales = [vector[2:] for _, vector in vectors(tmp_path, "activation_scale")]
+    assert len(scales) == 2
+    assert scales[1] == pytest.approx(scales[0], rel=0.2)
+    assert max(scales[0]) > 10 * min(scales[0])
+
+
+@pytest.mark.parametrize("conv", [nn.Conv2d(1, 4, (1, 65), padding=(0, 32)), nn.Conv2d(1, 5000, 1)])
+def test_filters_that_no_page_draws_are_not_kept(tmp_path, conv):
+    fit(still(nn.Sequential(conv, nn.ReLU(), nn.Flatten(), nn.LazyLinear(4))), [DeadReLUMonitor()], tmp_path)
+
+    kinds = {tag.split("/")[1] for tag, _, _ in events(tmp_path) if tag.startswith("training_health/")}
+    assert "activity" in kinds
+    assert "filters" not in kinds

@@ -53,6 +53,10 @@ FOLLOWED = {
     ),
     "the last position": (nn.Linear(3, 2), lambda net, x: F.relu(x)[:, -1], nn.Linear(2, 4), (2, 5, 3), [0, 1]),
     "grouped": (nn.Conv2d(1, 2, 3), lambda net, x: F.relu(x), nn.Conv2d(2, 4, 3, groups=2), CONV, [0, 1]),
+    "asked for its type": (
+        nn.Linear(3, 2), lambda net, x: x if (x := F.relu(x)).is_floating_point() and x.is_contiguous() else x + 1,
+        nn.Linear(2, 4), DENSE, [0, 1],
+    ),
 }  # fmt: skip
 
 

@@ -14,7 +14,9 @@ import numpy as np
 from training_health.health.unit_life import Counts, count_units, died_in
 from training_health.log_format import (
     MOST_EPOCHS,
+    MOST_FILTERS,
     MOST_SAMPLES,
+    MOST_SIDE,
     Datum,
     NewerFormatError,
     Series,
@@ -30,7 +32,6 @@ LOSSES = ("running_loss", "train_eval_loss", "val_loss", "loss_gap", "loss_gap_s
 GAP_COLUMNS = (*ACCURACIES, "mode_effect", *LOSSES)
 MOST_UNITS = 10_000_000  # of one site: beyond any layer, and still an array that fits
 MOST_FIELDS = 1_000  # of a unit's cause
-MOST_FILTERS, MOST_SIDE = 4096, 64  # of a layer, and pixels of a picture
 MOST_PICTURED = 100  # units whose examples are shown
 RARE_BELOW = 0.01  # activity under which a unit that fires counts as rare, where a log doesn't say
 

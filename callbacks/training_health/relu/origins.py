@@ -72,7 +72,7 @@ class Origin(NamedTuple):
 
 
 class Origins:
-    """Follows the tensors of one pass, without keeping any of them alive.
+    """Follows the tensors of one pass; of these only the weights of layers beside a ReLU are kept, until `clear`.
 
     Attributes:
         feeds: The layer before each ReLU site; None where it could not be followed.
@@ -102,8 +102,8 @@ class Origins:
 
     def hide(self) -> None:
         """Take note that a part runs whose calls are not seen: it may take anything that is still there."""
-        alive = [origin for tensor, origin in self._known.values() if tensor() is not None]
-        self.take(alive, "a part that cannot be watched may take it")
+        self._known = {key: known for key, known in self._known.items() if known[0]() is not None}
+        self.take((origin for _, origin in self._known.values()), "a part that cannot be watched may take it")
 
     def take(self, origins: Iterable[Origin], reason: str) -> None:
         """Take note that values are used in a way that is not followed."""
@@ -131,7 +131,7 @@ class Origins:
         """Derive and note the origin of what a function returned; gives the first output's."""
         value = args[0] if name == "setitem" else output
         outputs = [value] if isinstance(value, Tensor) else [] if isinstance(value, Size) else _tensors((value,))
-        if not outputs and name in _QUESTIONS:
+        if not outputs and (name in _QUESTIONS or name.startswith("is_")):
             return self._unknown
         inputs = _tensors(args) + (_tensors(kwargs.values()) if kwargs else [])
         if not inputs:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from training_health.batches import first_tensor
-from training_health.log_format import Record
+from training_health.log_format import MOST_FILTERS, MOST_SIDE, Record
 from training_health.relu.sites import ReLUCall
 from training_health.relu.unit_counts import SiteCounts
 
@@ -63,11 +63,11 @@ class Snapshot:
         return whole
 
     def records(self, names: Mapping[str, str]) -> Iterator[Record]:
-        """The ``activation_scale`` and the ``filters``, by the short ``names`` of sites."""
-        if self.scales:
-            known = [(names.get(site, site), *sums) for site, sums in self.scales.items()]
-            values = [math.sqrt(squares / numbers) for _, squares, numbers in known]
-            yield "activation_scale", "activation_scale", [self.n, *values], {"sites": [name for name, *_ in known]}
+        """The ``activation_scale`` and the ``filters``, by the short ``names`` of sites: all, in the same order."""
+        if self.scales and names:
+            sums = (self.scales.get(site, (0.0, 0)) for site in names)
+            values = [math.sqrt(squares / numbers) if numbers else math.nan for squares, numbers in sums]
+            yield "activation_scale", "activation_scale", [self.n, *values], {"sites": [*names.values()]}
         for site, (shape, weights) in self.filters.items():
             name = names.get(site, site)
             yield f"filters/{name}", "filters", [math.nan, *weights], {"site": name, "shape": shape}
@@ -129,11 +129,13 @@ class SnapshotTaker:
                     self._keep_examples((call.site, unit), values.select(dim, unit))
 
     def _keep_filters(self, site: str, weight: Tensor, unit_dim: int) -> None:
-        if unit_dim == 0 and weight.dim() == 4 and weight.shape[1] in COLOURS and weight.numel() <= MOST_WEIGHTS:
+        if unit_dim != 0 or weight.dim() != 4 or weight.shape[1] not in COLOURS:
+            return
+        if weight.numel() <= MOST_WEIGHTS and len(weight) <= MOST_FILTERS and max(weight.shape[2:]) <= MOST_SIDE:
             self._filters[site] = weight.float().clone()
 
     def _keep_examples(self, unit: Unit, values: Tensor) -> None:
-        fired, at = values.reshape(len(values), -1).amax(1).topk(min(TOP, len(values)))
+        fired, at = values.reshape(len(values), -1).amax(1).nan_to_num(-math.inf).topk(min(TOP, len(values)))
         pictures = _small(self._images.index_select(0, at))
         if unit in self._top:
             known = self._top[unit]
@@ -151,13 +153,15 @@ class SnapshotTaker:
         return snapshot
 
     def _taken(self) -> Snapshot:
-        norms = torch.stack([norm.float() for norm, _ in self._scales.values()]).tolist() if self._scales else []
+        kept = [norm.float() for norm, _ in self._scales.values()]
+        together = len({norm.device for norm in kept}) == 1
+        norms = torch.stack(kept).tolist() if together else [float(norm) for norm in kept]
         numbers = [count for _, count in self._scales.values()]
         scales = {site: (norm**2, count) for site, norm, count in zip(self._scales, norms, numbers, strict=True)}
         filters = {site: (list(weight.shape), weight.flatten().tolist()) for site, weight in self._filters.items()}
         examples = {unit: _as_bytes(*top) for unit, top in self._top.items()}
         shape = next((list(pictures.shape[1:]) for _, pictures in self._top.values()), [])
-        return Snapshot(self._n, scales, filters, shape, examples)
+        return Snapshot(self._n if self._batches else 0.0, scales, filters, shape, examples)
 
 
 def rarest(sites: Mapping[str, SiteCounts]) -> list[Unit]:
@@ -178,4 +182,8 @@ def _as_bytes(fired: Tensor, pictures: Tensor) -> list[tuple[float, bytes]]:
     """Each example on which the unit fires, its pixels stretched from the darkest to the brightest."""
     low, high = (extreme(pictures.flatten(1), 1)[:, None, None, None] for extreme in (torch.amin, torch.amax))
     pixels = ((pictures - low) / (high - low).clamp(min=1e-12) * 255).round().to(torch.uint8).cpu().numpy()
-    return [(value, picture.tobytes()) for value, picture in zip(fired.tolist(), pixels, strict=True) if value > 0]
+    return [
+        (value, picture.tobytes())
+        for value, picture in zip(fired.tolist(), pixels, strict=True)
+        if 0 < value < math.inf
+    ]

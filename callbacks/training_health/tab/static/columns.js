@@ -30,8 +30,10 @@ export function signalCharts(runs) {
 /** A log scale of whole decades around all positive values. */
 function decades(runs, kind) {
   const values = runs.flatMap(({ data }) => Object.values(data[kind]?.columns ?? {}).flat()).filter((value) => value > 0);
-  const high = Math.ceil(Math.log10(Math.max(...values, 1e-30)) + 1e-9);
-  const low = Math.max(high - MOST_DECADES, Math.min(high - 1, Math.floor(Math.log10(Math.min(...values, 1e30)))));
+  const most = values.reduce((a, b) => Math.max(a, b), 1e-30); // too many for the arguments of one call
+  const least = values.reduce((a, b) => Math.min(a, b), 1e30);
+  const high = Math.ceil(Math.log10(most) + 1e-9);
+  const low = Math.max(high - MOST_DECADES, Math.min(high - 1, Math.floor(Math.log10(least))));
   const ticks = [low, Math.round((low + high) / 2), high].map((at) => [at, `1e${at}`]);
   return { scale: { low, high, ticks }, value: (number) => onScale(number, { low, high }) };
 }
@@ -42,7 +44,7 @@ function decades(runs, kind) {
  */
 export function classCharts(runs) {
   const known = runs.flatMap(({ data }) => Object.values(data.class_accuracy?.columns ?? {}).flat()).filter(isNumber);
-  const low = Math.floor(10 * Math.min(0.9, ...known)) / 10;
+  const low = Math.floor(10 * known.reduce((a, b) => Math.min(a, b), 0.9)) / 10;
   const scale = { low, high: 1, ticks: [low, (1 + low) / 2, 1].map((at) => [at, percent(at, 0)]) };
   const maps = columnMaps(runs, "class_accuracy", { words: "validation accuracy", row: "class", format: ".1%", scale, value: (number) => number });
   return maps && [h("h3", { class: "part" }, "Which classes are learned"), maps];
