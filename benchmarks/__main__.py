@@ -4,6 +4,7 @@
 """
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -28,6 +29,7 @@ MEASURES = {  # and the number of rounds
     "growth": (measures.grow, 9),
     "variants": (measures.steps_of_variants, 9),
 }
+OWN_DATA = {"foreign", "models", "planted"}
 
 
 def main() -> None:
@@ -40,7 +42,10 @@ def main() -> None:
     parser.add_argument("measure", nargs="?", default="quick", choices=MEASURES)
     parser.add_argument("--rounds", type=int, help="Interleaved rounds; more narrow the intervals.")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--data", type=Path, help="Folder that holds FashionMNIST/raw. Default: DATA_DIR, else data.")
+    parser.add_argument(
+        "--data", type=Path, default=Path(os.environ.get("DATA_DIR") or "data"),
+        help="Folder that holds FashionMNIST/raw. Default: DATA_DIR, else data.",
+    )  # fmt: skip
     parser.add_argument(
         "--peers-python", type=Path, default=Path(".venv-peers/bin/python"), help="Interpreter that has Keras."
     )
@@ -54,7 +59,8 @@ def main() -> None:
     measure, rounds = MEASURES[arguments.measure]
     device = "cuda" if gpu else "cpu"
     with tempfile.TemporaryDirectory() as folder:
-        workshop = Workshop(Path(folder), arguments.threads, device, arguments.data, arguments.peers_python)
+        data = None if arguments.measure in OWN_DATA else arguments.data
+        workshop = Workshop(Path(folder), arguments.threads, device, data, arguments.peers_python)
         if not gpu:
             run_group(workshop, report, "sgemm", {"sgemm": measures.SGEMM}, 9)  # the machine's own rate
         measure(workshop, report, arguments.rounds or rounds)

@@ -21,17 +21,17 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_
 
 
 class Workshop:
-    """A temporary folder with a copy of the data in ``root``, where contenders are started, each with its threads."""
+    """A temporary folder, where contenders are started, each with its threads; with a copy of the data in ``root``."""
 
     def __init__(self, folder: Path, threads: int, device: str, root: Path | None, peers_python: Path) -> None:
         self.folder, self.threads, self.device, self.peers_python = folder, threads, device, peers_python
         self.data = self.folder / "data"
         raw_folder(self.data).mkdir(parents=True)
-        for file in FASHION_MNIST.all:  # torchvision and Keras want them unpacked
-            source = raw_folder(root or Path(os.environ.get("DATA_DIR") or "data")) / file.name
+        for file in FASHION_MNIST.all if root is not None else ():  # torchvision and Keras want them unpacked
+            source = raw_folder(root) / file.name
             packed = source.with_name(f"{file.name}.gz")
             if not source.exists() and not packed.exists():
-                raise SystemExit(f"{packed} is missing. Fetch it with `fmnist fit`, or name its folder in DATA_DIR.")
+                raise SystemExit(f"{packed} is missing. Fetch it with `make data`, or name its folder in DATA_DIR.")
             content = source.read_bytes() if source.exists() else gzip.decompress(packed.read_bytes())
             (raw_folder(self.data) / file.name).write_bytes(content)
 

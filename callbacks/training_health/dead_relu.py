@@ -185,7 +185,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         # A rank without a validation batch reaches no hook of the validation: the others would wait there for ever.
         self._waits, self._counted = self._evaluation.some_do_not_validate, False
         number = trainer.current_epoch + 1
-        self._draws = number.bit_count() == 1 or number == trainer.max_epochs
+        self._draws = number.bit_count() == 1 or number == trainer.max_epochs  # 1, 2, 4, 8, ... and the last
 
     @override
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -287,12 +287,14 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"names": self._names, "dead": self._dead, "history": self._history.state_dict()}
+        history = self._history.state_dict()
+        return {"names": self._names, "dead": self._dead, "history": history, "rarest": self._rarest}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._names, self._dead = state_dict["names"], state_dict["dead"]
         self._history = History(**state_dict.get("history", {}))
+        self._rarest = [(site, unit) for site, unit in state_dict.get("rarest", ())]
 
     def _abandon(self) -> None:
         self._evaluation.validation.stop_listening()

@@ -242,4 +242,4 @@ def test_event_files_of_one_second_are_named_in_the_order_in_which_they_were_mad
         made += [path.name for path in tmp_path.iterdir() if path.name not in made]
 
     assert made == sorted(made)
-    assert len(made) == 11
+    assert [len(name.rpartition(".")[2]) for name in made] == [6] * 11

@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.training_health.toys import FEW_EXAMPLES, Toy, events, fit, image_set, make_trainer, vectors
+from tests.training_health.toys import FEW_EXAMPLES, Toy, events, fit, image_set, make_trainer, pl, vectors
 from training_health import DeadReLUMonitor
 from training_health.relu.snapshot import Snapshot, SnapshotTaker
 
@@ -79,6 +80,43 @@ def test_examples_are_those_with_the_highest_pre_activation_of_the_units_that_fi
         for seen, image in zip(pixels, IMAGES[at].flatten(1).numpy(), strict=False):
             stretched = 255 * (image - image.min()) / (image.max() - image.min())
             assert np.abs(seen - stretched).max() <= 0.5001
+
+
+def test_a_fit_that_resumes_keeps_the_same_examples(tmp_path):
+    def run(folder, epochs, checkpoint=None):
+        trainer = make_trainer([DeadReLUMonitor()], tmp_path / folder, epochs=epochs, logger="tensorboard")
+        data = DataLoader(TensorDataset(IMAGES, torch.zeros(13, dtype=torch.int64)), batch_size=5)
+        trainer.fit(still(network()), data, data, ckpt_path=checkpoint)
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+        return trainer
+
+    run("whole", 2)
+    run("half", 1)
+    run("resumed", 2, tmp_path / "last.ckpt")
+
+    assert examples(tmp_path / "resumed") == examples(tmp_path / "whole")
+
+
+class Computed(nn.Module):
+    """A parametrization that notes the weights that it gives."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.made = made
+
+    def forward(self, weight):
+        self.made.append(weakref.ref(new := weight * 1))
+        return new
+
+
+def test_computed_weights_are_not_kept_beyond_the_window(tmp_path):
+    net, made, alive = network(), [], []
+    nn.utils.parametrize.register_parametrization(net[0], "weight", Computed(made))
+    note = pl.callbacks.LambdaCallback(on_train_epoch_end=lambda *_: alive.append(sum(r() is not None for r in made)))
+    fit(still(net), [DeadReLUMonitor(), note], tmp_path)
+
+    assert made
+    assert alive == [0, 0]
 
 
 def test_large_pictures_are_shrunk_and_colours_kept(tmp_path):

@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from itertools import groupby, pairwise
@@ -346,6 +346,13 @@ class _SiteParts:
 
 
 P = TypeVar("P", Causes, Start, Revived, Filters)
+# What a part's records say of units, in words, and an array whose last dimension is the units.
+_VALUES_OF_UNITS: dict[type, tuple[str, Callable[[Any], np.ndarray]]] = {
+    Causes: ("of why they died", lambda part: part.field("cause")),
+    Start: ("of the start", lambda part: part.activity),
+    Revived: ("of which got new weights", lambda part: part.units),
+    Filters: ("of their weights", lambda part: part.weights.T),
+}
 
 
 def _fitting(parts: dict[str, P], site: Site, run: HealthRun) -> P | None:
@@ -353,16 +360,8 @@ def _fitting(parts: dict[str, P], site: Site, run: HealthRun) -> P | None:
     part = parts.get(site.name)
     if part is None:
         return None
-    units, what = (
-        (len(part.activity), "of the start")
-        if isinstance(part, Start)
-        else (part.units.shape[1], "of which got new weights")
-        if isinstance(part, Revived)
-        else (len(part.weights), "of their weights")
-        if isinstance(part, Filters)
-        else (part.field("cause").shape[1], "of why they died")
-    )
-    if units != site.units:
+    what, values = _VALUES_OF_UNITS[type(part)]
+    if (units := values(part).shape[-1]) != site.units:
         run.problems.append(f"{site.name} has {site.units} units, and records {what} have {units}.")
         return None
     return part

@@ -71,6 +71,16 @@ class Origin(NamedTuple):
     source: Source | None = None  # the ReLU that it comes out of
 
 
+class _Call(NamedTuple):
+    """One call of a torch function, with the tensors among its arguments and their origins."""
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    inputs: list[Tensor]
+    origins: list[Origin]
+
+
 class Origins:
     """Follows the tensors of one pass; of these only the weights of layers beside a ReLU are kept, until `clear`.
 
@@ -140,19 +150,17 @@ class Origins:
         if not outputs:
             self.take(origins, f"`{name}` takes its values")
             return self._unknown
+        call = _Call(name, args, kwargs, inputs, origins)
         level, first, mask = self._level(name, role, origins), self._unknown, self._mask(name, args, origins)
         weighted = role is not None and role.kind == "weights"
         feed = self._feed(name, args, kwargs) if weighted else None
         for tensor in reversed(outputs):
-            if role is not None and weighted:
-                dim = _weighted_dim(role, args, inputs, origins)
-            else:
-                dim = _followed_any(name, args, kwargs, inputs, origins, tensor)
+            dim = _weighted_dim(role, call) if role is not None and weighted else _followed_any(call, tensor)
             if dim is not None:
                 dim = dim % tensor.dim() if -tensor.dim() <= dim < tensor.dim() else None
             source = None
             if not weighted:
-                feed, source = _kept(name, args, kwargs, inputs, origins, tensor, dim)
+                feed, source = _kept(call, tensor, dim)
             first = Origin(level, dim, mask, feed, source)
             self._known[id(tensor)] = weakref.ref(tensor), first
         if name == "batch_norm" and first.feed is not None:
@@ -247,16 +255,9 @@ class Origins:
         return isinstance(value, (int, float)) and value == 0
 
 
-def _kept(
-    name: str,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    inputs: list[Tensor],
-    origins: list[Origin],
-    output: Tensor,
-    dim: int | None,
-) -> tuple[Feed | None, Source | None]:
+def _kept(call: _Call, output: Tensor, dim: int | None) -> tuple[Feed | None, Source | None]:
     """What is still known, behind a function without weights, of the layer and of the ReLU before it."""
+    name, args, kwargs, inputs, origins = call
     x, (_, _, _, feed, source) = inputs[0], origins[0]
     keeps = name in _KEEPS or (name in _PARTS and _same_memory(x, output))
     pads_with = name == "pad" and (args[3] if len(args) > 3 else kwargs.get("value"))
@@ -276,7 +277,7 @@ def _kept(
     if source is not None and name in _RESHAPES and (joined := _joined(x, source, output)) is not None:
         source = joined
     elif source is not None:
-        moved = _followed(name, args, kwargs, x, source.dim, output)
+        moved = _followed(call, x, source.dim, output)
         source = None if moved is None or output.shape[moved] != source.size else source._replace(dim=moved)
     return feed, source
 
@@ -307,10 +308,11 @@ def _tensors(values: Iterable[object]) -> list[Tensor]:
     return found
 
 
-def _weighted_dim(role: Role, args: tuple[Any, ...], inputs: list[Tensor], origins: list[Origin]) -> int | None:
+def _weighted_dim(role: Role, call: _Call) -> int | None:
     """Which dimension of a product holds the features: for two operands without known weights those of the second."""
     if role.feature_dim is not None:
         return role.feature_dim
+    _, args, _, inputs, origins = call
     if isinstance(args[0], str):  # einsum: the dimension that only the weights have
         terms, _, result = args[0].replace(" ", "").partition("->")
         weights = [term for term, origin in zip(terms.split(","), origins, strict=True) if origin.level == WEIGHTS]
@@ -325,27 +327,19 @@ def _weighted_dim(role: Role, args: tuple[Any, ...], inputs: list[Tensor], origi
     return -1 if b.feature_dim == right.dim() - 1 else None
 
 
-def _followed_any(
-    name: str,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    inputs: list[Tensor],
-    origins: list[Origin],
-    output: Tensor,
-) -> int | None:
+def _followed_any(call: _Call, output: Tensor) -> int | None:
     """Find the dimension that holds the features of any input; else where functions of this name put theirs."""
-    for tensor, origin in zip(inputs, origins, strict=True):
+    for tensor, origin in zip(call.inputs, call.origins, strict=True):
         if origin.feature_dim is not None:
-            dim = _followed(name, args, kwargs, tensor, origin.feature_dim, output)
+            dim = _followed(call, tensor, origin.feature_dim, output)
             if dim is not None:
                 return dim
-    return -1 if name in _FEATURES_LAST else 1 if name in _FEATURES_SECOND else None
+    return -1 if call.name in _FEATURES_LAST else 1 if call.name in _FEATURES_SECOND else None
 
 
-def _followed(
-    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], source: Tensor, dim: int, output: Tensor
-) -> int | None:
+def _followed(call: _Call, source: Tensor, dim: int, output: Tensor) -> int | None:
     """Find the dimension of ``output`` that holds what ``source`` holds in ``dim``."""
+    name, args, kwargs, *_ = call
     size, same_length = source.shape[dim], output.dim() == source.dim()
     if output is source or (output.shape == source.shape and output.stride() == source.stride()):
         return dim
