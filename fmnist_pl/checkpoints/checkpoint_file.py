@@ -69,7 +69,9 @@ def load_checked(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     try:
         content = _read(path)
     except FileNotFoundError:
-        raise UserError(f"There is no checkpoint {path}. Give the path of a file.", exit_code=2) from None
+        raise UserError(
+            f"There is no checkpoint {path}. Give the folder of a run, or the path of a checkpoint file.", exit_code=2
+        ) from None
     except OSError as error:
         raise UserError(f"The checkpoint {path} cannot be read: {error.strerror}.") from error
     why = damage(content)

@@ -36,7 +36,7 @@ function filterChart({ row, look, site }) {
     rows: filters.state.map((state, unit) => [row.run, site.site, unit, state, filters.epoch + 1, filters.norm[unit], filters.largest[unit]]),
   });
   const card = { title: cut(row.label), look, subtitle, file: `filters_${row.run}_${site.site}`, label: `Filters of ${site.site}, run ${row.run}. ${subtitle}.`, table };
-  return pictureCard(card, filters.shape, bytesOf(filters.pixels), tiles, FILTERS_IN_A_ROW);
+  return pictureCard(card, filters.shape, bytesOf(filters.pixels), tiles, { across: FILTERS_IN_A_ROW, rowCaptions: false });
 }
 
 /**
@@ -67,19 +67,20 @@ function exampleChart({ row, look, data: { examples } }) {
     rows: units.flatMap(({ site, unit, activity, values }) => values.map((value, i) => [row.run, site, unit, activity, examples.n, examples.epoch + 1, i + 1, value])),
   });
   const card = { title: cut(row.label), look, subtitle, file: `examples_${row.run}`, label: `Examples on which ${units.map(({ site, unit }) => `unit ${unit} of ${site}`).join(", ")} fire most, run ${row.run}.`, table };
-  return pictureCard(card, examples.shape, pixels, tiles, EXAMPLES);
+  return pictureCard(card, examples.shape, pixels, tiles, { across: EXAMPLES, rowCaptions: true });
 }
 
 const size = ([channels, height, width]) => channels * height * width;
 
 /**
- * A card with a picture per tile, `across` of them in a row.
+ * A card with a picture per tile.
  * @param {any} card what `chartCard` takes
  * @param {number[]} shape of a picture: channels, height, width
  * @param {Uint8Array} bytes of all pictures
  * @param {({text: string, frame: string, hover: string} | null)[]} tiles `text` stands below, `frame` is a state around it
+ * @param {{across: number, rowCaptions: boolean}} layout pictures in a row; whether a text begins at a row's left end
  */
-function pictureCard(card, [channels, height, width], bytes, tiles, across) {
+function pictureCard(card, [channels, height, width], bytes, tiles, { across, rowCaptions }) {
   const wide = Math.min(across, tiles.length);
   const rows = Math.ceil(tiles.length / across);
   const gap = Math.max(1, Math.round(width / 8));
@@ -107,13 +108,12 @@ function pictureCard(card, [channels, height, width], bytes, tiles, across) {
   });
   const named = tiles.map((tile, i) => ({ tile, at: place(i) })).filter(({ tile }) => tile?.text);
   const axis = { visible: false, showgrid: false, zeroline: false, automargin: false, constrain: "domain" };
-  const isExamples = across === EXAMPLES;
   return chartCard({
     ...card,
     height: Math.round((PIXELS_WIDE * lines) / (across * right)) + 12,
     build: () => {
       const { z, hover } = pictures();
-      const names = { type: "scatter", mode: "text", x: named.map(({ at }) => at[0] + (isExamples ? -0.5 : (width - 1) / 2)), y: named.map(({ at }) => at[1] + height - 0.5), text: named.map(({ tile }) => tile.text), textposition: isExamples ? "bottom right" : "bottom center", textfont: { size: isExamples ? 11 : 10, color: token("text") }, hoverinfo: "skip", showlegend: false };
+      const names = { type: "scatter", mode: "text", x: named.map(({ at }) => at[0] + (rowCaptions ? -0.5 : (width - 1) / 2)), y: named.map(({ at }) => at[1] + height - 0.5), text: named.map(({ tile }) => tile.text), textposition: rowCaptions ? "bottom right" : "bottom center", textfont: { size: rowCaptions ? 11 : 10, color: token("text") }, hoverinfo: "skip", showlegend: false };
       return {
         data: [{ type: "image", colormodel: "rgba", z, text: hover, hovertemplate: "%{text}<extra></extra>" }, names],
         layout: {
