@@ -139,10 +139,10 @@ bench-growth: $(READY) ## Measure how costs grow with data, width, sites and epo
 .venv-monitors/ready: benchmarks/planted/requirements.txt $(READY)
 	@echo 'Installing ten tools into .venv-monitors (350 MB)'
 	@for peer in $$(sed -n 's/^\([a-z].*==[^ ]*\).*/\1/p' $<); do \
-		venv=.venv-monitors/$${peer%%==*}; \
+		venv=.venv-monitors/$${peer%%[=[]*}; \
 		$(BIN)/python -m venv --clear $$venv; \
 		$(call borrow,$$venv); \
-		$$venv/bin/python -m pip install --quiet $$peer >$$venv/pip.log 2>&1 || echo "$$peer does not install"; \
+		$$venv/bin/python -m pip install --quiet "$$peer" >$$venv/pip.log 2>&1 || echo "$$peer does not install"; \
 	done
 	@touch $@
 

@@ -13,7 +13,7 @@ from training_health.relu.causes import History
 from training_health.relu.sites import ReLUSites
 from training_health.relu.snapshot import Snapshot, SnapshotTaker, rarest
 from training_health.relu.unit_counts import UnitCounter, WindowCounts
-from training_health.relu.window import RESERVED, DeadReLUReport, WindowPart, sentence
+from training_health.relu.window import RESERVED, DeadReLUReport, Start, WindowPart, sentence
 from training_health.sinks import log_scalars, warn_without_tensorboard, write_metrics, write_records, write_text
 from training_health.training_sample.evaluation import SampleObserver, TrainingSampleEvaluation
 from training_health.training_sample.isolation import LoggedValues
@@ -151,7 +151,8 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         self._dead: dict[str, list[int]] = {}  # short name: dead units of the last window
         self._history = History()
         self._at_start = False  # the open window is the sanity check's
-        self._start: WindowCounts | None = None  # this rank's of it, until the first window of an epoch ends
+        self._start_part: WindowCounts | None = None  # this rank's of it
+        self._start: Start | None = None  # all ranks', until the first window of an epoch ends
         self._report: DeadReLUReport | None = None
         self._said: set[str] = set()
         self._pending = False  # a window over the training sample is to be logged at the epoch's end
@@ -221,12 +222,17 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._watching and self._at_start:  # the ranks meet later: one may have no batch in this check
             self._stop_watching()
-            self._start, self._at_start = self._counter.take(), False
+            self._start_part, self._at_start = self._counter.take(), False
         elif self._watching and self._waits:
             self._stop_watching()
         elif self._watching:
             self._close(trainer)
             self._publish(trainer, pl_module)
+
+    @override
+    def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step == 0:
+            self._start = Start.of(pl.every_rank(trainer, self._start_part))
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -288,13 +294,16 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     @override
     def state_dict(self) -> dict[str, Any]:
         history = self._history.state_dict()
-        return {"names": self._names, "dead": self._dead, "history": history, "rarest": self._rarest}
+        start = self._start and self._start.state_dict()
+        return {"names": self._names, "dead": self._dead, "history": history, "rarest": self._rarest, "start": start}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._names, self._dead = state_dict["names"], state_dict["dead"]
         self._history = History(**state_dict.get("history", {}))
         self._rarest = [(site, unit) for site, unit in state_dict.get("rarest", ())]
+        start = state_dict.get("start")
+        self._start = None if start is None else Start.of_state(start)
 
     def _abandon(self) -> None:
         self._evaluation.validation.stop_listening()
@@ -313,13 +322,14 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         """Remove the hooks and make the report, from every rank's counts."""
         self._stop_watching()
         counts = self._counter.take()
-        part = WindowPart(counts, self._sites.never_zero, self._sites.unwatched, self._start, self._snapshots.take())
-        parts, self._start = pl.every_rank(trainer, part), None
+        part = WindowPart(counts, self._sites.never_zero, self._sites.unwatched, self._snapshots.take())
+        parts = pl.every_rank(trainer, part)
         self._snapshot = Snapshot.joined(part.snapshot for part in parts if part.snapshot is not None)
         history = self._history if trainer.state.fn == "fit" else None  # a validation on its own belongs to no epoch
         self._report = DeadReLUReport.of(
-            parts, self._names, self.window, self.rare_below, self._dead, history, trainer.current_epoch
+            parts, self._names, self.window, self.rare_below, self._dead, history, trainer.current_epoch, self._start
         )
+        self._start = None
         self._dead = {site: counts.dead for site, counts in self._report.sites.items()}
         named = {short: site for site, short in self._names.items()}
         self._rarest = [(named[site], unit) for site, unit in rarest(self._report.sites)]

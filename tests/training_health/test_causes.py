@@ -170,21 +170,23 @@ def test_without_a_sanity_check_the_start_is_unknown(tmp_path):
     assert "born" not in monitor.sentence()
 
 
-def test_the_start_is_kept_over_a_resume(tmp_path):
+@pytest.mark.parametrize("every", [1, 2])  # the first window comes before the checkpoint, or behind it
+def test_the_start_is_kept_over_a_resume(tmp_path, every):
     def run(epochs, checkpoint=None):
         net, monitor = Planted("modules"), DeadReLUMonitor()
         with torch.no_grad():
             net.second.bias[1] = 0.0
-        trainer = make_trainer([monitor], tmp_path, epochs=epochs, num_sanity_val_steps=-1)
+        options = {"num_sanity_val_steps": -1, "check_val_every_n_epoch": every}
+        trainer = make_trainer([monitor], tmp_path, epochs=epochs, **options)
         trainer.fit(Run(net), examples(50), examples(200), ckpt_path=checkpoint)
         trainer.save_checkpoint(tmp_path / f"{epochs}.ckpt")
-        return monitor.sentence()
+        return monitor.sentence(), monitor.summary()
 
-    whole = run(3)
+    whole = run(4)
     run(1)
 
-    assert run(3, tmp_path / "1.ckpt") == whole
-    assert "3 born dead" in whole
+    assert run(4, tmp_path / "1.ckpt") == whole
+    assert "3 born dead" in whole[0]
 
 
 numbers = st.floats(-2, 2, width=32)

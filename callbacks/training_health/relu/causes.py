@@ -114,6 +114,11 @@ class History:
         self.since[site], self.change[site] = new_since, new_change
         self.weights[site] = weights if look.numbers else []
 
+    def take(self, site: str, other: History, name: str) -> None:
+        """Take over what another history says of a site, which it calls by another name."""
+        for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True):
+            mine[site] = theirs[name]
+
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
         return vars(self).copy()

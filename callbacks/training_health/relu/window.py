@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -28,8 +28,38 @@ class WindowPart(NamedTuple):
     counts: WindowCounts
     never_zero: Mapping[str, str]
     unwatched: Mapping[str, str]
-    start: WindowCounts | None = None  # the sanity check's, before the first step
     snapshot: Snapshot | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """A window before the first step, of all ranks, with what it says of the windows to come; by qualified name."""
+
+    counts: WindowCounts
+    history: History
+
+    @classmethod
+    def of(cls, parts: Iterable[WindowCounts | None]) -> Start | None:
+        """Put the ranks' parts together; None where one has none."""
+        parts = list(parts)
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        counts, history = combined(known), History()
+        for site, sums in counts.sites.items():
+            history.add(site, sums, joined_at(known, site), BORN)
+        return cls(counts, history)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values, for a checkpoint."""
+        sites = {site: asdict(sums) for site, sums in self.counts.sites.items()}
+        return {"examples": self.counts.examples, "sites": sites, "history": self.history.state_dict()}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> Start:
+        """The reverse of `state_dict`."""
+        sites = {site: SiteCounts(**sums) for site, sums in state["sites"].items()}
+        return cls(WindowCounts(state["examples"], sites), History(**state["history"]))
 
 
 @dataclass(frozen=True)
@@ -57,6 +87,7 @@ class DeadReLUReport:
         previously_dead: Mapping[str, list[int]],
         history: History | None = None,
         epoch: float = math.nan,
+        start: Start | None = None,
     ) -> DeadReLUReport:
         """Put the ranks' parts together.
 
@@ -68,6 +99,7 @@ class DeadReLUReport:
             previously_dead: As the attribute.
             history: What the windows before say, to which this one is added; None for a window on its own.
             epoch: The window's.
+            start: Where no window came between, what was before the first step.
         """
         parts = list(parts)
         never_zero = {site: kind for part in parts for site, kind in part.never_zero.items()}
@@ -82,19 +114,20 @@ class DeadReLUReport:
             names.update(zip(counted, shorten(list(counted)), strict=True))
         for site in counted:  # one that comes later keeps its qualified name, so that no other name has to change
             names.setdefault(site, site)
-        starts = [part.start for part in parts if part.start is not None]
-        start = combined(starts) if len(starts) == len(parts) else None
         history = History() if history is None else history
+        before = None
         if start is not None:
-            for site, sums in start.sites.items():
+            sites = start.counts.sites
+            for site, sums in sites.items():
                 if site in counted and sums.units == counted[site].units:
-                    history.add(names[site], sums, joined_at(starts, site), BORN)
+                    history.take(names[site], start.history, site)
+            before = replace(start.counts, sites={names.get(site, site): sums for site, sums in sites.items()})
         found = {}
         for site, sums in counted.items():
             name, look = names[site], joined_at([part.counts for part in parts], site)
             history.add(name, sums, look, epoch)
-            before = counted[look.source.site].dead if look.source and look.source.site in counted else ()
-            found[name] = verdicts(sums, look, before, history.since[name], history.change[name])
+            read = counted[look.source.site].dead if look.source and look.source.site in counted else ()
+            found[name] = verdicts(sums, look, read, history.since[name], history.change[name])
         certain = sum(verdict.bound <= 0 for of_site in found.values() for verdict in of_site.values())
         left_out = {site: sums.not_a_number for site, sums in counted.items()}
         parts_of = sub_windows([part.counts for part in parts], left_out, counts.examples)
@@ -108,7 +141,7 @@ class DeadReLUReport:
             unwatched=unwatched,
             verdicts=found,
             parts=parts_of and parts_of._replace(certain=certain),
-            start=start and replace(start, sites={names.get(site, site): sums for site, sums in start.sites.items()}),
+            start=before,
         )
 
     @property
