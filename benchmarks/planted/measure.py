@@ -94,7 +94,8 @@ def _python(peer: str) -> str:
 
 def _title(peer: str) -> str:
     package, comma, variant = peer.partition(",")
-    pinned = re.search(rf"^{package}(?:\[.*\])?==(\S+)", Path(__file__).with_name("requirements.txt").read_text(), re.MULTILINE)
+    requirements = Path(__file__).with_name("requirements.txt").read_text()
+    pinned = re.search(rf"^{package}(?:\[.*\])?==(\S+)", requirements, re.MULTILINE)
     return package + (f" {pinned[1]}" if pinned else "") + comma + variant
 
 
