@@ -48,11 +48,11 @@ def inside_wrapper(module: nn.Module) -> nn.Module | None:
 
 def is_transformed(tensor: Tensor) -> bool:
     """Tell whether a transform of ``torch.func`` (vmap, grad ...) stands behind the tensor."""
-    test = getattr(getattr(torch._C, "_functorch", None), "is_functorch_wrapped_tensor", None)
-    if test is None:
+    try:
+        return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    except AttributeError:
         warn_renamed("is_functorch_wrapped_tensor", "ReLU calls within vmap are named for another reason")
         return False
-    return bool(test(tensor))
 
 
 def inner_schedulers(scheduler: object) -> list[Any]:

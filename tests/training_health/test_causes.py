@@ -321,6 +321,25 @@ def counted(net: nn.Module, batches) -> WindowCounts:
 
 
 @few
+@given(st.lists(st.sampled_from([1, 3, 200, 600]), min_size=1, max_size=8), st.integers(0, 9))
+def test_batches_of_any_sizes_add_up_to_what_all_examples_say(sizes, seed):
+    torch.manual_seed(seed)
+    net, x = nn.Sequential(nn.Linear(4, 30), nn.ReLU()), torch.randn(sum(sizes), 4)
+    with torch.no_grad():
+        net[0].bias -= torch.linspace(0, 5, 30)
+        z = net[0](x).numpy()
+    fired = [z[:, unit] > 0 for unit in range(30)]
+
+    window = counted(net, x.split(sizes))
+
+    ((site, sums),) = window.sites.items()
+    assert sums.active == [int(of_unit.sum()) for of_unit in fired]
+    assert window.looks[site].first == [int(of_unit.argmax()) if of_unit.any() else -1 for of_unit in fired]
+    tops = {unit: moments.top for unit, moments in window.looks[site].moments.items()}
+    assert tops == {unit: pytest.approx(z[:, unit].max()) for unit in range(30) if not fired[unit].any()}
+
+
+@few
 @given(st.integers(100, 300), st.integers(1, 3), st.integers(1, 70), st.integers(0, 9))
 def test_dead_units_of_the_first_examples_are_counted_whatever_the_batches_and_ranks(count, ranks, batch, seed):
     torch.manual_seed(seed)

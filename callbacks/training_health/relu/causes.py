@@ -96,7 +96,8 @@ class History:
 
     def add(self, site: str, counts: SiteCounts, look: SiteLook, epoch: float) -> None:
         """Take the next window's numbers of a site; epoch `BORN` for the window before the first step."""
-        weights = [[look.number(name, unit) for name in (*_LAYER, *_NORM)] for unit in range(counts.units)]
+        columns = (look.numbers[name] for name in (*_LAYER, *_NORM)) if look.numbers else ()
+        weights = list(map(list, zip(*columns, strict=True)))
         silent, since, change = self.silent.get(site), self.since.get(site, {}), self.change.get(site, {})
         before = self.weights.get(site, [])
         if len(before) != counts.units:
@@ -108,11 +109,11 @@ class History:
             elif silent is None or unit in silent:
                 new_since[unit], new_change[unit] = BORN if epoch == BORN else NAN, NAN
             else:
-                moved = weight_change(before[unit], weights[unit]) if before and look.numbers else NAN
+                moved = weight_change(before[unit], weights[unit]) if before and weights else NAN
                 new_since[unit], new_change[unit] = epoch, moved
         self.silent[site] = sorted({*counts.dead, *counts.not_a_number})
         self.since[site], self.change[site] = new_since, new_change
-        self.weights[site] = weights if look.numbers else []
+        self.weights[site] = weights
 
     def take(self, site: str, other: History, name: str) -> None:
         """Take over what another history says of a site, which it calls by another name."""

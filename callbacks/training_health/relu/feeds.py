@@ -19,6 +19,8 @@ from training_health.torch_private import is_transformed
 
 _SPATIAL = {f"conv{'_transpose' if transposed else ''}{n}d": n for n in (1, 2, 3) for transposed in (False, True)}
 _PRODUCTS = {"matmul", "mm"}
+_ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_TRANSPOSED = (*_ARGUMENTS[:5], "output_padding", "groups")
 _NO_PADDING: tuple[object, ...] = (0, "valid")
 
 
@@ -95,15 +97,14 @@ def feed_of(
         call: The call's number in the pass.
         ranged: Whether the input's range is wanted.
     """
-    fifth = "output_padding" if "transpose" in name else "dilation"
-    names = ("input", "weight", "bias", "stride", "padding", fifth, "groups")
-    given = dict(zip(names, args, strict=False)) | kwargs
+    transposed = "transpose" in name
+    given = dict(zip(_TRANSPOSED if transposed else _ARGUMENTS, args, strict=False)) | kwargs
     pads, unit_dim, groups = False, 0, 1
     if name == "linear":
         x, weight, fan_in_dim = given["input"], given["weight"], given["input"].dim() - 1
     elif name in _SPATIAL:
         x, weight = given["input"], given["weight"]
-        transposed, padding = "transpose" in name, given.get("padding", 0)
+        padding = given.get("padding", 0)
         padding = tuple(padding) if isinstance(padding, (tuple, list)) else (padding,)
         # Of a transposed convolution some outputs have fewer taps, as if there were zeros.
         pads, unit_dim = transposed or any(p not in _NO_PADDING for p in padding), int(transposed)
@@ -152,6 +153,7 @@ def biased(feed: Feed, bias: Tensor, output: Tensor, dim: int) -> Feed | None:
     return feed._replace(biases=(*feed.biases, bias.reshape(-1)))
 
 
+_BLOCK = 1 << 17  # weights whose copies in double precision stay in a CPU's cache
 # What `numbers_of` gives for each unit.
 NUMBERS = ("up", "down", "offset", "bias", "along", "across", "layer_bias", "gain", "shift")
 
@@ -168,10 +170,14 @@ def numbers_of(feed: Feed) -> Tensor:
       along the vector of ones and across it; ``layer_bias``: b; ``gain``, ``shift``: gamma and beta, NaN without.
     """
     exact = torch.float32 if feed.weight.device.type == "mps" else torch.float64
-    rows = feed.rows().flatten(1).to(exact)
-    up, down = rows.clamp(min=0).sum(1), rows.clamp(max=0).sum(1)
-    along = (up + down) / rows.shape[1] ** 0.5
-    across = (rows.square().sum(1) - along.square()).clamp(min=0).sqrt()
+    rows = feed.rows().flatten(1)
+    parts = rows.split(max(1, _BLOCK // rows.shape[1])) if rows.is_cpu else [rows]
+    wide = (part.to(exact) for part in parts)
+    sums = [torch.stack([part.relu().sum(1), part.sum(1), torch.linalg.vector_norm(part, dim=1)]) for part in wide]
+    up, total, norm = torch.cat(sums, dim=1)
+    down = total - up  # exactly 0 where no weight is negative
+    along = total / rows.shape[1] ** 0.5
+    across = (norm.square() - along.square()).clamp(min=0).sqrt()
     bias = torch.zeros_like(up)
     for part in feed.biases:
         bias = bias + part.detach().to(exact)

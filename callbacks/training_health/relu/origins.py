@@ -51,7 +51,8 @@ _ZERO_STAYS |= _REDUCTIONS | {"pad", "interpolate", "upsample"}
 _JOINS = {"cat", "concat", "concatenate"}
 _CASTS = {"to", "float", "half", "bfloat16", "double", "type", "type_as", "cpu", "cuda"}
 _KEEPS = _RESHAPES | _VIEWS | _DROPS | _CASTS | _POOLS
-_ABOVE, _BELOW = {"gt", "ge"}, {"lt", "le"}
+_ABOVE = {"gt", "ge"}
+_COMPARES = _ABOVE | {"lt", "le"}
 # They look at a tensor's shape, type or place alone, where they return no tensor.
 _QUESTIONS = {
     "size", "dim", "numel", "get", "stride", "len", "ndimension", "nelement", "element_size", "data_ptr", "get_device",
@@ -69,6 +70,9 @@ class Origin(NamedTuple):
     )
     feed: Feed | None = None  # the layer that it is an affine map of, unit by unit
     source: Source | None = None  # the ReLU that it comes out of
+
+
+_PARAMETER = Origin(WEIGHTS)
 
 
 class _Call(NamedTuple):
@@ -128,7 +132,7 @@ class Origins:
         known = self._known.get(id(tensor))
         if known is not None and known[0]() is tensor:  # else the id is used again
             return known[1]
-        return Origin(WEIGHTS) if isinstance(tensor, nn.Parameter) else self._unknown
+        return _PARAMETER if isinstance(tensor, nn.Parameter) else self._unknown
 
     def note(self, value: object, origin: Origin) -> None:
         """Take note of a function's or module's output."""
@@ -151,9 +155,9 @@ class Origins:
             self.take(origins, f"`{name}` takes its values")
             return self._unknown
         call = _Call(name, args, kwargs, inputs, origins)
-        level, first, mask = self._level(name, role, origins), self._unknown, self._mask(name, args, origins)
         weighted = role is not None and role.kind == "weights"
-        feed = self._feed(name, args, kwargs) if weighted else None
+        level, first = self._level(name, role, origins), self._unknown
+        mask, feed = (None, self._feed(name, args, kwargs)) if weighted else (self._mask(name, args, origins), None)
         for tensor in reversed(outputs):
             dim = _weighted_dim(role, call) if role is not None and weighted else _followed_any(call, tensor)
             if dim is not None:
@@ -180,6 +184,15 @@ class Origins:
             self.take(rest, f"`{name}` takes its values")
         return first
 
+    def keep(self, x: Tensor, before: Origin, output: Tensor) -> Origin | None:
+        """Do in short what `follow` does for a ReLU; None where its output lies in memory in another way than x."""
+        if output.shape != x.shape or output.stride() != x.stride():
+            return None
+        dim, dims = before.feature_dim, output.dim()
+        origin = Origin(before.level, None if dim is None or not -dims <= dim < dims else dim % dims)
+        self._known[id(output)] = weakref.ref(output), origin
+        return origin
+
     def mark(self, output: Tensor, source: Source) -> None:
         """Take note that a ReLU gave this output."""
         self._known[id(output)] = weakref.ref(output), self.of(output)._replace(source=source, feed=None)
@@ -190,12 +203,13 @@ class Origins:
         x, weight = first[0] if first else kwargs.get("input"), first[1] if len(first) > 1 else kwargs.get("weight")
         if not isinstance(x, Tensor) or not isinstance(weight, Tensor):
             return None
-        if self.of(weight).level != WEIGHTS or self.of(x).level == WEIGHTS:
+        origin = self.of(x)
+        if self.of(weight).level != WEIGHTS or origin.level == WEIGHTS:
             return None
         self.calls[id(weight)] += 1
         try:
             ranged = self._ranged is None or call in self._ranged
-            return feed_of(name, args, kwargs, self.of(x).source, call, ranged)
+            return feed_of(name, args, kwargs, origin.source, call, ranged)
         except Exception:  # an exotic tensor is not followed
             return None
 
@@ -217,7 +231,7 @@ class Origins:
     def _mask(name: str, args: tuple[Any, ...], origins: list[Origin]) -> Any:  # noqa: ANN401
         if name in _CASTS:
             return origins[0].mask
-        if name in _ABOVE | _BELOW and len(origins) == 1 and len(args) == 2 and args[1] == 0:
+        if name in _COMPARES and len(origins) == 1 and len(args) == 2 and args[1] == 0:
             return weakref.ref(args[0]), name in _ABOVE
         return None
 

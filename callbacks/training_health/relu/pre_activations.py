@@ -16,6 +16,7 @@ from training_health.relu.feeds import NUMBERS, Feed, Source, numbers_of, units_
 
 # Examples of a window's first batch after which the units that have fired are left out; then the rest of them.
 _FIRST_LOOKS = (4, 32)
+_FEW = 1 << 15  # elements that are looked at as a whole
 
 
 @dataclass
@@ -56,7 +57,7 @@ class SiteLook:
         aligned: Whether ``first`` is known.
         low: The smallest input of the layer before the site; NaN where it is not known.
         high: The largest.
-        numbers: `feeds.NUMBERS` of that layer, (9, U); empty where it could not be followed.
+        numbers: `feeds.NUMBERS` of that layer, (U,) each, by name; empty where it could not be followed.
         source: The site, with its qualified name, that the layer's inputs come out of.
         reads: For units whose pre-activation is constant, the units of ``source`` that have a weight other than 0.
     """
@@ -66,13 +67,13 @@ class SiteLook:
     aligned: bool = True
     low: float = math.nan
     high: float = math.nan
-    numbers: list[list[float]] = field(default_factory=list)
+    numbers: dict[str, list[float]] = field(default_factory=dict)
     source: Source | None = None
     reads: dict[int, list[int]] = field(default_factory=dict)
 
     def number(self, name: str, unit: int) -> float:
         """One of `feeds.NUMBERS`; NaN where the layer could not be followed."""
-        return self.numbers[NUMBERS.index(name)][unit] if self.numbers else math.nan
+        return self.numbers[name][unit] if self.numbers else math.nan
 
 
 class UnitLook:
@@ -118,7 +119,7 @@ class UnitLook:
             return
         self.candidates = torch.arange(self.units)
         for count in _FIRST_LOOKS:
-            if dim and count < len(values) and self.goes_on:
+            if dim and count < len(values) and values.numel() > _FEW and self.goes_on:
                 rows = rows_of(values[:count], dim, self.candidates)
                 self.candidates = self.candidates[~self._note_fired(rows, count, 0)]
 
@@ -132,7 +133,7 @@ class UnitLook:
             start: How many examples came before these; NaN where the first dimension does not hold examples.
         """
         self._aligned &= not math.isnan(start) and dim != 0
-        first, examples = int(start) if self._aligned else 0, len(values) if dim else 1
+        first, examples = int(start) if self._aligned else 0, values.shape[0] if dim else 1
         if rows is None:
             self._add_all(values.detach(), dim, first, examples)
         elif len(rows):
@@ -191,10 +192,12 @@ class UnitLook:
 
     def unpacked(self, numbers: list[float]) -> SiteLook:
         """Make plain numbers of what `packed` gave."""
-        fetched = iter(numbers)
+        at = 0
 
         def take(count: int) -> list[float]:
-            return [next(fetched) for _ in range(count)]
+            nonlocal at
+            at += count
+            return numbers[at - count : at]
 
         first = [int(number) for number in take(self.units)]
         shift, sums, squares, tops = (take(len(self._shift)) for _ in range(4))
@@ -207,7 +210,7 @@ class UnitLook:
                 square = max(square, 0.0) if square == square else math.nan
                 look.moments[unit] = Moments(self._pairs, shift[place] + mean, square, tops[place])
         if self._is_followed and self._feed is not None:
-            look.numbers = [take(self.units) for _ in NUMBERS]
+            look.numbers = {name: take(self.units) for name in NUMBERS}
             if self._ranged and self._low.numel():
                 look.low, look.high = take(1)[0], take(1)[0]
             look.source = self._feed.source

@@ -298,10 +298,15 @@ class ReLUSites(TorchFunctionMode):
     ) -> ReLUCall | None:
         name = func.__name__.strip("_")
         role, x = role_of(func, args, kwargs), args[0] if args else kwargs.get("input")
+        plain = role is not None and role.kind == "relu"
         if role is None and (written_out := self.origins.rectified(name, args, kwargs)) is not None:
             role, x = RELU_BY_NUMBERS, written_out
         before = self.origins.of(x) if role is not None and isinstance(x, Tensor) else Origin(DATA)
-        origin = self.origins.follow(name, role, args, kwargs, output)
+        origin = None
+        if plain and isinstance(x, Tensor) and isinstance(output, Tensor):
+            origin = self.origins.keep(x, before, output)
+        if origin is None:
+            origin = self.origins.follow(name, role, args, kwargs, output)
         if role is None:
             return None
         if role.kind == "weights":

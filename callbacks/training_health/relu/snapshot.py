@@ -124,7 +124,7 @@ class SnapshotTaker:
                 self._scales[call.site] = torch.linalg.vector_norm(values, dtype=wide), values.numel()
                 if self._wants_filters and call.first_layer and call.feed is not None:
                     self._keep_filters(call.site, call.feed.weight.detach(), call.feed.unit_dim)
-            if dim and len(values) == len(self._images):
+            if dim and values.shape[0] == self._images.shape[0]:
                 for unit in self._units.get(call.site, ()):
                     self._keep_examples((call.site, unit), values.select(dim, unit))
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from training_health.batches import BatchSize
+from training_health.relu.feeds import Feed
 from training_health.relu.pre_activations import SiteLook, UnitLook
 from training_health.relu.sites import ReLUCall
 from training_health.relu.unit_activity import ActivityCounter, FlagBuffer
@@ -108,6 +109,63 @@ def combined(parts: Iterable[WindowCounts]) -> WindowCounts:
     return total
 
 
+# Batches of a site are counted together until they have this many elements: a call costs some 0.1 ms of its own.
+_TOGETHER = 1 << 14
+
+
+class _Site:
+    """Adds up what goes into one site in a window."""
+
+    def __init__(self, counts: SiteCounts, active: ActivityCounter, look: UnitLook) -> None:
+        self.counts, self.active = counts, active  # without and with the sums per unit
+        self.look: UnitLook | None = look
+        self._waiting: list[Tensor] = []  # small batches, not counted so far
+        self._elements, self._dim, self._start, self._next = 0, 0, 0.0, 0.0
+
+    def add(self, values: Tensor, dim: int, start: float, feed: Feed | None) -> None:
+        """Take one call's pre-activations, as `UnitLook.add` does."""
+        try:
+            if self.look is not None:
+                self.look.follow(feed)
+        except Exception:  # as in `_looking`, for less
+            self.look = None
+        follows = self._waiting and dim == self._dim and (start == self._next or math.isnan(start + self._next))
+        if not follows or values.shape[1:] != self._waiting[0].shape[1:] or values.dtype != self._waiting[0].dtype:
+            self.count_waiting()
+            self._dim, self._start = dim, start
+        if values.device.type != "cpu" or dim == 0 or values.numel() >= _TOGETHER:
+            self.count_waiting()
+            self._count(values, dim, start)
+            return
+        self._waiting.append(values.clone())  # what comes next may write over it
+        self._elements, self._next = self._elements + values.numel(), start + values.shape[0]
+        if self._elements >= _TOGETHER:
+            self.count_waiting()
+
+    def count_waiting(self) -> None:
+        """Count the batches that wait."""
+        waiting, self._waiting, self._elements = self._waiting, [], 0
+        if waiting:
+            self._count(torch.cat(waiting) if len(waiting) > 1 else waiting[0], self._dim, self._start)
+
+    def _count(self, values: Tensor, dim: int, start: float) -> None:
+        with self._looking() as look:
+            if look is not None:
+                look.narrow(values, dim)
+        picked = self.active.add(values, dim, None if self.look is None else self.look.candidates)
+        with self._looking() as look:
+            if look is not None:
+                look.add(picked, values, dim, start)
+
+    @contextmanager
+    def _looking(self) -> Iterator[UnitLook | None]:
+        """Give the look; where it fails, such as for want of memory, the counts go on without."""
+        try:
+            yield self.look
+        except Exception:
+            self.look = None
+
+
 class UnitCounter:
     """Adds up, on the device and without waiting for it, what goes into the ReLUs that `ReLUSites` reports.
 
@@ -128,8 +186,7 @@ class UnitCounter:
         """Start a new window."""
         self._examples: float = 0
         self._batch = BatchSize(0, 0)
-        self._sites: dict[str, tuple[SiteCounts, ActivityCounter]] = {}  # without and with the sums per unit
-        self._looks: dict[str, UnitLook] = {}  # of the sites that can be looked at
+        self._sites: dict[str, _Site] = {}
         self._called: set[str] = set()  # in this batch
 
     def begin_batch(self, size: BatchSize) -> None:
@@ -158,7 +215,7 @@ class UnitCounter:
         elif not call.derived:
             self.assumed[call.site] = dim
         if self._batch.counted < self._batch.examples:
-            if len(output) != self._batch.examples:
+            if output.shape[0] != self._batch.examples:
                 raise ValueError("the first dimension does not hold the examples: a repeated one cannot be left out")
             output = output[: int(self._batch.counted)]
         if output.numel() == 0:
@@ -168,60 +225,47 @@ class UnitCounter:
         if call.site not in self._sites:
             positions = output.numel() // units // output.shape[1 if dim == 0 else 0]
             counts = SiteCounts(call.activation, positions, call.first_layer, 0, [])
-            self._sites[call.site] = counts, ActivityCounter(units, output.device, self._flags)
-            self._looks[call.site] = UnitLook(units, output.device)
-        counts, active = self._sites[call.site]
-        if units != active.units:
+            active, look = ActivityCounter(units, output.device, self._flags), UnitLook(units, output.device)
+            self._sites[call.site] = _Site(counts, active, look)
+        site = self._sites[call.site]
+        if units != site.active.units:
             raise ValueError("its number of units changes from batch to batch")
-        with self._looking(call.site) as look:
-            if look is not None:
-                look.follow(feed)
-                look.narrow(output, dim)
-        picked = active.add(output, dim, None if look is None else look.candidates)
-        with self._looking(call.site) as look:
-            if look is not None:
-                look.add(picked, output, dim, self._start(call.site, output))
+        site.add(output, dim, self._start(call.site, output), feed)
         if self._also is not None:
             self._also(call, output, dim)
-        counts.pairs += output.numel() // units
-        counts.first_layer &= call.first_layer
-        return look is not None and look.goes_on
-
-    @contextmanager
-    def _looking(self, site: str) -> Iterator[UnitLook | None]:
-        """Give the site's look; where that fails, such as for want of memory, the counts go on without."""
-        try:
-            yield self._looks.get(site)
-        except Exception:
-            self._looks.pop(site, None)
+        site.counts.pairs += output.numel() // units
+        site.counts.first_layer &= call.first_layer
+        return site.look is not None and site.look.goes_on
 
     def _start(self, site: str, output: Tensor) -> float:
         """How many examples came before this call's; NaN where its first dimension does not hold examples."""
         again = site in self._called
         self._called.add(site)
-        return math.nan if again or len(output) != self._batch.counted else self._examples
+        return math.nan if again or output.shape[0] != self._batch.counted else self._examples
 
     def take(self) -> WindowCounts:
         """Fetch everything from the device at once, and start a new window."""
         window = WindowCounts(self._examples)
-        units = [active.units for _, active in self._sites.values()]
-        parts = [part for _, active in self._sites.values() for part in (active.counts(), active.finite().long())]
+        with torch.inference_mode():  # as the batches may have been in
+            for site in self._sites.values():
+                site.count_waiting()
+        units = [site.active.units for site in self._sites.values()]
+        parts = [part for site in self._sites.values() for part in (site.active.counts(), site.active.finite().long())]
         looks = self._taken_looks()
         fetched = iter(torch.cat(parts).cpu().split([n for n in units for _ in "ab"]) if parts else ())
-        for name, (counts, _) in self._sites.items():
+        for name, site in self._sites.items():
             active, finite = next(fetched).tolist(), next(fetched).tolist()
             broken = [unit for unit, ok in enumerate(finite) if not ok]
-            window.sites[name] = replace(counts, active=active, not_a_number=broken)
+            window.sites[name] = replace(site.counts, active=active, not_a_number=broken)
         window.looks = looks
         self.clear()
         return window
 
     def _taken_looks(self) -> dict[str, SiteLook]:
+        looks = {name: site.look for name, site in self._sites.items() if site.look is not None}
         try:
-            packed = {site: look.packed() for site, look in self._looks.items()}
+            packed = {name: look.packed() for name, look in looks.items()}
             fetched = iter(torch.cat(list(packed.values())).tolist() if packed else ())
-            return {
-                site: self._looks[site].unpacked(list(islice(fetched, part.numel()))) for site, part in packed.items()
-            }
+            return {name: looks[name].unpacked(list(islice(fetched, part.numel()))) for name, part in packed.items()}
         except Exception:  # the counts are worth more
             return {}
