@@ -59,7 +59,7 @@ function exampleChart({ row, look, data: { examples } }) {
   const tiles = units.flatMap(({ site, unit, activity, values, pixels: own }, r) => {
     pixels.set(bytesOf(own).subarray(0, EXAMPLES * size(examples.shape)), r * EXAMPLES * size(examples.shape));
     return Array.from({ length: EXAMPLES }, (_, i) =>
-      i < values.length ? { text: i ? "" : plotlyText(`${cut(site, 20)} ${unit}: active ${percent(activity, 2)}`), frame: "", hover: plotlyText(`${site}, unit ${unit}, example ${i + 1}: pre-activation ${values[i]}`) } : null,
+      i < values.length ? { text: i ? "" : plotlyText(`${cut(site, 20)} ${unit}: active ${activity > 0 && activity < 1e-4 ? "under 0.01%" : percent(activity, 2)}`), frame: "", hover: plotlyText(`${site}, unit ${unit}, example ${i + 1}: pre-activation ${values[i]}`) } : null,
     );
   });
   const subtitle = `Epoch ${examples.epoch + 1}, of ${sampleSize(examples.n).replace("n = ", "")} examples`;
