@@ -64,7 +64,8 @@ def make(name: str, options: argparse.Namespace, logdir: Path, page: Path) -> No
         if name == "dying":  # dies as well on fewer images
             which = ["adam_high_lr", f"--data.training_images={2 * options.images}"]
         seed_and_epochs = ["--seeds", "0", f"--epochs={options.epochs}"]
-        fmnist("compare", *seed_and_epochs, data, f"--logdir={logdir}", "--variants", *which)
+        folders = [f"--logdir={logdir}", f"--output={logdir.parent / 'compare' / name}"]  # a report has runs alone
+        fmnist("compare", *seed_and_epochs, data, *folders, "--variants", *which)
     fmnist("report", f"--logdir={logdir}", f"--output={page}")
 
 

@@ -36,7 +36,7 @@ class PruningReport(pl.Callback):
                 self.failure = f"{key} was {metrics[key]} after epoch {epoch + 1}"
         if not self.failure and _ACCURACY in metrics:
             self.trial.report(metrics[_ACCURACY], epoch)
-            self.pruned = epoch + 1 < (trainer.max_epochs or 0) and self.trial.should_prune()
+            self.pruned = epoch + 1 < (trainer.max_epochs or 0) and bool(self.trial.should_prune())
         trainer.should_stop = trainer.should_stop or self.pruned or bool(self.failure)
 
 

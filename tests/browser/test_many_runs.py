@@ -66,6 +66,24 @@ def test_the_verdict_is_on_the_screen_and_the_name_stays_when_scrolled_sideways(
     page.set_viewport_size({"width": 1280, "height": 800})
 
 
+def test_no_name_verdict_or_dead_fraction_is_cut_off_on_a_phone(tab):
+    page, frame = tab
+    page.set_viewport_size({"width": 390, "height": 800})
+    frame.locator(".overview").evaluate("e => (e.scrollLeft = 0)")
+    cut_off = frame.locator(".overview").evaluate(
+        """box => [...box.querySelectorAll("tr > :is(.run, .verdict, .dead)")].filter((cell) => {
+          const range = document.createRange();
+          range.selectNodeContents(cell);
+          const [text, own] = [range.getBoundingClientRect(), cell.getBoundingClientRect()];
+          const right = Math.min(own.right, box.getBoundingClientRect().left + box.clientLeft + box.clientWidth);
+          return text.left < own.left || text.right > right;
+        }).map((cell) => cell.textContent)"""
+    )
+    assert cut_off == []
+    assert frame.locator("#runs td.run").first.evaluate("e => e.clientWidth") > 80
+    page.set_viewport_size({"width": 1280, "height": 800})
+
+
 def test_variants_with_their_spread_and_differences_paired_by_seed(tab):
     _, frame = tab
     frame.get_by_role("button", name="Pick all shown").click()

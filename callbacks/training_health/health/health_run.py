@@ -250,12 +250,19 @@ class HealthRun:
         """
         if not self.sites:
             return count_units(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 0)), RARE_BELOW)
-        epochs = reduce(np.intersect1d, [site.epochs for site in self.sites])
-        rows = [np.isin(site.epochs, epochs) for site in self.sites]
-        activity = [site.activity[kept] for site, kept in zip(self.sites, rows, strict=True)]
-        rare_below = np.repeat([site.rare_below for site in self.sites], [site.units for site in self.sites])
-        n = np.min([site.n[kept] for site, kept in zip(self.sites, rows, strict=True)], axis=0)
-        return count_units(epochs, n, np.hstack(activity), rare_below)
+        epochs = self.sites[0].epochs
+        if all(np.array_equal(site.epochs, epochs) for site in self.sites):
+            parts = [site.counts for site in self.sites]
+        else:
+            epochs = reduce(np.intersect1d, [site.epochs for site in self.sites])
+            kept = [np.isin(site.epochs, epochs) for site in self.sites]
+            parts = [
+                count_units(epochs, site.n[rows], site.activity[rows], site.rare_below)
+                for site, rows in zip(self.sites, kept, strict=True)
+            ]
+        states = zip(*((part.dead, part.rare, part.nan, part.deaths, part.revivals) for part in parts), strict=True)
+        n = np.min([part.n for part in parts], axis=0)
+        return Counts(epochs, n, sum(part.units for part in parts), *(np.sum(state, axis=0) for state in states))
 
     def dated(self, words: str, epoch: int) -> str:
         """``words`` with the epoch's number behind them; nothing for a model without a history."""

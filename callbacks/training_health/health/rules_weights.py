@@ -1,5 +1,6 @@
 """Rules about how the weights move, and about numbers that are no numbers."""
 
+import statistics
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -95,7 +96,7 @@ def update_ratio_out_of_range(run: HealthRun) -> Iterator[Finding]:
     for name, column in ratios.columns.items():
         known = column[half:][np.isfinite(column[half:])]
         if len(known) and not name.endswith("bias"):  # biases start at zero, so their ratio says little
-            medians[name] = float(np.median(known))
+            medians[name] = statistics.median(known.tolist())
     first, last = ratios.epochs[half] + 1, ratios.epochs[-1] + 1
     span = f"epoch {first}" if first == last else f"epochs {first} to {last}"
 

@@ -46,8 +46,8 @@ def transitions(activity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return deaths, revivals
 
 
-def count_units(epochs: np.ndarray, n: np.ndarray, activity: np.ndarray, rare_below: np.ndarray | float) -> Counts:
-    """Counts the columns of ``activity`` per state; ``rare_below`` is one limit, or one for each unit."""
+def count_units(epochs: np.ndarray, n: np.ndarray, activity: np.ndarray, rare_below: float) -> Counts:
+    """Counts the columns of ``activity`` per state."""
     rare = (activity > 0) & (activity < rare_below)
     states = [activity == 0, rare, np.isnan(activity), *transitions(activity)]
     return Counts(epochs, n, activity.shape[1], *(state.sum(axis=1) for state in states))

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import logging
 import re
+from dataclasses import dataclass, field
 from typing import Any
 
 from tensorboard import errors
@@ -21,11 +22,20 @@ ROWS_KEPT = 1000
 RUNS_KEPT = 16
 TEXTS_KEPT = 32  # answers as JSON, at most 8 MB each
 UNEXPECTED = "This run can't be read; TensorBoard's own output has the reason."
-NO_RECORDS = ""  # the revision of a run without monitors
 METRICS = {"acc": "accuracy", "accuracy": "accuracy", "loss": "loss"}  # by the usual names, for runs without monitors
 METRIC_OF_TAG = {
     f"{side}{sep}{name}": f"{side}_{METRICS[name]}" for side in ("val", "test") for sep in "_/" for name in METRICS
 }
+
+
+@dataclass(frozen=True)
+class _Log:
+    """A run's records as they were listed: equal to another listing of them until the log has grown."""
+
+    experiment_id: str
+    run: str
+    revision: str
+    tags: dict[str, Any] = field(compare=False)
 
 
 class HealthData:
@@ -33,7 +43,6 @@ class HealthData:
 
     def __init__(self, provider: DataProvider) -> None:
         self._provider = provider
-        # a run's revision is an argument of both, so a log that has grown is read again
         self._read = functools.lru_cache(RUNS_KEPT)(self._read_uncached)
         self._text = functools.lru_cache(TEXTS_KEPT)(self._text_uncached)
         self._row = functools.lru_cache(ROWS_KEPT)(self._row_uncached)
@@ -58,7 +67,7 @@ class HealthData:
         for name in names:
             logged = sorted(scalars.get(name, {}).items())  # where several are logged, the last in this order counts
             last = ((METRIC_OF_TAG[tag], float(data[-1].value)) for tag, data in logged if data)
-            rows.append(self._row(experiment_id, name, _revision(series.get(name, {})), tuple(last)))
+            rows.append(self._row(_log(experiment_id, name, series.get(name, {})), tuple(last)))
         return {"runs": rows, "left_out": len(listed) - len(newest)}
 
     def folder_key(self, ctx: RequestContext, experiment_id: str) -> str:
@@ -68,54 +77,52 @@ class HealthData:
 
     def run(self, ctx: RequestContext, experiment_id: str, name: str) -> HealthRun:
         """The run of that name; an error that TensorBoard answers with 404 if it has none of the monitors' records."""
-        return self._read(experiment_id, name, self._revision_of(ctx, experiment_id, name))[0]
+        return self._read(self._log_of(ctx, experiment_id, name))[0]
 
     def run_json(self, ctx: RequestContext, experiment_id: str, name: str) -> str:
         """What the page draws of a run, as JSON."""
-        return self._text(experiment_id, name, self._revision_of(ctx, experiment_id, name), "")
+        return self._text(self._log_of(ctx, experiment_id, name), "")
 
     def units(self, ctx: RequestContext, experiment_id: str, name: str, site: str) -> str:
         """The map of a site's units, as JSON; an error that TensorBoard answers with 404 if there is no such site."""
-        return self._text(experiment_id, name, self._revision_of(ctx, experiment_id, name), site)
+        return self._text(self._log_of(ctx, experiment_id, name), site)
 
-    def _text_uncached(self, experiment_id: str, name: str, revision: str, site: str) -> str:
-        run = self._read(experiment_id, name, revision)[0]
+    def _text_uncached(self, log: _Log, site: str) -> str:
+        run = self._read(log)[0]
         if not site:
             return as_json(run_payload(run))
         sites = {candidate.name: candidate for candidate in run.sites}
         if site not in sites:
-            raise errors.NotFoundError(f"Run {name[:200]!r} has no site {site[:200]!r}.")
+            raise errors.NotFoundError(f"Run {log.run[:200]!r} has no site {site[:200]!r}.")
         return as_json(units_payload(run, sites[site]))
 
-    def _revision_of(self, ctx: RequestContext, experiment_id: str, name: str) -> str:
-        tags = self._tags(ctx, experiment_id, name)
+    def _log_of(self, ctx: RequestContext, experiment_id: str, name: str) -> _Log:
+        asked = {"plugin_name": PLUGIN_NAME, "run_tag_filter": RunTagFilter(runs=[name])}
+        tags = self._provider.list_tensors(ctx, experiment_id=experiment_id, **asked).get(name)
         if not tags:
             raise errors.NotFoundError(f"No run named {name[:200]!r} has records of the training-health monitors.")
-        return _revision(tags)
+        return _log(experiment_id, name, tags)
 
-    def _row_uncached(
-        self, experiment_id: str, name: str, revision: str, scalars: tuple[tuple[str, float], ...]
-    ) -> dict[str, Any]:
+    def _row_uncached(self, log: _Log, scalars: tuple[tuple[str, float], ...]) -> dict[str, Any]:
         try:
-            run, written = self._read(experiment_id, name, revision)
-            return overview_row(run, find_all(run), revision, dict(scalars), written)
+            run, written = self._read(log)
+            return overview_row(run, find_all(run), log.revision, dict(scalars), written)
         except errors.PublicError:
             raise
         except Exception:  # no log may take the other runs from the page
-            logging.getLogger(__name__).exception("The run %s can't be read", name)
-            unreadable = HealthRun(name, problems=[UNEXPECTED])
-            return overview_row(unreadable, [], revision, dict(scalars), [])
+            logging.getLogger(__name__).exception("The run %s can't be read", log.run)
+            unreadable = HealthRun(log.run, problems=[UNEXPECTED])
+            return overview_row(unreadable, [], log.revision, dict(scalars), [])
 
-    def _read_uncached(self, experiment_id: str, name: str, revision: str) -> tuple[HealthRun, list[float]]:
+    def _read_uncached(self, log: _Log) -> tuple[HealthRun, list[float]]:
         """The run, and when each record of the tag with most of them was written."""
-        if revision == NO_RECORDS:
-            return HealthRun(name), []
-        ctx = RequestContext()  # a request's own would make each request another key of the cache
-        tags = self._tags(ctx, experiment_id, name)
-        records, damaged = self._records(ctx, experiment_id, name, list(tags))
+        if not log.tags:
+            return HealthRun(log.run), []
+        # a request's own context would make each request another key of the cache
+        records, damaged = self._records(RequestContext(), log.experiment_id, log.run, list(log.tags))
         written = [datum.wall_time for datum in max(records.values(), key=len, default=())]
-        contents = {tag: series.plugin_content for tag, series in tags.items() if tag not in damaged}
-        run = read_run(name, contents, records)
+        contents = {tag: series.plugin_content for tag, series in log.tags.items() if tag not in damaged}
+        run = read_run(log.run, contents, records)
         run.problems += [f"{tag} can't be shown: a record of it is no tensor." for tag in damaged]
         return run, written
 
@@ -135,23 +142,14 @@ class HealthData:
         halves = [self._records(ctx, experiment_id, name, part) for part in (tags[::2], tags[1::2])]
         return halves[0][0] | halves[1][0], sorted(halves[0][1] + halves[1][1])
 
-    def _tags(self, ctx: RequestContext, experiment_id: str, name: str) -> dict[str, Any]:
-        asked = {
-            "experiment_id": experiment_id,
-            "plugin_name": PLUGIN_NAME,
-            "run_tag_filter": RunTagFilter(runs=[name]),
-        }
-        return self._provider.list_tensors(ctx, **asked).get(name, {})
-
 
 def natural_key(name: str) -> list[tuple[int, str]]:
     """Sorts ``version_10`` after ``version_9``."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name) if part]
 
 
-def _revision(tags: dict[str, Any]) -> str:
-    """Changes whenever a tag got a record: what was read under one revision need not be read again."""
-    if not tags:
-        return NO_RECORDS
-    newest = max(series.max_wall_time for series in tags.values())
-    return f"{len(tags)}.{sum(series.max_step + 1 for series in tags.values())}.{newest:.6f}"
+def _log(experiment_id: str, run: str, tags: dict[str, Any]) -> _Log:
+    """With a revision that changes whenever a tag got a record."""
+    newest = max((series.max_wall_time for series in tags.values()), default=0.0)
+    steps = sum(series.max_step + 1 for series in tags.values())
+    return _Log(experiment_id, run, f"{len(tags)}.{steps}.{newest:.6f}" if tags else "", tags)

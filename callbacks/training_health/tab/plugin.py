@@ -21,7 +21,7 @@ from training_health.tab.static_files import PLOTLY, static_files
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication  # new in Python 3.11
 
-ONE_DAY = 86_400  # seconds that a browser may keep plotly.js, 1.5 MB: its version is in its name
+ONE_DAY = 86_400  # seconds that a browser may keep plotly.js, 1.2 MB: its version is in its name
 
 
 class TrainingHealthPlugin(base_plugin.TBPlugin):

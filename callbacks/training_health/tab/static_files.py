@@ -3,8 +3,8 @@
 from pathlib import Path
 
 STYLE = "style.css"
-# As published on npm in plotly.js-cartesian-dist-min: a third of the whole library, and four times as fast to start.
-PLOTLY = "plotly-cartesian-4.1.1.min.js"
+# With the traces of our charts alone, made by callbacks/plotly/bundle.mjs, which says why.
+PLOTLY = "plotly-scatter-heatmap-image-4.1.1.min.js"
 
 
 def static_files() -> dict[str, Path]:

@@ -66,7 +66,7 @@ def html_page(title: str, markdown: str, charts: Mapping[str, go.Figure]) -> str
     Args:
         title: The browser window's title, as plain text.
         markdown: Markup in it is shown, not obeyed.
-        charts: By name; the link to one is ``report.html#NAME``. plotly.js, 0.7 MB, is inside if there are any.
+        charts: By name; the link to one is ``report.html#NAME``. plotly.js, 0.5 MB, is inside if there are any.
     """
 
     def figure(match: re.Match[str]) -> str:

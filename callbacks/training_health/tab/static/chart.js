@@ -8,7 +8,7 @@ import { addPlotly, addScript } from "./packed.js";
 import { lookMark } from "./runs.js";
 import { baseTemplate, token } from "./theme.js";
 
-const PLOTLY = "./static/plotly-cartesian-4.1.1.min.js";
+const PLOTLY = "./static/plotly-scatter-heatmap-image-4.1.1.min.js";
 const MOST_TABLE_ROWS = 500;
 const CONFIG = {
   displaylogo: false,

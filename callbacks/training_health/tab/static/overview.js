@@ -109,14 +109,17 @@ function tableRow(row, columns, pick, view) {
   if (!drawable) {
     const why = row.state === "no_monitors" ? "No monitors: this run logged no training-health records." : row.message;
     const measured = isNumber(row.val_accuracy) ? ` Validation accuracy ${percent(row.val_accuracy, 2)}.` : isNumber(row.val_loss) ? ` Validation loss ${short(row.val_loss)}.` : "";
-    return h("tr", { class: "silent", data: { run: row.run } }, picked, h("td", { class: "run" }, row.run), h("td", { colspan: columns.length - 1 }, why + measured));
+    return h("tr", { class: "silent", data: { run: row.run } }, picked, h("td", { class: "run" }, breakable(row.run)), h("td", { colspan: columns.length - 1 }, why + measured));
   }
   return h("tr", { data: { run: row.run } }, picked, columns.map((column) => h("td", { class: `${column.key}${column.number ? " number" : ""}` }, column.cell(row, view))));
 }
 
 function runCell(row) {
-  return h("span", { title: row.message ? `${row.run}: ${row.message}` : row.run }, cut(row.label), row.message && h("span", { class: "muted" }, " (partly unreadable)"));
+  return h("span", { title: row.message ? `${row.run}: ${row.message}` : row.run }, breakable(cut(row.label)), row.message && h("span", { class: "muted" }, " (partly unreadable)"));
 }
+
+/** A narrow column breaks a name behind its separators first. */
+const breakable = (name) => name.split(/(?<=[/_])/).flatMap((part) => [part, h("wbr")]);
 
 function verdictCell(row, { goTo }) {
   return h("button", { type: "button", "aria-label": `Findings of ${row.run}: ${verdictOf(row).words}`, onclick: () => goTo("findings", "", row.run) }, verdictPill(row));

@@ -19,14 +19,14 @@ export async function unpack(packed) {
 export const unpackText = async (packed) => new TextDecoder().decode(await unpack(packed));
 
 /**
- * Runs a script; true once it has run, false if it can't be loaded.
+ * Runs a script; true once it has run, in a later task of the browser, false if it can't be loaded.
  * @param {string} address
  * @returns {Promise<boolean>}
  */
 export function addScript(address) {
   const script = document.createElement("script");
   return new Promise((done) => {
-    script.onload = () => done(true);
+    script.onload = () => setTimeout(() => done(true)); // not in the task that ran it: both together are too long
     script.onerror = () => done(false);
     script.src = address;
     document.head.append(script);

@@ -10,6 +10,7 @@ import { token } from "./theme.js";
 const FILTERS_IN_A_ROW = 8;
 const EXAMPLES = 9;
 const PIXELS_WIDE = 430; // about, of a card
+const CAPTION_OFFSET = 5; // pixels below a picture, whose frame it would touch
 
 /**
  * The filters of each run's first layers.
@@ -58,7 +59,7 @@ function exampleChart({ row, look, data: { examples } }) {
   const tiles = units.flatMap(({ site, unit, activity, values, pixels: own }, r) => {
     pixels.set(bytesOf(own).subarray(0, EXAMPLES * size(examples.shape)), r * EXAMPLES * size(examples.shape));
     return Array.from({ length: EXAMPLES }, (_, i) =>
-      i < values.length ? { text: i ? "" : plotlyText(`${cut(site, 20)} ${unit}: active ${percent(activity, 2)}`), frame: "", hover: plotlyText(`${site}, unit ${unit}, example ${i + 1}: pre-activation ${values[i]}`) } : null,
+      i < values.length ? { text: i ? "" : plotlyText(`${cut(site, 20)} ${unit}: active ${activity > 0 && activity < 1e-4 ? "under 0.01%" : percent(activity, 2)}`), frame: "", hover: plotlyText(`${site}, unit ${unit}, example ${i + 1}: pre-activation ${values[i]}`) } : null,
     );
   });
   const subtitle = `Epoch ${examples.epoch + 1}, of ${sampleSize(examples.n).replace("n = ", "")} examples`;
@@ -106,6 +107,7 @@ function pictureCard(card, [channels, height, width], bytes, tiles, { across, ro
     const [left, top] = place(i);
     return line ? [{ type: "rect", x0: left - 0.5, x1: left + width - 0.5, y0: top - 0.5, y1: top + height - 0.5, line }] : [];
   });
+  const below = (CAPTION_OFFSET * across * right) / PIXELS_WIDE; // in cells
   const named = tiles.map((tile, i) => ({ tile, at: place(i) })).filter(({ tile }) => tile?.text);
   const axis = { visible: false, showgrid: false, zeroline: false, automargin: false, constrain: "domain" };
   return chartCard({
@@ -113,7 +115,7 @@ function pictureCard(card, [channels, height, width], bytes, tiles, { across, ro
     height: Math.round((PIXELS_WIDE * lines) / (across * right)) + 12,
     build: () => {
       const { z, hover } = pictures();
-      const names = { type: "scatter", mode: "text", x: named.map(({ at }) => at[0] + (rowCaptions ? -0.5 : (width - 1) / 2)), y: named.map(({ at }) => at[1] + height - 0.5), text: named.map(({ tile }) => tile.text), textposition: rowCaptions ? "bottom right" : "bottom center", textfont: { size: rowCaptions ? 11 : 10, color: token("text") }, hoverinfo: "skip", showlegend: false };
+      const names = { type: "scatter", mode: "text", x: named.map(({ at }) => at[0] + (rowCaptions ? -0.5 : (width - 1) / 2)), y: named.map(({ at }) => at[1] + height - 0.5 + below), text: named.map(({ tile }) => tile.text), textposition: rowCaptions ? "bottom right" : "bottom center", textfont: { size: rowCaptions ? 11 : 10, color: token("text") }, hoverinfo: "skip", showlegend: false };
       return {
         data: [{ type: "image", colormodel: "rgba", z, text: hover, hovertemplate: "%{text}<extra></extra>" }, names],
         layout: {
