@@ -28,6 +28,7 @@ MEASURES = {  # and the number of rounds
     "gpu": (measures.on_gpu, 10),
     "growth": (measures.grow, 9),
     "variants": (measures.steps_of_variants, 9),
+    "cure-costs": (measures.what_cures_add, 9),
 }
 OWN_DATA = {"foreign", "models", "planted"}
 

@@ -19,6 +19,8 @@ FULL_EPOCH = 859  # steps of 64 images in 55,000; the last, shorter batch is lef
 BATCH = 64
 SGEMM = ["loop", "--what=sgemm"]
 VARIANTS = ("deeper", "wider_kernels", "modern")  # whose steps are compared with the baseline's
+CURES = ("standardized", "median_bias", "lsuv", "no_dropout_leaky")  # the same for `no_dropout`
+METHODS = ("revive_redo", "revive_snr", "revive_grama", "revive_random")
 OURS, AGAIN = "ours, fmnist fit", "ours again, fmnist fit"
 NULL = "A/A null: ours again / ours"
 Watchers = dict[str, tuple[str, str, str]]  # name -> the contender's ``--monitors``, targets of ratio and seconds
@@ -208,6 +210,19 @@ def steps_of_variants(workshop: Workshop, report: Report, rounds: int, steps: in
     result = run_group(workshop, report, "steps of variants", wanted, rounds)
     for name in (*VARIANTS, "baseline again"):
         report.ratios.append((ratio(f"{name} / baseline, per step", result, name, "baseline"), "none"))
+
+
+def what_cures_add(workshop: Workshop, report: Report, rounds: int, steps: int = 10) -> None:
+    """What `ReviveUnits` adds to an epoch of `no_dropout`, and what a step takes with each of the other cures."""
+    wanted = {method: (method, "at most 1.02", "none") for method in METHODS}
+    alone = ["our_lightning", "--steps=100", "--model=--variant=no_dropout"]
+    _add_monitors(workshop, report, rounds, "no_dropout", alone, [*alone, f"--only={steps}"], wanted, FULL_EPOCH, steps)
+    variants = {"no_dropout": "no_dropout", "no_dropout again": "no_dropout", **{name: name for name in CURES}}
+    common = ["our_lightning", f"--steps={FULL_EPOCH}", "--only=50"]
+    commands = {name: [*common, f"--model=--variant={variant}"] for name, variant in variants.items()}
+    result = run_group(workshop, report, "steps of cures", commands, rounds)
+    for name in (*CURES, "no_dropout again"):
+        report.ratios.append((ratio(f"{name} / no_dropout, per step", result, name, "no_dropout"), "at most 1.02"))
 
 
 def against_keras(workshop: Workshop, report: Report, rounds: int) -> None:

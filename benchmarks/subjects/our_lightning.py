@@ -21,15 +21,16 @@ MONITORS = {  # of those that `--monitors=off` takes out, which stay
     "dead+hist": ("DeadReLUMonitor", "WeightHistogramMonitor"),
     "all": ("DeadReLUMonitor", "WeightHistogramMonitor", "TrainValGapMonitor"),
 }
+METHODS = ("revive_redo", "revive_snr", "revive_grama", "revive_random")  # of `ReviveUnits`
 
 
 class EpochGate(pl.Callback):
     """Holds every epoch of ``steps`` at its start until the channel says go; reports the epoch before.
 
-    With ``alternate`` monitors and peers are taken out in every second epoch: on, off, off, on, and so on.
+    With ``alternate`` monitors, cures and peers are taken out in every second epoch: on, off, off, on, and so on.
     """
 
-    SWITCHED = (*MONITORS["all"], "SwitchedPeer")
+    SWITCHED = (*MONITORS["all"], "ReviveUnits", "SwitchedPeer")
 
     def __init__(self, steps: int, alternate: bool = False) -> None:
         self.steps, self.alternate, self._channel = steps, alternate, Channel()
@@ -52,7 +53,7 @@ class EpochGate(pl.Callback):
 def main() -> None:
     """Run ``fmnist fit`` for as many epochs as there are rounds."""
     parser = contender_parser(__doc__)
-    parser.add_argument("--monitors", choices=MONITORS, default="off")
+    parser.add_argument("--monitors", choices=[*MONITORS, *METHODS], default="off")
     parser.add_argument("--alternate", action="store_true", help="With the monitors in every second epoch only.")
     parser.add_argument("--validation", action="store_true", help="Validate after each epoch, save checkpoints.")
     parser.add_argument("--only", type=int, help="End an epoch after so many of its steps; all its images are there.")
@@ -62,8 +63,11 @@ def main() -> None:
     kept: list[dict[str, object]] = []
     for entry in load_yaml(BASE)["trainer"]["callbacks"]:
         name = entry["class_path"].rsplit(".", 1)[-1]
-        if name in MONITORS[arguments.monitors] or (name not in MONITORS["all"] and arguments.validation):
+        if name in MONITORS.get(arguments.monitors, ()) or (name not in MONITORS["all"] and arguments.validation):
             kept.append(entry)
+    if arguments.monitors in METHODS:
+        method = arguments.monitors.removeprefix("revive_")
+        kept.append({"class_path": "training_health.ReviveUnits", "init_args": {"method": method}})
     gate = {"steps": arguments.only or arguments.steps, "alternate": arguments.alternate}
     kept.append({"class_path": f"{__name__}.EpochGate", "init_args": gate})
     with tempfile.TemporaryDirectory() as folder:

@@ -157,13 +157,19 @@ def is_watched(*modules: nn.Module) -> bool:
     return mode() is not None or _any_hook(modules, _HOOKS)
 
 
-def has_forward_hook(*modules: nn.Module) -> bool:
-    """Tell whether a hook runs with a module's forward, as torch's fused layers ask before they run."""
-    return _any_hook(modules, _FORWARD_HOOKS)
+def has_forward_hook(*modules: nn.Module, but: str = "") -> bool:
+    """Tell whether a hook runs with a module's forward, as torch's fused layers ask before they run.
+
+    Args:
+        *modules: To be asked.
+        but: The Python module whose own hooks do not count.
+    """
+    return _any_hook(modules, _FORWARD_HOOKS, but)
 
 
-def _any_hook(modules: Iterable[nn.Module], kinds: Sequence[str]) -> bool:
+def _any_hook(modules: Iterable[nn.Module], kinds: Sequence[str], but: str = "") -> bool:
     if not all(hasattr(module, kind) for module in modules for kind in kinds):
         warn_renamed("_forward_hooks and the like", "every module counts as hooked")
         return True
-    return any(getattr(module, kind) for module in modules for kind in kinds)
+    hooks = (hook for module in modules for kind in kinds for hook in getattr(module, kind).values())
+    return any(getattr(hook, "__module__", None) != but for hook in hooks)

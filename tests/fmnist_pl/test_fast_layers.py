@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from fmnist_pl.fast.layers import FastDropout
 from fmnist_pl.loader import BatchLoader
 from fmnist_pl.network import ConvBlock, FashionCNN
+from training_health.relu.sites import ReLUSites
 
 REPOSITORY = Path(__file__).parents[2]
 KERNEL = "_PoolDropoutBackward"
@@ -264,6 +265,38 @@ def test_a_torch_function_mode_sees_every_position(training):
         block().train(training)(torch.randn(1, 1, 8, 8))
 
     assert seen == [(1, 16, 8, 8)]
+
+
+@pytest.mark.parametrize("hooked", ["conv", "activation"])
+def test_what_a_hook_holds_of_the_convolution_is_not_written_over(hooked):
+    module, held, sites = block().eval(), [], ReLUSites()
+    x = torch.randn(1, 1, 8, 8)
+    module.get_submodule(hooked).register_forward_hook(
+        lambda _, inputs, output: held.append(output if hooked == "conv" else inputs[0])
+    )
+
+    with torch.no_grad():
+        sites.attach(module)
+        sites.begin_pass()
+        module(x)
+        sites.detach()
+
+    torch.testing.assert_close(held[0], module.conv(module.pad(x)))
+    assert bool((held[0] < 0).any())
+
+
+def test_watched_in_evaluation_the_output_keeps_every_bit():
+    module, x, sites = block().eval(), torch.randn(2, 1, 8, 8), ReLUSites()
+
+    with torch.no_grad():
+        alone = module(x)
+        sites.attach(module)
+        sites.begin_pass()
+        watched = module(x)
+        sites.detach()
+
+    assert torch.equal(watched, alone)
+    assert not module.activation.inplace
 
 
 @pytest.mark.parametrize(("activation", "size"), [("relu", 4), ("leaky_relu", 4), ("gelu", 8)])
