@@ -1,6 +1,7 @@
 """`python -m benchmarks [MEASURE]`: measure, print a table, write JSON; see README.md beside this file.
 
-`python -m benchmarks cures --logdir FOLDER` makes the table of cures against dead units from runs that are there.
+`python -m benchmarks cures --logdir FOLDER` makes the table of cures against dead units from runs that are there,
+`python -m benchmarks prediction RUN...` that of predicted and counted dead units.
 """
 
 import argparse
@@ -35,10 +36,14 @@ OWN_DATA = {"foreign", "models", "planted"}
 
 def main() -> None:
     """See the module."""
-    if sys.argv[1:2] == ["cures"]:  # reads runs, and measures nothing itself
+    if sys.argv[1:2] == ["cures"]:  # reads runs, as the next, and measures no time
         from benchmarks import cures  # late: children inherit the memory that scipy takes here
 
         return cures.main(sys.argv[2:])
+    if sys.argv[1:2] == ["prediction"]:
+        from benchmarks import prediction
+
+        return prediction.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("measure", nargs="?", default="quick", choices=MEASURES)
     parser.add_argument("--rounds", type=int, help="Interleaved rounds; more narrow the intervals.")

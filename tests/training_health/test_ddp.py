@@ -128,7 +128,8 @@ def main(folder: Path) -> dict:
             found[f"{name}/{world}"] = json.loads((folder / "found.json").read_text()) | {"activity": activity}
         for counts in SPLITS:
             monitors = [DeadReLUMonitor(), WeightHistogramMonitor(), TrainValGapMonitor(), Note(folder / "found.json")]
-            trainer = trainer_of(world, folder / f"{counts}{world}", monitors, use_distributed_sampler=False)
+            options = {"use_distributed_sampler": False, "num_sanity_val_steps": -1}
+            trainer = trainer_of(world, folder / f"{counts}{world}", monitors, **options)
             trainer.fit(Split(counts), DataLoader(image_set(24), batch_size=4))
             found[f"{counts}/{world}"] = json.loads((folder / "found.json").read_text())
         logs, monitors = folder / f"stopping{world}", [TrainValGapMonitor(), GapStopping()]
@@ -212,6 +213,7 @@ def test_however_validation_is_split_both_processes_end_with_the_numbers_of_one(
     assert_same(one["summaries"], two["summaries"])
     assert_same({key: one["metrics"][key] for key in ours}, {key: two["metrics"][key] for key in ours})
     assert two["metrics"]["dead_relu/n"] == two["summaries"][1]["n_val"] == sum(counts)
+    assert two["summaries"][0]["start_n"] == sum(counts)  # before the first step
     assert two["agree"]
 
 

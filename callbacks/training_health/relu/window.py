@@ -40,10 +40,9 @@ class Start:
 
     @classmethod
     def of(cls, parts: Iterable[WindowCounts | None]) -> Start | None:
-        """Put the ranks' parts together; None where one has none."""
-        parts = list(parts)
+        """Put the ranks' parts together, None of one without a batch; None where all are."""
         known = [part for part in parts if part is not None]
-        if len(known) < len(parts):
+        if not known:
             return None
         counts, history = combined(known), History()
         for site, sums in counts.sites.items():
