@@ -46,7 +46,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
 
     All are logged after every window. The records hold each site's activity per unit; W&B gets a table of dead units.
     A unit that gave NaN or infinity is neither dead nor alive: its activity is NaN, and the fractions are of the other
-    units. More than 100 values of single sites go to the loggers alone, not to ``callback_metrics``.
+    units. Every value is in ``trainer.callback_metrics``.
 
     With n examples the 95 % upper bound on a dead unit's true activity is about 3/n (rule of three; Hanley and
     Lippman-Hand, JAMA 1983). Can a dead unit come back? In the *first* layer its inputs never change, and as its

@@ -80,7 +80,7 @@ class ReviveUnits(pl.Callback):
     key                meaning                                                               range
     =================  ====================================================================  =====
     ``revive/total``   units that began again before this epoch, in the network              units
-    ``revive/<site>``  the same for one site; more than 100 go to the loggers alone          units
+    ``revive/<site>``  the same for one site                                                 units
     =================  ====================================================================  =====
 
     Logged at the end of every epoch that could begin so. The records say which units.

@@ -40,7 +40,7 @@ class WeightHistogramMonitor(pl.Callback):
     updates. It is 0 for a parameter that requires a gradient and was not moved, because it gets none or is in no
     optimiser; it is left out for one frozen on purpose and where the norm is 0. The records hold ratios, counts and the
     root mean square of each gradient's finite elements, one vector over all parameters each. Histograms go where the
-    records do, and to W&B. More than 100 of these values go to the loggers alone, not to ``callback_metrics``.
+    records do, and to W&B. Every number under a key is in ``trainer.callback_metrics``.
 
     Several optimisers, or one that does not step in every batch: which step is its last in an epoch is foreseen from
     how far apart its steps are and from the epoch before. An optimiser whose last step came as a surprise, or that made

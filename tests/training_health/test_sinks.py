@@ -8,7 +8,9 @@ from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
+import torch
 from lightning_utilities.core import rank_zero
+from torch import nn
 
 from tests.training_health.tab.test_one_file import data_in, unpacked
 from tests.training_health.test_packages import python
@@ -243,3 +245,18 @@ def test_event_files_of_one_second_are_named_in_the_order_in_which_they_were_mad
 
     assert made == sorted(made)
     assert [len(name.rpartition(".")[2]) for name in made] == [6] * 11
+
+
+def test_the_values_of_many_sites_can_stop_a_run_early_and_are_logged(tmp_path):
+    layers = [layer for _ in range(20) for layer in (nn.Linear(8, 8), nn.ReLU())]  # 60 values of single sites
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), *layers, nn.Linear(8, 4))
+    with torch.no_grad():
+        net[2].bias.fill_(-100)  # all units of the first site
+    stopping = pl.callbacks.EarlyStopping("dead_relu/net.3", stopping_threshold=0.5, mode="max")
+
+    trainer = fit(Toy(net), [DeadReLUMonitor(), stopping], tmp_path, logger="tensorboard", epochs=4)
+
+    assert trainer.current_epoch == 1
+    assert trainer.callback_metrics["dead_relu/net.3"].item() == 1
+    logged = [value for tag, _, value in events(tmp_path) if tag == "dead_relu/net.3"]
+    assert [value.tensor.float_val[0] for value in logged] == [1.0]
