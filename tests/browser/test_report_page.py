@@ -3,7 +3,7 @@
 import pytest
 
 from tests.browser.known_log import DYING, HOSTILE, STEADY, write_known_logs
-from tests.browser.test_tab import drawn
+from tests.browser.test_tab import drawn, pick_only, wait_until
 from training_health.tab.one_file import write_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -89,6 +89,37 @@ def test_the_report_has_its_own_switch_of_theme(report):
     assert report.locator("html").get_attribute("data-theme") == "dark"
 
 
+def test_a_zoom_is_of_one_chart_and_its_reset_survives_a_redrawing(report):
+    report.reload()
+    report.locator("body[data-ready]").wait_for()
+    pick_only(report, STEADY, DYING)
+    zoomed, other = f"accuracy_{STEADY}", f"accuracy_{DYING}"
+    axis = "[...plot._fullLayout.yaxis.range]"
+    whole = drawn(report, other, axis)
+    assert drawn(report, zoomed, axis) == whole
+    box = report.locator(f'[data-chart="{zoomed}"] .nsewdrag').bounding_box()
+    report.mouse.move(box["x"] + box["width"] / 4, box["y"] + box["height"] / 4)
+    report.mouse.down()
+    report.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=5)
+    report.mouse.up()
+    wait_until(lambda: drawn(report, zoomed, axis) != whole)
+    theme = report.locator("html").get_attribute("data-theme")
+    report.get_by_role("button", name="Light / dark").click()
+    report.locator(f"html:not([data-theme={theme}])").wait_for(state="attached")
+    assert drawn(report, other, axis) == whole
+    report.locator(f'[data-chart="{zoomed}"] [data-title="Reset axes"]').evaluate("button => button.click()")
+    wait_until(lambda: drawn(report, zoomed, axis) == whole)
+
+
+def test_a_reload_far_down_the_page_fills_all_of_it(report):
+    pick_only(report, STEADY, DYING)
+    report.evaluate("scrollTo(0, document.body.scrollHeight)")  # the browser comes back there while the page grows
+    report.reload()
+    wait_until(lambda: report.locator("body[data-ready]").count() or report.locator("#notice:not([hidden])").count())
+    assert report.locator("#notice").text_content() == ""
+    assert report.locator("#weights .plot").count() > 0
+
+
 def test_a_charts_tools_are_one_stop_of_the_tab_key(report):
     report.reload()
     report.locator("body[data-ready]").wait_for()
@@ -125,3 +156,21 @@ def test_a_printed_report_has_every_chart_in_light_colours_and_nothing_cut_off(r
     assert report.evaluate(
         "[document.documentElement.dataset.theme, document.querySelector('.plot').clientWidth > 680]"
     ) == ["dark", True]
+
+
+def test_on_paper_maps_and_their_keys_have_the_light_themes_colours(report):
+    report.emulate_media(color_scheme="dark")
+    report.reload()
+    report.locator("html[data-theme=dark] body[data-ready]").wait_for()
+    pick_only(report, DYING)
+    drawn(report, f"sites_dead_{DYING}", "true")
+    colours = """() => {
+      const map = document.querySelector("[data-chart^=sites_dead] .plot");
+      const { backgroundImage } = getComputedStyle(document.querySelector(".key-gradient"));
+      return [map.data[0].colorscale[0][1], backgroundImage.match(/rgb.*?\\)/)[0]];
+    }"""
+    assert report.evaluate(colours) == ["#5a3a22", "rgb(90, 58, 34)"]
+    report.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert report.evaluate(colours) == ["#ffe3cc", "rgb(255, 227, 204)"]
+    report.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert report.evaluate(colours) == ["#5a3a22", "rgb(90, 58, 34)"]

@@ -501,3 +501,22 @@ def test_the_worst_run_comes_first_and_a_verdict_leads_to_its_findings(tab):
     wait_until(
         lambda: frame.locator("details[data-fold^='dead dying'] summary").evaluate("e => e === document.activeElement")
     )
+
+
+def test_new_alarms_are_counted_in_the_windows_title_while_nobody_looks(tab, served):
+    page, _ = tab
+    page.locator("[role=tab]:visible", has_text="Scalars").click()
+    page.wait_for_function("location.hash.startsWith('#scalars')")
+    with HealthLogWriter(served[1] / "alarming") as log:
+        for epoch in range(3):
+            log.activity(epoch, "fc1", 0, [0.0, 0.0, 0.0, 0.0], n=5000)
+        log.flush()
+
+        def counted() -> bool:
+            page.locator("app-header-reload button").evaluate("button => button.click()")
+            page.wait_for_timeout(500)
+            return page.title() == "(1) TensorBoard"
+
+        wait_until(counted)
+    page.locator("[role=tab]:visible", has_text="Training Health").click()
+    page.wait_for_function("document.title === 'TensorBoard'")

@@ -10,6 +10,7 @@ import { baseTemplate, token } from "./theme.js";
 
 const PLOTLY = "./static/plotly-scatter-heatmap-image-4.1.1.min.js";
 const MOST_TABLE_ROWS = 500;
+const LETTER = 6.6; // pixels, of a subtitle in a picture, about
 const CONFIG = {
   displaylogo: false,
   displayModeBar: "hover",
@@ -160,7 +161,9 @@ function drawNow(Plotly, plot) {
   const spec = specs.get(plot);
   if (!spec || !plot.isConnected) return;
   const { data, layout } = spec.build(false);
-  const done = Plotly.react(plot, data, { uirevision: "zoom stays", ...layout, template: baseTemplate(), height: spec.height, autosize: true }, CONFIG);
+  // a copy: Plotly writes a zoom into it, and several charts may have the same range
+  const own = structuredClone({ uirevision: "zoom stays", ...layout });
+  const done = Plotly.react(plot, data, { ...own, template: baseTemplate(), height: spec.height, autosize: true }, CONFIG);
   // they are for the mouse: the numbers of a chart are in its table
   for (const button of plot.querySelectorAll(".modebar-btn")) button.tabIndex = -1;
   plot.dataset.drawn = "true";
@@ -191,17 +194,20 @@ async function savePng(plot, file) {
   const Plotly = await loadPlotly();
   const { build, title, subtitle } = specs.get(plot);
   const { data, layout } = build(true);
+  const [width, lines] = [Math.max(plot.clientWidth, 700), [plotlyText(subtitle)]];
+  while (lines.at(-1).length > width / LETTER) lines.push(...broken(lines.pop(), width / LETTER));
+  const more = 15 * (lines.length - 1);
   const full = {
     ...layout,
     template: baseTemplate(),
     paper_bgcolor: token("surface"),
     plot_bgcolor: layout.plot_bgcolor ?? token("surface"),
-    title: { text: plotlyText(title), font: { size: 16 }, subtitle: { text: plotlyText(subtitle), font: { size: 12 } }, x: 0.02, xanchor: "left" },
+    title: { text: plotlyText(title), font: { size: 16 }, subtitle: { text: lines.join("<br>"), font: { size: 12 } }, x: 0.02, xanchor: "left", y: 1, yanchor: "top", pad: { t: 18 } },
     legend: { orientation: "h", x: 0, yref: "container", y: 0, yanchor: "bottom" },
     showlegend: data.some((trace) => trace.type === "scatter" && trace.showlegend !== false),
-    margin: { ...layout.margin, t: 76 },
+    margin: { ...layout.margin, t: 76 + more },
   };
-  const size = { width: Math.max(plot.clientWidth, 700), height: Math.max(plot.clientHeight, 320) + 90 };
+  const size = { width, height: Math.max(plot.clientHeight, 320) + 90 + more };
   save(await Plotly.toImage({ data, layout: full }, { format: "png", scale: 2, ...size }), `${safeName(file)}.png`);
 }
 
@@ -216,6 +222,12 @@ function saveCsv({ columns, rows }, file) {
   const address = URL.createObjectURL(new Blob(lines, { type: "text/csv;charset=utf-8" }));
   save(address, `${safeName(file)}.csv`);
   setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}
+
+/** A line's beginning, up to its last blank before `most` letters, and the rest. */
+function broken(line, most) {
+  const at = line.lastIndexOf(" ", most) > 0 ? line.lastIndexOf(" ", most) : Math.floor(most);
+  return [line.slice(0, at), line.slice(at).trimStart()];
 }
 
 const save = (address, name) => h("a", { href: address, download: name }).click();

@@ -58,7 +58,7 @@ function columnMaps(runs, kind, { words, row: rowName, format, scale, value }) {
   const scaleWords = `${words}: ${scale.ticks.map(([, text]) => text).join(" to ")}`;
   const zero = format === ".2e" && having.some(({ data }) => Object.values(data[kind].columns).flat().includes(0));
   return [
-    key(keyScale(words, scaleWords, activityScale(), scale, null), zero && keyBox(token("still"), "exactly 0"), keyBox(token("missing"), "no number")),
+    key(keyScale(words, scaleWords, activityScale, scale, null), zero && keyBox("var(--still)", "exactly 0"), keyBox("var(--missing)", "no number")),
     h("div", { class: "grid large" }, having.map(columnMap)),
   ];
 

@@ -66,9 +66,9 @@ export const keyBox = (colour, words) => keyEntry(h("span", { class: "key-box", 
 export const keyMark = (symbol, words) => keyEntry(h("span", { class: "key-mark", "aria-hidden": "true" }, symbol), words);
 export const keyEntry = (...parts) => h("span", { class: "key-entry" }, parts);
 
-/** A colour scale with its ticks, [[value, text], ...]; the one at `strong` stands out. */
-export function keyScale(words, label, colours, { low, high, ticks }, strong) {
-  const gradient = `linear-gradient(to right, ${colours.map(([at, colour]) => `${colour} ${100 * at}%`).join(", ")})`;
+/** A colour scale with its ticks, [[value, text], ...]; the one at `strong` stands out. `scale(dark)`: its colours. */
+export function keyScale(words, label, scale, { low, high, ticks }, strong) {
+  const gradient = (dark) => `linear-gradient(to right, ${scale(dark).map(([at, colour]) => `${colour} ${100 * at}%`).join(", ")})`;
   const marked = ticks.map(([at, text]) => h("span", { style: { left: `${(100 * (at - low)) / (high - low)}%` } }, at === strong ? h("strong", {}, text) : text));
-  return keyEntry(words, h("span", { class: "key-scale", role: "img", "aria-label": label }, h("span", { class: "key-gradient", style: { background: gradient } }), h("span", { class: "key-ticks" }, marked)));
+  return keyEntry(words, h("span", { class: "key-scale", role: "img", "aria-label": label }, h("span", { class: "key-gradient", style: { "--light": gradient(false), "--dark": gradient(true) } }), h("span", { class: "key-ticks" }, marked)));
 }

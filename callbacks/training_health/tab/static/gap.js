@@ -68,6 +68,7 @@ function intervalChart(runs, metric) {
       })),
       layout: {
         hovermode: "closest",
+        hoverdistance: -1,
         xaxis: { title: { text: unit }, rangemode: "tozero", zeroline: true, zerolinewidth: 2, showgrid: true },
         yaxis: {
           type: "category",

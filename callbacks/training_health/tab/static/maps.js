@@ -57,10 +57,10 @@ const bound = (n) => (n ? Math.min(1, 3 / n) : null);
 /** What the colours and marks of the units' maps mean: one key for all. */
 export function mapKey() {
   return key(
-    keyBox(token("dead"), "dead: exactly 0"),
-    keyScale("activity", "Activity from 0.1% and less to 100% on a log scale; below 1% is rare", activityScale(), ACTIVITY, -2),
-    keyBox(token("alarm"), "not a number (NaN)"),
-    keyBox(token("missing"), "no record"),
+    keyBox("var(--dead)", "dead: exactly 0"),
+    keyScale("activity", "Activity from 0.1% and less to 100% on a log scale; below 1% is rare", activityScale, ACTIVITY, -2),
+    keyBox("var(--alarm)", "not a number (NaN)"),
+    keyBox("var(--missing)", "no record"),
     keyMark("×", "died"),
     keyMark("○", "came back"),
     keyMark("+", "got new weights"),
@@ -116,10 +116,10 @@ export function layerMaps(runs, measure, worstFirst) {
   const most = Math.max(0.05, ...tables.flat().flatMap(({ values }) => values.filter(isNumber)));
   const epochSets = tables.flat().map(({ site }) => site.epochs);
   const scale = { low: 0, high: most, ticks: [0, most / 2, most].map((at) => [at, percent(at)]) };
-  const colours = measure === "dead" ? deadScale() : activityScale();
+  const colours = measure === "dead" ? deadScale : activityScale;
   const words = { dead: "dead units", rare: "rare units", sparsity: "zero outputs" }[measure];
   return [
-    key(keyScale(words, `${title} from 0% to ${percent(most)}`, colours, scale, null), measure === "dead" && keyBox(token("surface"), "none dead"), keyBox(token("missing"), "no record")),
+    key(keyScale(words, `${title} from 0% to ${percent(most)}`, colours, scale, null), measure === "dead" && keyBox("var(--surface)", "none dead"), keyBox("var(--missing)", "no record")),
     h("div", { class: "grid large" }, runs.map((run, r) => layerMap(run, tables[r]))),
   ];
 
@@ -144,7 +144,7 @@ export function layerMaps(runs, measure, worstFirst) {
         const hover = `${words} %{customdata[0]:.1%}<br>%{customdata[1]} dead, %{customdata[2]} rare of %{customdata[3]}, n = %{customdata[4]}`;
         const numbers = grid((...cell) => cell);
         const zero = measure === "dead" ? [layer(grid((v) => (v === 0 ? 1 : null)), token("surface"), numbers, hover)] : [];
-        const values = layer(grid((v) => (v === 0 && zero.length ? null : v)), colours, numbers, hover, { zmin: 0, zmax: most, showscale: forExport });
+        const values = layer(grid((v) => (v === 0 && zero.length ? null : v)), colours(), numbers, hover, scaleOf(words, scale, forExport));
         const ticks = Math.ceil(names.length / 60);
         const layout = mapLayout(names, names.filter((_, i) => i % ticks === 0), [epochs, ...epochSets], 60);
         const ticktext = layout.yaxis.ticktext.map((text, i) => `${text} ${percent(rows[i * ticks].values.at(-1))}`);
@@ -159,8 +159,8 @@ export function layerMaps(runs, measure, worstFirst) {
 }
 
 /** From few to many dead units; none has no colour. */
-function deadScale() {
-  const colours = isDark() ? ["#5a3a22", "#ff8a3d", "#ffe0c4"] : ["#ffe3cc", "#d55e00", "#5e2300"];
+function deadScale(dark = isDark()) {
+  const colours = dark ? ["#5a3a22", "#ff8a3d", "#ffe0c4"] : ["#ffe3cc", "#d55e00", "#5e2300"];
   return colours.map((colour, i) => [i / 2, colour]);
 }
 
@@ -170,10 +170,10 @@ export function weightCharts(runs) {
   if (!having.length) return [h("p", { class: "muted" }, "None of the picked runs recorded its updates (WeightHistogramMonitor).")];
   const epochSets = having.map(({ table }) => table.epochs);
   const ratioKey = key(
-    keyScale("update ratio", "Update ratio from 1e-6 to 1 on a log scale; the reference is 1e-3", ratioScale(), RATIO, -3),
-    keyBox(token("still"), "no update at all"),
-    keyBox(token("alarm"), "✕ NaN or infinite"),
-    keyBox(token("missing"), "no record"),
+    keyScale("update ratio", "Update ratio from 1e-6 to 1 on a log scale; the reference is 1e-3", ratioScale, RATIO, -3),
+    keyBox("var(--still)", "no update at all"),
+    keyBox("var(--alarm)", "✕ NaN or infinite"),
+    keyBox("var(--missing)", "no record"),
   );
   return [ratioKey, h("div", { class: "grid large" }, having.map((run) => ratioChart(run, epochSets)))];
 }

@@ -48,7 +48,7 @@ export function exampleCharts(runs) {
   const having = runs.filter(({ data }) => data.examples?.units.some(({ values }) => values.length));
   return having.length > 0 && [
     h("h3", { class: "part" }, "What fires the units that fire least"),
-    h("p", { class: "lede" }, "A row per unit: the examples of the window on which it fires most, the strongest first. Which units these are was chosen by the window before, so one may hardly fire any more."),
+    h("p", { class: "lede" }, "A row per unit: the examples of the window on which it fires most, the strongest first. Which units these are was chosen by the window before: by now one may fire often, or on none, and then has no row."),
     h("div", { class: "grid large" }, having.map(exampleChart)),
   ];
 }
@@ -102,7 +102,7 @@ function pictureCard(card, [channels, height, width], bytes, tiles, { across, ro
     });
     return { z, hover };
   };
-  const frames = tiles.flatMap((tile, i) => {
+  const frames = () => tiles.flatMap((tile, i) => {
     const line = { dead: { color: token("dead"), width: 3 }, rare: { color: token("text"), width: 2, dash: "dot" }, "not a number": { color: token("alarm"), width: 3, dash: "dash" } }[tile?.frame];
     const [left, top] = place(i);
     return line ? [{ type: "rect", x0: left - 0.5, x1: left + width - 0.5, y0: top - 0.5, y1: top + height - 0.5, line }] : [];
@@ -121,7 +121,7 @@ function pictureCard(card, [channels, height, width], bytes, tiles, { across, ro
         layout: {
           hovermode: "closest",
           margin: { l: 4, r: 4, t: 4, b: 4 },
-          shapes: frames,
+          shapes: frames(),
           xaxis: { ...axis, range: [-1, across * right - gap] },
           yaxis: { ...axis, range: [lines - 0.5, -1], scaleanchor: "x" },
         },

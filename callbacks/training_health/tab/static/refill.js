@@ -6,7 +6,7 @@ import { adopt, dispose } from "./chart.js";
 import { every } from "./dom.js";
 
 const FOCUSABLE = "button, input, select, summary, [tabindex]";
-const PLACES = "[data-chart], [data-fold], [data-finding], section";
+const PLACES = "[data-chart], [data-fold], [data-finding], main > section";
 
 /**
  * Puts new children into an element.

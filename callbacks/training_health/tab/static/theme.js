@@ -19,8 +19,8 @@ const declared = (name) => getComputedStyle(document.documentElement).getPropert
 export const token = (name) => declared(name).match(/#\w+/g)[Number(isDark())];
 
 /** Colour scales for Plotly. The darkest end of activity is cut off where it would melt into the page. */
-export const activityScale = () => evenly(isDark() ? MAKO.slice(0, 7) : MAKO);
-export const ratioScale = () => evenly(RATIO[isDark() ? "dark" : "light"]);
+export const activityScale = (dark = isDark()) => evenly(dark ? MAKO.slice(0, 7) : MAKO);
+export const ratioScale = (dark = isDark()) => evenly(RATIO[dark ? "dark" : "light"]);
 
 const evenly = (colours) => colours.map((colour, i) => [i / (colours.length - 1), colour]);
 
