@@ -2,9 +2,8 @@
 // Which neurons are dead: the fraction of dead and of rare units over epochs, in total and per site, runs side by side.
 
 import { chartCard, epochAxis, lineOf, shown } from "./chart.js";
-import { h, key, keyEntry, keyLine, percent, plotlyText, sampleSize, whole } from "./dom.js";
+import { h, isNumber, key, keyEntry, keyLine, percent, plotlyText, sampleSize, whole } from "./dom.js";
 import { cut, lookMark } from "./runs.js";
-import { commonRange, outsideWords } from "./scales.js";
 import { faded } from "./theme.js";
 
 const MOST_RARE = 6; // runs whose rare units are drawn too
@@ -53,13 +52,12 @@ const ratio = (count, of) => (of > 0 ? count / of : null);
 function fractionChart(name, runs) {
   const title = name || "All units";
   const states = runs.length <= MOST_RARE ? STATES : STATES.slice(1);
-  const { range, outside } = commonRange(runs.map(({ row, counts }) => ({ name: row.label, values: states.flatMap((state) => fractions(counts, state)) })));
-  const most = Math.max(0.05, range?.[1] ?? 0);
+  const most = Math.max(0.05, ...runs.flatMap(({ counts }) => states.flatMap((state) => fractions(counts, state).filter(isNumber))));
   const latest = runs.map(({ row, counts }) => (counts.dead.length ? `${row.run}: ${percent(fractions(counts, "dead").at(-1))}` : ""));
   const units = [...new Set(runs.map(({ counts }) => whole(counts.units)))].join(" or ");
   return chartCard({
     title,
-    subtitle: `${units} units${name ? describeSite(runs[0].counts) : " in all sites of a run"}${runs.some(({ counts }) => counts.spread) ? "; band: ± 1 standard deviation over seeds" : ""}${outsideWords(outside)}`,
+    subtitle: `${units} units${name ? describeSite(runs[0].counts) : " in all sites of a run"}${runs.some(({ counts }) => counts.spread) ? "; band: ± 1 standard deviation over seeds" : ""}`,
     height: name ? 240 : 300,
     wide: true,
     file: `dead_units_${name || "total"}`,
