@@ -26,9 +26,9 @@ def tab(open_page, tmp_path_factory):
             log.text("run", {"variant": variant, "dataset": "images", "seed": seed, "max_epochs": 2})
             for epoch in range(2):
                 gap = GAPS[variant][seed] if seed is not None else 0.9 if number == RUNS - 1 else 0.02
-                log.activity(epoch, "conv1", 0, [0.0, 0.5, 0.5, 0.5])
                 died = number == RUNS - 1 and epoch
-                log.activity(epoch, "fc1", 1, [0.0] * 4 if died else [0.0, 0.0 if epoch else 0.5, 0.5, 0.005])
+                log.activity(epoch, "conv1", 0, [0.0] * 4 if died else [0.0, 0.5, 0.5, 0.5])
+                log.activity(epoch, "fc1", 1, [0.0, 0.0 if epoch else 0.5, 0.5, 0.005])
                 sides = {"train_eval_accuracy": 0.95, "val_accuracy": 0.95 - gap}
                 log.gap(epoch, **sides, accuracy_gap=gap, accuracy_gap_se=0.004)
             log.text("result", {"status": "finished"}, step=1000)
@@ -103,7 +103,7 @@ def test_variants_with_their_spread_and_differences_paired_by_seed(tab):
 def test_a_run_whose_units_all_died_is_in_the_drawn_range(tab):
     _, frame = tab
     frame.get_by_role("button", name="Pick all shown").click()
-    assert drawn(frame, "dead_units_fc1", "plot._fullLayout.yaxis.range[1]") >= 1
+    assert drawn(frame, "dead_units_conv1", "plot._fullLayout.yaxis.range[1]") >= 1
 
 
 def test_one_run_that_failed_does_not_squeeze_the_others(tab):
@@ -147,4 +147,4 @@ def test_the_focus_is_never_lost(tab):
     assert frame.locator("body").evaluate(focused).startswith("Stop comparing")
     frame.locator("#site").focus()
     page.keyboard.press("ArrowDown")
-    wait_until(lambda: frame.locator("#site").evaluate("e => e === document.activeElement && e.value === 'conv1'"))
+    wait_until(lambda: frame.locator("#site").evaluate("e => e === document.activeElement && e.value === 'fc1'"))
