@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+METHODS = ("revive_redo", "revive_snr", "revive_grama", "revive_random")  # ``--monitors`` that are `ReviveUnits`
 VARIABLE = "BENCHMARK_CHANNEL"  # "<descriptor to read>,<descriptor to write>"
 
 

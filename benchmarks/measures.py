@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.channel import METHODS
 from benchmarks.interleave import best_of, interleaved, ratio, summary
 from benchmarks.results_table import Report
 from benchmarks.subjects import stock
@@ -20,7 +21,6 @@ BATCH = 64
 SGEMM = ["loop", "--what=sgemm"]
 VARIANTS = ("deeper", "wider_kernels", "modern")  # whose steps are compared with the baseline's
 CURES = ("standardized", "median_bias", "lsuv", "no_dropout_leaky")  # the same for `no_dropout`
-METHODS = ("revive_redo", "revive_snr", "revive_grama", "revive_random")
 OURS, AGAIN = "ours, fmnist fit", "ours again, fmnist fit"
 NULL = "A/A null: ours again / ours"
 Watchers = dict[str, tuple[str, str, str]]  # name -> the contender's ``--monitors``, targets of ratio and seconds

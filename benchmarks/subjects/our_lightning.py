@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 import yaml
 
-from benchmarks.channel import Channel, contender_parser
+from benchmarks.channel import METHODS, Channel, contender_parser
 from fmnist_pl.cli import main as fmnist
 from fmnist_pl.configuration import BASE, load_yaml
 from fmnist_pl.data import FashionMNISTDataModule
@@ -21,7 +21,6 @@ MONITORS = {  # of those that `--monitors=off` takes out, which stay
     "dead+hist": ("DeadReLUMonitor", "WeightHistogramMonitor"),
     "all": ("DeadReLUMonitor", "WeightHistogramMonitor", "TrainValGapMonitor"),
 }
-METHODS = ("revive_redo", "revive_snr", "revive_grama", "revive_random")  # of `ReviveUnits`
 
 
 class EpochGate(pl.Callback):

@@ -2,7 +2,7 @@
 // Which neurons are dead: the fraction of dead and of rare units over epochs, in total and per site, runs side by side.
 
 import { chartCard, epochAxis, lineOf, shown } from "./chart.js";
-import { h, isNumber, key, keyEntry, keyLine, percent, plotlyText, sampleSize, whole } from "./dom.js";
+import { h, key, keyEntry, keyLine, percent, plotlyText, sampleSize, whole } from "./dom.js";
 import { cut, lookMark } from "./runs.js";
 import { faded } from "./theme.js";
 
@@ -52,7 +52,8 @@ const ratio = (count, of) => (of > 0 ? count / of : null);
 function fractionChart(name, runs) {
   const title = name || "All units";
   const states = runs.length <= MOST_RARE ? STATES : STATES.slice(1);
-  const most = Math.max(0.05, ...runs.flatMap(({ counts }) => states.flatMap((state) => fractions(counts, state).filter(isNumber))));
+  const values = runs.flatMap(({ counts }) => states.flatMap((state) => fractions(counts, state)));
+  const most = values.reduce((a, b) => Math.max(a, b ?? 0), 0.05); // too many for the arguments of one call
   const latest = runs.map(({ row, counts }) => (counts.dead.length ? `${row.run}: ${percent(fractions(counts, "dead").at(-1))}` : ""));
   const units = [...new Set(runs.map(({ counts }) => whole(counts.units)))].join(" or ");
   return chartCard({
