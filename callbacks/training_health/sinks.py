@@ -60,8 +60,22 @@ class _EventSink(Sink):
     def text(self, step: int, kind: str, value: dict[str, Any]) -> None:
         self._write(step, [text_record(kind, value)])
 
+    @override
+    def histograms(self, step: int, rows: Mapping[str, TensorStatistics]) -> None:
+        from tensorboard.compat.proto.histogram_pb2 import HistogramProto
+
+        names = ("min", "max", "num", "sum", "sum_squares", "bucket_limit", "bucket")
+        protos = {tag: HistogramProto(**dict(zip(names, row, strict=False))) for tag, row in rows.items()}
+        self._write(step, [_summary(tag, histo=proto) for tag, proto in protos.items()])
+
     def _write(self, step: int, summaries: list[Any]) -> None:
         raise NotImplementedError
+
+
+def _summary(tag: str, **value: Any) -> Any:  # noqa: ANN401
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    return Summary(value=[Summary.Value(tag=tag, **value)])
 
 
 class TensorBoardSink(_EventSink):
@@ -78,6 +92,9 @@ class TensorBoardSink(_EventSink):
 
     @override
     def histograms(self, step: int, rows: Mapping[str, TensorStatistics]) -> None:
+        if self.takes_records:
+            super().histograms(step, rows)
+            return
         for tag, row in rows.items():
             self._writer.add_histogram_raw(tag, *row[:7], global_step=step)
         self._writer.flush()
@@ -140,7 +157,7 @@ class EventFile(_EventSink):
     @override
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self._monitors |= set(values)
-        self._write(step, [self._summary(tag, simple_value=value) for tag, value in values.items()])
+        self._write(step, [_summary(tag, simple_value=value) for tag, value in values.items()])
 
     @override
     def metrics(self, step: int, values: Mapping[str, Tensor]) -> None:
@@ -150,21 +167,7 @@ class EventFile(_EventSink):
             last_step, last = self._metrics.get(tag, (-1, None))
             if tag not in self._monitors and last_step != step and last is not value:
                 new[tag], self._metrics[tag] = value, (step, value)
-        self._write(step, [self._summary(tag, simple_value=float(value)) for tag, value in new.items()])
-
-    @override
-    def histograms(self, step: int, rows: Mapping[str, TensorStatistics]) -> None:
-        from tensorboard.compat.proto.histogram_pb2 import HistogramProto
-
-        names = ("min", "max", "num", "sum", "sum_squares", "bucket_limit", "bucket")
-        protos = {tag: HistogramProto(**dict(zip(names, row, strict=False))) for tag, row in rows.items()}
-        self._write(step, [self._summary(tag, histo=proto) for tag, proto in protos.items()])
-
-    @staticmethod
-    def _summary(tag: str, **value: Any) -> Any:  # noqa: ANN401
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        return Summary(value=[Summary.Value(tag=tag, **value)])
+        self._write(step, [_summary(tag, simple_value=float(value)) for tag, value in new.items()])
 
     @override
     def _write(self, step: int, summaries: list[Any]) -> None:

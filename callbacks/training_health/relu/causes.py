@@ -24,7 +24,7 @@ s = gamma / sqrt(var + eps).
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -141,7 +141,7 @@ _PARTS = slice(0, len(_LAYER)), slice(len(_LAYER), None)
 def verdicts(
     counts: SiteCounts,
     look: SiteLook,
-    dead_before: Container[int],
+    dead_before: set[int],
     since: Mapping[int, float],
     change: Mapping[int, float],
 ) -> dict[int, Verdict]:
@@ -175,11 +175,11 @@ def _numbers(look: SiteLook, unit: int) -> Verdict:
     return seen._replace(bound=bound, low=look.low, high=look.high, mean_shift=moments.mean - bias, bias=bias)
 
 
-def _cause(of: Verdict, look: SiteLook, unit: int, dead_before: Container[int]) -> str:
+def _cause(of: Verdict, look: SiteLook, unit: int, dead_before: set[int]) -> str:
     if unit in look.moments and not math.isfinite(of.top):
         return "not a number"
     reads = look.reads.get(unit)
-    if reads and all(source in dead_before for source in reads):
+    if reads and dead_before.issuperset(reads):
         return "dead inputs"
     if of.weight_change >= 1:
         return "killed"

@@ -202,4 +202,6 @@ def units_read(feed: Feed, units: Sequence[int]) -> dict[int, list[int]]:
     index = torch.tensor(list(units), device=feed.weight.device)
     read = (feed.rows().index_select(0, index) != 0).any(2)
     read = read.reshape(len(units), source.outer, source.units, source.block).any(3).any(1)
-    return {unit: row.nonzero().flatten().tolist() for unit, row in zip(units, read, strict=True)}
+    everything = list(range(source.units))  # one list for all units of a dense layer, which may be thousands
+    rows = zip(units, read.all(1).tolist(), read, strict=True)
+    return {unit: everything if reads_all else row.nonzero().flatten().tolist() for unit, reads_all, row in rows}

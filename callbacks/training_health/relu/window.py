@@ -125,7 +125,7 @@ class DeadReLUReport:
         for site, sums in counted.items():
             name, look = names[site], joined_at([part.counts for part in parts], site)
             history.add(name, sums, look, epoch)
-            read = counted[look.source.site].dead if look.source and look.source.site in counted else ()
+            read = set(counted[look.source.site].dead if look.source and look.source.site in counted else ())
             found[name] = verdicts(sums, look, read, history.since[name], history.change[name])
         certain = sum(verdict.bound <= 0 for of_site in found.values() for verdict in of_site.values())
         left_out = {site: sums.not_a_number for site, sums in counted.items()}
