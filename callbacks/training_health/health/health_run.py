@@ -168,7 +168,7 @@ class Site:
         """Units that are dead at the last record; 0 without records."""
         return int(self.counts.dead[-1]) if len(self.epochs) else 0
 
-    @property
+    @cached_property
     def causes_now(self) -> list[str]:
         """The cause of each unit at the last record; empty for one that fired, "unknown" where none is recorded."""
         if not len(self.epochs):

@@ -1,5 +1,6 @@
 import base64
 import json
+import time
 
 import numpy as np
 import pytest
@@ -77,6 +78,20 @@ def test_dead_units_are_listed_with_since_when_how_often_they_came_back_and_why(
         "depth": [1.5, None, 0.25],
     }
     assert site["sparsity"] == pytest.approx([0.75, 0.825, 0.875])
+
+
+def test_a_site_of_thousands_of_dead_units_is_answered_at_once(writer, open_tab):
+    units = 6000
+    writer.activity(0, "fc1", 0, [0.0] * units)
+    fields = {"site": "fc1", "units": units, "fields": ["cause"], "causes": ["unknown", "bias"]}
+    writer.numeric("cause/fc1", "cause", 0, [5000, *[1] * units], **fields)
+    writer.flush()
+    tab, began = open_tab(), time.process_time()
+
+    (site,) = tab.json("/run", run="a")["sites"]
+
+    assert time.process_time() - began < 2
+    assert site["dead_units"]["cause"] == ["bias"] * units
 
 
 def test_without_causes_the_list_says_what_the_activity_does(writer, open_tab):
