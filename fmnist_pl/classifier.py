@@ -36,6 +36,7 @@ class FashionClassifier(pl.LightningModule):
         adam_epsilon: Keras's 1e-7 rather than PyTorch's 1e-8.
         schedule: "one_cycle" (Smith 2018, per step), "cosine" (to zero, per step) or "constant".
         label_smoothing: Label smoothing of the training loss; evaluation uses plain cross-entropy.
+        flip_at_test: Test and predict with the mean of the logits of each image and of its mirror image.
         network: Arguments of `FashionCNN`.
 
     Raises:
@@ -57,6 +58,7 @@ class FashionClassifier(pl.LightningModule):
         adam_epsilon: float = 1e-7,
         schedule: Literal["constant", "one_cycle", "cosine"] = "constant",
         label_smoothing: float = 0.0,
+        flip_at_test: bool = False,
         **network: Any,  # noqa: ANN401
     ) -> None:
         super().__init__()
@@ -69,7 +71,7 @@ class FashionClassifier(pl.LightningModule):
         self.save_hyperparameters()
         self.optimizer, self.learning_rate = optimizer, learning_rate
         self.momentum, self.weight_decay, self.adam_epsilon = momentum, weight_decay, adam_epsilon
-        self.schedule, self.label_smoothing = schedule, label_smoothing
+        self.schedule, self.label_smoothing, self.flip_at_test = schedule, label_smoothing, flip_at_test
         self.net = FashionCNN(**network)
         to_fastest_layout(self.net)
         self.train_loss, self.train_accuracy = ExampleMean(), ExampleMean()
@@ -138,7 +140,7 @@ class FashionClassifier(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Per example its loss and whether it was right, for callbacks; see `test_step`."""
-        result = self._evaluate(batch, self.val_loss, self.val_accuracy)
+        result = self._evaluate(batch, self.net(batch[0]), self.val_loss, self.val_accuracy)
         self._log_means("val", batch_idx, self.val_loss, self.val_accuracy)
         return result
 
@@ -148,14 +150,14 @@ class FashionClassifier(pl.LightningModule):
         Returns:
             ``loss`` (), ``losses`` (N,), ``correct`` (N,) bool, ``logits`` (N, 10), ``labels`` (N,).
         """
-        result = self._evaluate(batch, self.test_loss, self.test_accuracy)
+        result = self._evaluate(batch, self._test_logits(batch[0]), self.test_loss, self.test_accuracy)
         self._log_means("test", batch_idx, self.test_loss, self.test_accuracy)
         return result
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Probabilities (N, 10), the predicted class (N,) and the true one (N,)."""
         images, labels, *_ = batch
-        probabilities = self.net(images).softmax(dim=1)
+        probabilities = self._test_logits(images).softmax(dim=1)
         return {"probabilities": probabilities, "predicted": probabilities.argmax(dim=1), "labels": labels}
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
@@ -186,9 +188,13 @@ class FashionClassifier(pl.LightningModule):
         adam = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
         return adam(parameters, self.learning_rate, eps=self.adam_epsilon, weight_decay=self.weight_decay, fused=fused)
 
-    def _evaluate(self, batch: Batch, loss: ExampleMean, accuracy: ExampleMean) -> dict[str, Tensor]:
-        images, labels, *_ = batch
+    def _test_logits(self, images: Tensor) -> Tensor:
         logits = self.net(images)
+        return (logits + self.net(images.flip(-1))) / 2 if self.flip_at_test else logits
+
+    @staticmethod
+    def _evaluate(batch: Batch, logits: Tensor, loss: ExampleMean, accuracy: ExampleMean) -> dict[str, Tensor]:
+        labels = batch[1]
         losses = F.cross_entropy(logits, labels, reduction="none")
         correct = logits.argmax(dim=1) == labels
         loss.update(losses)

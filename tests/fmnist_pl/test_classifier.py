@@ -122,6 +122,21 @@ def test_prediction_returns_probabilities():
     torch.testing.assert_close(result["probabilities"].sum(dim=1), torch.ones(3))
 
 
+def test_flips_at_test_average_the_logits_of_an_image_and_its_mirror_image_but_not_in_validation():
+    model = FashionClassifier(**TINY, flip_at_test=True).eval()
+    model.log = lambda *args, **kwargs: None
+    (batch,) = tiny_loader(batch_size=20)
+    logits, mirrored = model(batch.images), model(batch.images.flip(dims=[3]))
+    assert not torch.equal(logits, mirrored)
+
+    tested, validated = model.test_step(batch, 0), model.validation_step(batch, 0)
+
+    torch.testing.assert_close(tested["logits"], (logits + mirrored) / 2)
+    torch.testing.assert_close(tested["loss"], F.cross_entropy((logits + mirrored) / 2, batch.labels))
+    torch.testing.assert_close(model.predict_step(batch, 0)["probabilities"], tested["logits"].softmax(dim=1))
+    torch.testing.assert_close(validated["logits"], logits)
+
+
 @pytest.mark.parametrize(
     ("options", "kind", "settings"),
     [
