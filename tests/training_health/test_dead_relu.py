@@ -87,6 +87,32 @@ def test_dead_units_are_counted_and_named_by_index(net, inputs, dead, units, tmp
     assert f"({count} of {units} units, on {len(inputs)} validation examples)" in monitor.sentence()
 
 
+def test_a_sites_n_is_that_of_the_examples_that_reached_it(tmp_path):
+    inputs = torch.cat([torch.ones(50, 1), torch.zeros(100, 1)])
+
+    monitor, _ = validate(Sometimes(), inputs, tmp_path)
+
+    assert {name: site["n"] for name, site in monitor.summary()["sites"].items()} == {"second": 50, "first": 100}
+    assert "Not all examples reached second by 50, first by 100." in monitor.sentence()
+
+
+def test_a_sites_records_hold_its_own_n():
+    sites = {name: SiteCounts("relu", 1, True, n, [0, n], examples=n) for name, n in (("a", 9), ("b", 4))}
+    report = DeadReLUReport.of([WindowPart(WindowCounts(9, sites), {}, {})], {}, "validation", 0.01, {})
+
+    assert {tag: vector[0] for tag, _, vector, _ in report.records()} == {
+        "activity/a": 9, "activity/b": 4, "cause/a": 9, "cause/b": 4,
+    }  # fmt: skip
+
+
+def test_what_more_examples_would_fire_is_unknown_where_not_all_reach_a_site(tmp_path):
+    inputs = torch.cat([torch.ones(50, 1), torch.zeros(100, 1)])
+
+    monitor, _ = validate(Sometimes(), inputs, tmp_path)
+
+    assert monitor.summary()["by_examples"] is None
+
+
 def test_a_unit_alive_on_one_example_of_five_thousand_is_rare_and_not_dead(tmp_path):
     inputs = torch.zeros(5000, 1)
     inputs[4321] = 1.0

@@ -54,7 +54,7 @@ def sub_windows(
 
     Returns:
         None where it is unknown: with fewer than ``FEWEST`` examples, where an output's first dimension does not hold
-        them, or where ranks have unequal numbers of them (but for one).
+        them, where a site was not reached by all, or where ranks have unequal numbers of them (but for one).
     """
     lengths = [part.examples for part in parts]
     if not sites or not examples >= FEWEST or max(lengths) - min(lengths) > 1:
@@ -63,6 +63,8 @@ def sub_windows(
         site: [part.looks[site] for part in parts if site in part.looks] for site in sites
     }
     if any(len(found) < len(parts) or not all(look.aligned for look in found) for found in looks.values()):
+        return None
+    if any(part.sites[site].examples != part.examples for part in parts for site in sites):
         return None
     sizes = tuple(int(examples) // part for part in PARTS)
     fired = [0] * len(PARTS)

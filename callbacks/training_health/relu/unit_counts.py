@@ -30,6 +30,7 @@ class SiteCounts:
         pairs: (Example, position) pairs seen per unit.
         active: Per unit, pairs with an output above zero.
         not_a_number: Units with an output that was NaN or infinite: neither dead nor alive.
+        examples: Those of the batches that reached the site; NaN where one hid its size, 0 where they were not counted.
 
     >>> site = SiteCounts("relu", 1, True, pairs=200, active=[0, 1, 100, 0], not_a_number=[3])
     >>> site.dead, site.rare(below=0.01), site.activity
@@ -42,13 +43,15 @@ class SiteCounts:
     pairs: int
     active: list[int]
     not_a_number: list[int] = field(default_factory=list)
+    examples: float = 0
 
     def __add__(self, other: SiteCounts) -> SiteCounts:
         if self.units != other.units:
             raise ValueError("the ranks disagree on the number of units")
         active = [a + b for a, b in zip(self.active, other.active, strict=True)]
         broken = sorted({*self.not_a_number, *other.not_a_number})
-        return replace(self, pairs=self.pairs + other.pairs, active=active, not_a_number=broken)
+        pairs, examples = self.pairs + other.pairs, self.examples + other.examples
+        return replace(self, pairs=pairs, active=active, not_a_number=broken, examples=examples)
 
     @property
     def units(self) -> int:
@@ -197,6 +200,8 @@ class UnitCounter:
     def end_batch(self, size: BatchSize) -> None:
         """Add the batch's examples, NaN for a size that is unknown."""
         self._examples += size.counted
+        for site in self._called & self._sites.keys():
+            self._sites[site].counts.examples += size.counted
 
     def add(self, call: ReLUCall) -> bool:
         """Add one call; returns whether any of its units may still turn out to be dead.

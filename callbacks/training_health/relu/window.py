@@ -197,7 +197,8 @@ class DeadReLUReport:
                 rows = zip(*(_numbers(found.get(unit)) for unit in range(self.sites[name].units)), strict=True)
                 content = {"site": name, "units": self.sites[name].units}
                 content |= {"fields": list(CAUSE_FIELDS), "causes": list(CAUSES)}
-                yield f"cause/{name}", "cause", [self.examples, *(n for row in rows for n in row)], content
+                n = self.sites[name].examples or self.examples
+                yield f"cause/{name}", "cause", [n, *(n for row in rows for n in row)], content
         if self.parts is not None:
             pairs = (n for pair in zip(self.parts.examples, self.parts.dead, strict=True) for n in pair)
             values = [self.examples, *pairs, self.parts.units, *self.parts.prediction]
@@ -222,7 +223,7 @@ class DeadReLUReport:
                 "first_layer": site.first_layer,
                 "rare_below": self.rare_below,
             }
-            yield f"{kind}/{name}", kind, [examples, *site.activity], content
+            yield f"{kind}/{name}", kind, [site.examples or examples, *site.activity], content
 
     def coverage_records(self) -> Iterator[Record]:
         """One ``cannot_die`` record: the activations that cannot die, and what is not watched."""
@@ -247,6 +248,7 @@ class DeadReLUReport:
             "revivals": revivals,
             "sites": {
                 name: {
+                    "n": None if math.isnan(n := site.examples or self.examples) else n,
                     "units": site.units,
                     "dead": len(site.dead),
                     "dead_units": site.dead,
@@ -331,6 +333,16 @@ def parts_sentence(report: DeadReLUReport) -> str:
     return f"Dead by examples seen: {counts}; expected on {n:,}: {expected} (95 %: {low} to {high})."
 
 
+def reach_sentence(report: DeadReLUReport) -> str:
+    """Name sites that not all examples reached, those with the fewest first; empty if there are none."""
+    fewer = {name: site.examples for name, site in report.sites.items() if 0 < site.examples < report.examples}
+    if not fewer:
+        return ""
+    said = [f"{name} by {fewer[name]:,}" for name in sorted(fewer, key=fewer.__getitem__)[:_SITES_SAID]]
+    rest = f", and {len(fewer) - len(said)} more sites by fewer than all" if len(fewer) > len(said) else ""
+    return f"Not all examples reached {', '.join(said)}{rest}."
+
+
 def _on(report: DeadReLUReport) -> str:
     count = "an unknown number of" if math.isnan(report.examples) else f"{report.examples:,}"
     return f"on {count} {_WINDOWS.get(report.window, 'examples')}"
@@ -355,7 +367,8 @@ def sentence(report: DeadReLUReport | None) -> str:
         text += f": {sites}."
         if report.not_a_number:
             text += f" Left out, since they gave NaN or infinity: {report.not_a_number:,} units."
-        text = " ".join(part for part in (text, cause_sentence(report), parts_sentence(report)) if part)
+        more = cause_sentence(report), reach_sentence(report), parts_sentence(report)
+        text = " ".join(part for part in (text, *more) if part)
     for label, named in (("Cannot die", report.never_zero), ("Not counted", report.unwatched)):
         if named:
             text += f" {label}: " + ", ".join(f"{name} ({what})" for name, what in named.items()) + "."
