@@ -553,6 +553,7 @@ def test_a_run_that_may_have_just_begun_is_not_called_one_without_monitors(tmp_p
         assert "0 / 3 running" in cells(frame, "watched")
     for address in serve(tmp_path / "alone", "true"):
         page = open_page(address)
+        page.route("**/favicon.ico", lambda route: route.fulfill(body=""))  # TensorBoard has none at the top
 
         def seen(page=page, address=address) -> bool:
             page.goto(f"{address}data/plugin_entry.html?name=training_health")
