@@ -7,6 +7,7 @@ import pytest
 from tests.browser.conftest import serve
 from tests.browser.known_log import BROKEN, DYING, HOSTILE, STEADY, write_epoch, write_known_logs
 from tests.training_health.tab.health_log_writer import HealthLogWriter
+from training_health.log_format import tensor_record
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -520,3 +521,58 @@ def test_new_alarms_are_counted_in_the_windows_title_while_nobody_looks(tab, ser
         wait_until(counted)
     page.locator("[role=tab]:visible", has_text="Training Health").click()
     page.wait_for_function("document.title === 'TensorBoard'")
+
+
+def test_a_run_that_may_have_just_begun_is_not_called_one_without_monitors(tmp_path, open_page):
+    now = time.time()
+    for run, began, tag in [
+        ("logs/begun", now - 60, "train/loss"),
+        ("logs/first_epoch_over", now - 60, "val/loss"),
+        ("logs/foreign", now - 7200, "val/loss"),
+        ("logs/foreign_old", now - 7200, "train/loss"),
+        ("logs/empty", now - 7200, "hp_metric"),
+        ("alone/begun", now - 60, "train/loss"),
+    ]:
+        with HealthLogWriter(tmp_path / run, wall_time=began) as log:
+            log.scalar(tag, 9, 0.5)
+    with HealthLogWriter(tmp_path / "logs/watched", wall_time=now - 60) as log:
+        log.text("run", {"max_epochs": 3})
+    for address in serve(tmp_path / "logs", "true"):
+        _, frame = open_tab(open_page, address)
+        words = {
+            run: cells(frame, run)[2].split(":")[0] for run in ("begun", "first_epoch_over", "foreign", "foreign_old")
+        }
+        assert words == {
+            "begun": "No training-health record yet",
+            "first_epoch_over": "No training-health record yet",
+            "foreign": "No monitors",
+            "foreign_old": "No monitors",
+        }
+        assert cells(frame, "empty")[2].startswith("Nothing measured yet")
+        assert cells(frame, "watched")[2].endswith("No epoch yet")
+        assert "0 / 3 running" in cells(frame, "watched")
+    for address in serve(tmp_path / "alone", "true"):
+        page = open_page(address)
+        page.route("**/favicon.ico", lambda route: route.fulfill(body=""))  # TensorBoard has none at the top
+
+        def seen(page=page, address=address) -> bool:
+            page.goto(f"{address}data/plugin_entry.html?name=training_health")
+            return "1 run here; it may have just begun" in page.locator(".empty").inner_text()
+
+        wait_until(seen)
+
+
+def test_one_malformed_record_leaves_all_other_runs_on_the_page(tmp_path, open_page):
+    write_known_logs(tmp_path)
+    with HealthLogWriter(tmp_path / "malformed") as log:
+        log.activity(0, "fc1", 0, [0.0, 0.5])
+        record = tensor_record("gap", "gap", [0, 1.0], columns=["val_accuracy"])
+        record.value[0].tensor.dtype = 99  # there is no such type
+        log.add(99, record)
+    for address in serve(tmp_path, "true"):
+        _, frame = open_tab(open_page, address, least_rows=7)
+        assert cells(frame, STEADY)[4] == "+7.0 ± 1.6 real"
+        assert cells(frame, "malformed")[1] == "malformed (partly unreadable)"
+        pick_only(frame, "malformed")
+        assert "gap can't be shown" in frame.locator('article[data-run="malformed"]').inner_text()
+        assert [row["dead"] for row in table_of(frame, "dead_units_fc1")] == ["1"]

@@ -9,18 +9,19 @@ from typing import Any
 
 from tensorboard import errors
 from tensorboard.context import RequestContext
-from tensorboard.data.provider import DataProvider, RunTagFilter
+from tensorboard.data.provider import DataProvider, Run, RunTagFilter
 
 from training_health.health.findings import find_all
 from training_health.health.health_run import HealthRun, read_run
 from training_health.log_format import PLUGIN_NAME
-from training_health.tab.payloads import as_json, overview_row, run_payload, units_payload
+from training_health.tab.payloads import as_json, finite, overview_row, run_payload, units_payload
 
 ALL_RECORDS = 2**31 - 1  # read_tensors samples down to this many; 0 would mean none at all
 MOST_RUNS = 300  # in one overview: the newest ones
 ROWS_KEPT = 1000
 RUNS_KEPT = 16
 TEXTS_KEPT = 32  # answers as JSON, at most 8 MB each
+HP_METRIC = "hp_metric"  # which Lightning logs before the first step
 UNEXPECTED = "This run can't be read; TensorBoard's own output has the reason."
 METRICS = {"acc": "accuracy", "accuracy": "accuracy", "loss": "loss"}  # by the usual names, for runs without monitors
 METRIC_OF_TAG = {
@@ -63,12 +64,34 @@ class HealthData:
             downsample=1,
             run_tag_filter=RunTagFilter(runs=names, tags=METRIC_OF_TAG),
         )
-        rows = []
+        rows, without = (
+            [],
+            self._without_records(ctx, experiment_id, [run for run in newest if not series.get(run.run_name)]),
+        )
         for name in names:
             logged = sorted(scalars.get(name, {}).items())  # where several are logged, the last in this order counts
             last = ((METRIC_OF_TAG[tag], float(data[-1].value)) for tag, data in logged if data)
-            rows.append(self._row(_log(experiment_id, name, series.get(name, {})), tuple(last)))
+            row = self._row(_log(experiment_id, name, series.get(name, {})), tuple(last))
+            rows.append(row | without.get(name, {}))
         return {"runs": rows, "left_out": len(listed) - len(newest)}
+
+    def _without_records(self, ctx: RequestContext, experiment_id: str, runs: list[Run]) -> dict[str, dict[str, Any]]:
+        """When each began and when it wrote its newest scalar: by that one tells a run that has just begun."""
+        if not runs:
+            return {}
+        names = RunTagFilter(runs=[run.run_name for run in runs])
+        asked = {"experiment_id": experiment_id, "plugin_name": "scalars", "run_tag_filter": names}
+        scalars = self._provider.list_scalars(ctx, **asked)
+        times = {run.run_name: (run.start_time, scalars.get(run.run_name, {})) for run in runs}
+        return {
+            name: {
+                "began": finite(began),
+                "written": finite(
+                    max((one.max_wall_time for tag, one in tags.items() if tag != HP_METRIC), default=None)
+                ),
+            }
+            for name, (began, tags) in times.items()
+        }
 
     def folder_key(self, ctx: RequestContext, experiment_id: str) -> str:
         """Tells log folders apart without naming them."""

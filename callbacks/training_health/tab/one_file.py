@@ -90,7 +90,7 @@ def _collect(logdir: Path) -> dict[str, Any]:
     runs = [source.run(context, "", row["run"]) for row in overview["runs"] if row["state"] == "ok"]
     if not runs:
         reasons = " ".join(sorted({row["message"] for row in overview["runs"] if row["message"]}))
-        advice = reasons or "Train with the callbacks DeadReLUMonitor, TrainValGapMonitor and WeightHistogramMonitor."
+        advice = reasons or "Train an epoch with DeadReLUMonitor, TrainValGapMonitor and WeightHistogramMonitor."
         raise UserError(
             f"None of the {len(overview['runs'])} runs below {logdir} has training-health records. {advice}"
         )

@@ -39,6 +39,8 @@ def overview_row(
     recorded = len(counts.epochs) > 0
     watched = bool(run.last_epoch is not None or run.info or run.cannot_die or run.unwatched)
     state = "newer_format" if run.newer_format else "ok" if watched else "unreadable" if run.problems else "no_monitors"
+    if revision and state == "no_monitors":
+        state = "ok"  # it has records, none of them of an epoch
     level, words = verdict(run, found)
     return {
         "run": run.name,
@@ -46,24 +48,24 @@ def overview_row(
         "state": state,
         "message": run.newer_format or " ".join(run.problems[:MOST_MESSAGES]),
         **{key: _text(run.info.get(key)) for key in ("variant", "dataset", "optimizer")},
-        **{key: _number(run.info.get(key)) for key in ("seed", "parameters", "learning_rate", "max_epochs")},
+        **{key: finite(run.info.get(key)) for key in ("seed", "parameters", "learning_rate", "max_epochs")},
         "epochs": (run.last_epoch + 1) if run.last_epoch is not None else None,
         "finished": run.result.get("status") == "finished",
-        "written": _number(max(written, default=None)),
-        "seconds_per_epoch": _number(median(b - a for a, b in pairwise(written))) if len(written) > 1 else None,
+        "written": finite(max(written, default=None)),
+        "seconds_per_epoch": finite(median(b - a for a, b in pairwise(written))) if len(written) > 1 else None,
         "units": counts.units,
         "n": _sizes(counts.n[-1:])[0] if recorded else None,
         "dead": int(counts.dead[-1]) if recorded else None,
         "nan": int(counts.nan[-1]) if recorded else None,
         "dead_fraction": float(counts.dead[-1] / counts.known) if counts.known else None,
-        "gap": _number(gap["accuracy_gap"]),
-        "gap_margin": _number(gap["accuracy_gap_margin"]),
-        "loss_gap": _number(gap["loss_gap"]),
-        "loss_gap_margin": _number(gap["loss_gap_margin"]),
+        "gap": finite(gap["accuracy_gap"]),
+        "gap_margin": finite(gap["accuracy_gap_margin"]),
+        "loss_gap": finite(gap["loss_gap"]),
+        "loss_gap_margin": finite(gap["loss_gap_margin"]),
         "n_val": run.gap.n_val,
-        "val_accuracy": _number(gap["val_accuracy"], scalars.get("val_accuracy")),
-        "val_loss": _number(gap["val_loss"], scalars.get("val_loss")),
-        "test_accuracy": _number(run.result.get("test_accuracy"), scalars.get("test_accuracy")),
+        "val_accuracy": finite(gap["val_accuracy"], scalars.get("val_accuracy")),
+        "val_loss": finite(gap["val_loss"], scalars.get("val_loss")),
+        "test_accuracy": finite(run.result.get("test_accuracy"), scalars.get("test_accuracy")),
         "verdict": {"level": level, "words": words if state in ("ok", "newer_format") else ""},
         "alarms": sum(finding.severity in ALARMS for finding in found),
         "findings": [asdict(finding) for finding in found],
@@ -212,7 +214,7 @@ def _examples(examples: Examples | None) -> dict[str, Any] | None:
     if examples is None:
         return None
     units = [
-        {"site": one.site[:200], "unit": one.unit, "activity": _number(one.activity)}
+        {"site": one.site[:200], "unit": one.unit, "activity": finite(one.activity)}
         | {"values": numbers(np.array(one.values)), "pixels": _base64(one.pixels)}
         for one in examples.units
     ]
@@ -242,6 +244,6 @@ def _text(value: object) -> str:
     return str(value)[:200] if isinstance(value, str | int | float) else ""
 
 
-def _number(*values: object) -> float | None:
+def finite(*values: object) -> float | None:
     """The first of the values that is a finite number."""
     return next((float(v) for v in values if isinstance(v, int | float) and abs(v) <= LARGEST), None)

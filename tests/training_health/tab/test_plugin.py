@@ -236,6 +236,27 @@ def test_a_run_without_monitors_is_listed_with_its_accuracy(writer, open_tab, ta
     assert (row["state"], row["val_accuracy"], row["findings"]) == ("no_monitors", 0.625, [])
 
 
+def test_a_run_without_records_has_the_time_of_its_beginning_and_of_its_newest_scalar(tmp_path, open_tab):
+    with HealthLogWriter(tmp_path / "a", wall_time=1000.0) as log:
+        log.scalar("train/loss", 9, 0.5)
+        log.scalar("hp_metric", 0, -1.0)  # Lightning's own: before the first step
+    with HealthLogWriter(tmp_path / "b", wall_time=2000.0) as log:
+        log.scalar("hp_metric", 0, -1.0)
+    tab = open_tab()
+    rows = [tab.row(run) for run in "ab"]
+    assert [(row["state"], row["began"], row["written"]) for row in rows] == [
+        ("no_monitors", 1000.0, 1001.0),
+        ("no_monitors", 2000.0, None),
+    ]
+
+
+def test_a_run_that_has_only_measured_its_units_before_the_first_step_is_not_one_without_monitors(writer, open_tab):
+    writer.numeric("start/fc1", "start", 0, [5000, 0.5, 0.0], site="fc1", units=2)
+    writer.flush()
+    row = open_tab().row("a")
+    assert (row["state"], row["verdict"]["words"], row["message"]) == ("ok", "No epoch yet", "")
+
+
 def test_of_two_runs_in_one_folder_the_later_one_is_shown_with_a_word(tmp_path, open_tab):
     with HealthLogWriter(tmp_path / "a") as log:
         for epoch in range(4):

@@ -5,7 +5,7 @@
 import { NONE, h, plotlyText } from "./dom.js";
 import { isReport } from "./host.js";
 import { addPlotly, addScript } from "./packed.js";
-import { lookMark } from "./runs.js";
+import { breakable, lookMark } from "./runs.js";
 import { baseTemplate, token } from "./theme.js";
 
 const PLOTLY = "./static/plotly-scatter-heatmap-image-4.1.1.min.js";
@@ -43,11 +43,12 @@ const sizes = new ResizeObserver((entries) => {
  * A card with one chart.
  *
  * `build(forExport)` gives {data, layout} for Plotly, `table(forExport)` gives {columns, rows}; both are called when needed.
- * `look`: a run's colour and mark beside the title. `file`: stem of the names of downloads.
- * @param {{title: string, subtitle?: string, look?: any, height: number, file: string, label?: string, build: function(boolean): any, table: function(boolean=): any, wide?: boolean}} chart
+ * `look`: a run's colour and mark beside the title. `file`: stem of the names of downloads. `height` in pixels, or
+ * `ratio`, width to height.
+ * @param {{title: string, subtitle?: string, look?: any, height?: number, ratio?: number, file: string, label?: string, build: function(boolean): any, table: function(boolean=): any, wide?: boolean}} chart
  */
-export function chartCard({ title, subtitle = "", look, height, file, label, build, table, wide = false }) {
-  const plot = h("div", { class: "plot", role: "group", "aria-label": label ?? `${title}. ${subtitle}`, style: { height: `${height}px` } });
+export function chartCard({ title, subtitle = "", look, height, ratio, file, label, build, table, wide = false }) {
+  const plot = h("div", { class: "plot", role: "group", "aria-label": label ?? `${title}. ${subtitle}`, style: ratio ? { "aspect-ratio": ratio } : { height: `${height}px` } });
   const tableBox = h("div", { class: "table-alternative", hidden: true });
   const toggle = tool("Table", `Show the numbers of ${title} as a table`, () => {
     tableBox.hidden = !tableBox.hidden;
@@ -66,7 +67,7 @@ export function chartCard({ title, subtitle = "", look, height, file, label, bui
     h(
       "figcaption",
       {},
-      h("div", { class: "card-title" }, look && lookMark(look), h("h3", { title }, title)),
+      h("div", { class: "card-title" }, look && lookMark(look), h("h3", { title }, breakable(title))),
       h(
         "div",
         { class: "tools", role: "toolbar", "aria-label": `Numbers and pictures of ${title}`, onkeydown: arrows },

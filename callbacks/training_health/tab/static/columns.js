@@ -59,7 +59,7 @@ function columnMaps(runs, kind, { words, row: rowName, format, scale, value }) {
   const zero = format === ".2e" && having.some(({ data }) => Object.values(data[kind].columns).flat().includes(0));
   return [
     key(keyScale(words, scaleWords, activityScale, scale, null), zero && keyBox("var(--still)", "exactly 0"), keyBox("var(--missing)", "no number")),
-    h("div", { class: "grid large" }, having.map(columnMap)),
+    h("div", { class: "grid" }, having.map(columnMap)),
   ];
 
   function columnMap({ row, look, data }) {

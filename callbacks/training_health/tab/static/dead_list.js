@@ -95,7 +95,7 @@ function groupRow(units, withCause) {
   const since = first === last ? units[0].since : `epochs ${first} to ${last} (in brackets)`;
   const depths = units.map(({ depth }) => depth).filter(isNumber).sort((a, b) => a - b);
   const depth = depths.length ? `, ${depths[Math.floor(depths.length / 2)].toFixed(1)} sd below 0${depths.length > 1 ? " (median)" : ""}` : "";
-  const numbers = units.map(({ unit, epoch }) => (first === last ? unit : `${unit} (${epoch})`)).join(", ");
+  const numbers = units.map(({ unit, epoch }) => (first === last ? unit : `${unit}\u00a0(${epoch})`)).join(", ");
   return h("tr", {}, h("td", {}, site), h("td", { class: "number" }, whole(units.length)), h("td", { class: "unit-numbers" }, numbers), h("td", {}, since), h("td", {}, revived ? "yes" : "never"), withCause && h("td", {}, cause ? cause + depth : NONE));
 }
 

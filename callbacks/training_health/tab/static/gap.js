@@ -31,7 +31,7 @@ export function gapCharts(runs, metric) {
   return [
     intervalChart(having, metric),
     legend(having),
-    h("div", { class: "grid large" }, gapChart(having, metric), effectChart(having, metric)),
+    h("div", { class: "grid" }, gapChart(having, metric), effectChart(having, metric)),
     key(keyLine("solid", "training, eval mode"), keyLine("dashed", "validation"), keyLine("dotted", "training as it ran: dropout on, averaged over the epoch"), keyBox("color-mix(in srgb, currentcolor 16%, transparent)", "the gap")),
     h("div", { class: "grid" }, drawn.map((run) => curvesChart(run, metric, range, drawn))),
     having.length > drawn.length && h("p", { class: "muted" }, `${having.length} picked: both sides' curves of the first ${drawn.length} are drawn. Pick fewer runs to see others.`),

@@ -2,6 +2,7 @@
 // Runs of one variant with different seeds: their mean, their spread, and the difference to a reference, paired by seed.
 
 import { NONE, h, isNumber, percent, points, segmented } from "./dom.js";
+import { bestByDataset } from "./runs.js";
 
 // the t beyond which, on both sides together, 5% of Student's distribution with 1 ... 30 degrees of freedom lie
 const T95 = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145, 2.131, 2.12, 2.11, 2.101, 2.093, 2.086, 2.08, 2.074, 2.069, 2.064, 2.06, 2.056, 2.052, 2.048, 2.045, 2.042];
@@ -58,7 +59,8 @@ export function groupsTable({ rows, state, update }) {
   if (!groups.length) return null;
   const reference = groups.find(({ name }) => name === state.reference) ?? groups.find(({ name }) => name.startsWith("baseline")) ?? groups[0];
   const metrics = METRICS.filter(({ key }) => groups.some((group) => group.rows.some((row) => isNumber(row[key]))));
-  const best = [...groups].sort((a, b) => (spread(b.rows.map((row) => row.val_accuracy)).mean ?? -1) - (spread(a.rows.map((row) => row.val_accuracy)).mean ?? -1))[0];
+  const best = bestByDataset(groups, ({ rows: [{ dataset }] }) => dataset, (group) => spread(group.rows.map((row) => row.val_accuracy)).mean);
+  const several = groups.length > 1;
   const select = h(
     "select",
     { id: "reference", onchange: (event) => update({ reference: event.target.value }) },
@@ -68,12 +70,12 @@ export function groupsTable({ rows, state, update }) {
     h(
       "tr",
       { data: { variant: group.name } },
-      h("th", { scope: "row" }, group.name, group === best && isNumber(best.rows[0].val_accuracy) && h("span", { class: "best" }, " best mean")),
+      h("th", { scope: "row" }, group.name, group === best.get(group.rows[0].dataset) && h("span", { class: "best" }, " best mean")),
       h("td", { class: "number" }, String(group.rows.length)),
       metrics.map((metric) => {
         const { mean, sd } = spread(group.rows.map((row) => row[metric.key]));
         const difference = group === reference ? h("span", { class: "muted" }, "reference") : differenceCell(pairedDifference(group, reference, metric.key), metric);
-        return h("td", { class: "number" }, h("div", {}, metric.text(mean), isNumber(sd) && h("span", { class: "muted" }, ` ± ${(100 * sd).toFixed(2)}`)), h("div", { class: "difference" }, difference));
+        return h("td", { class: "number" }, h("div", {}, metric.text(mean), isNumber(sd) && h("span", { class: "muted" }, ` ± ${(100 * sd).toFixed(2)}`)), several && h("div", { class: "difference" }, difference));
       }),
     );
   return h(
@@ -82,7 +84,7 @@ export function groupsTable({ rows, state, update }) {
     h(
       "div",
       { class: "controls" },
-      h("label", {}, "Reference ", select),
+      several && h("label", {}, "Reference ", select),
       segmented("Charts below show", [["runs", "Each run"], ["variants", "Mean and band of each variant"]], state.draw, (draw) => update({ draw })),
     ),
     h(
@@ -95,7 +97,7 @@ export function groupsTable({ rows, state, update }) {
         h("tbody", {}, groups.map(line)),
       ),
     ),
-    h("p", { class: "muted" }, "Mean ± standard deviation over seeds, at each run's last epoch; runs that are not finished are left out. Below it: less the reference, over the seeds that both have, ± half of the 95% interval (paired, Student's t); noise: the interval includes 0. Of equal variants one difference in twenty is called real by chance."),
+    h("p", { class: "muted" }, "Mean ± standard deviation over seeds, at each run's last epoch; runs that are not finished are left out.", several && " Below it: less the reference, over the seeds that both have, ± half of the 95% interval (paired, Student's t); noise: the interval includes 0. Of equal variants one difference in twenty is called real by chance."),
   );
 }
 

@@ -172,8 +172,7 @@ async function renderCharts(view, mine) {
     ...totalChart(drawn),
     names.length > 1 && layersPart(runs),
     names.length > 0 && sitePart(drawn, names, worst, site, maps),
-    filterCharts(few),
-    exampleCharts(few),
+    h("div", { class: "pictures" }, filterCharts(few), exampleCharts(few)),
     ...coverage(runs),
   ]);
   fill("gap", [segmented("Measure of the gap", [["accuracy", "Accuracy"], ["loss", "Loss"]], metric, (chosen) => update({ metric: chosen })), ...gapCharts(drawn, metric), classCharts(few)]);
@@ -221,7 +220,7 @@ function sitePart(drawn, names, worst, site, maps) {
     ),
     siteChart(drawn, site),
     mapKey(),
-    h("div", { class: "grid large" }, maps),
+    maps,
   ];
 }
 
@@ -235,7 +234,7 @@ async function loadMaps(runs, site) {
   const answers = await Promise.allSettled(drawn.map(({ row }) => getOnce("units", row, site)));
   const loaded = drawn.map((run, i) => ({ ...run, map: valueOf(answers[i]) })).filter(({ map }) => map?.epochs.length);
   const epochSets = loaded.map(({ map }) => map.epochs);
-  return [...loaded.map((one) => unitMap({ ...one, site: siteOf(one.data, site), order: state.order, epochSets })), ofAll(having)];
+  return [h("div", { class: "grid" }, loaded.map((one) => unitMap({ ...one, site: siteOf(one.data, site), order: state.order, epochSets }))), ofAll(having)];
 }
 
 /** Jumps to a section, to what it says of a run if one is named, or to a site's map. */

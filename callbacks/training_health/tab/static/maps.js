@@ -74,6 +74,7 @@ function unitTraces(map, rows, forExport) {
   const size = rows.length > 64 ? 4 : 7;
   const died = { symbol: "x", size, color: "rgba(0,0,0,0.8)" };
   const back = { symbol: "circle", size: size + 2, color: "#ffffff", line: { width: 1.5, color: "#000000" } };
+  const given = { symbol: "cross-thin", color: "#ffffff", ...(rows.length > 64 ? { size: 3, line: { width: 1, color: "#ffffff" } } : { size: 10, line: { width: 2.5, color: "#ffffff" } }) };
   const square = { symbol: "square", size: 12, color: token("dead") };
   const meaning = (n) => (n ? `none of ${n} examples<br>fires on at most ${Number((100 * bound(n)).toPrecision(3))}% of all (95%, 3/n)` : "no example, n unknown");
   return [
@@ -82,7 +83,7 @@ function unitTraces(map, rows, forExport) {
     layer(grid((a) => (a === null ? 1 : null)), token("alarm"), null, "not a number (NaN): neither dead nor alive"),
     marks("died", died, map.deaths),
     marks("came back", back, map.revivals),
-    marks("got new weights", { symbol: "cross-thin", size: size + 3, color: "#ffffff", line: { width: 2.5, color: "#ffffff" } }, map.new_weights),
+    marks("got new weights", given, map.new_weights),
     ...(forExport ? [{ ...marks("dead: exactly 0", square, []), x: [null], y: [null] }] : []), // for the picture's legend
   ];
 }
@@ -120,7 +121,7 @@ export function layerMaps(runs, measure, worstFirst) {
   const words = { dead: "dead units", rare: "rare units", sparsity: "zero outputs" }[measure];
   return [
     key(keyScale(words, `${title} from 0% to ${percent(most)}`, colours, scale, null), measure === "dead" && keyBox("var(--surface)", "none dead"), keyBox("var(--missing)", "no record")),
-    h("div", { class: "grid large" }, runs.map((run, r) => layerMap(run, tables[r]))),
+    h("div", { class: "grid" }, runs.map((run, r) => layerMap(run, tables[r]))),
   ];
 
   function layerMap({ row, look }, sites) {
@@ -175,7 +176,7 @@ export function weightCharts(runs) {
     keyBox("var(--alarm)", "✕ NaN or infinite"),
     keyBox("var(--missing)", "no record"),
   );
-  return [ratioKey, h("div", { class: "grid large" }, having.map((run) => ratioChart(run, epochSets)))];
+  return [ratioKey, h("div", { class: "grid" }, having.map((run) => ratioChart(run, epochSets)))];
 }
 
 function ratioChart({ row, look, table }, epochSets) {

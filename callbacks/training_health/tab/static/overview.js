@@ -3,13 +3,20 @@
 
 import { NONE, h, isNumber, percent, points, sampleSize, whole, withCode } from "./dom.js";
 import { wordsOf } from "./gap.js";
-import { cut, lookMark, verdictOf } from "./runs.js";
+import { bestByDataset, breakable, cut, lookMark, verdictOf } from "./runs.js";
 import { MOST_PICKED } from "./state.js";
 
 const VERDICT_MARKS = { critical: "✕", warning: "!", notice: "i", healthy: "✓", unknown: "?" }; // worst first
 
 const WORDS = { critical: "Critical", warning: "Warning", notice: "Notice", info: "Explained" };
 const LINKS = { units: "See dead units", gap: "See the gap", weights: "See the weights" };
+
+// of runs without records, by what `describeRuns` found
+const NO_RECORDS = {
+  "": "No monitors: this run logged no training-health records.",
+  begun: "No training-health record yet: the run has just begun, or it has no monitors.",
+  empty: "Nothing measured yet: the run has just begun, or it ended before it logged a number.",
+};
 
 const LINES = `from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
 trainer = pl.Trainer(callbacks=[DeadReLUMonitor(), TrainValGapMonitor(), WeightHistogramMonitor()])
@@ -39,18 +46,11 @@ function columnsOf(rows, pattern) {
   return { columns: COLUMNS.filter((column) => !folded.includes(column)), common: facts.length ? `${known.length > 1 ? "All runs" : "This run"}: ${facts.join(", ")}.` : "" };
 }
 
-/** Per dataset the row with the highest last validation accuracy. */
-function bestOf(rows) {
-  const best = new Map();
-  for (const row of rows) if (isNumber(row.val_accuracy) && row.val_accuracy > (best.get(row.dataset)?.val_accuracy ?? -1)) best.set(row.dataset, row);
-  return best;
-}
-
 /** `view`: {rows, leftOut, pattern, picked, looks, state, update(changes), goTo(section, site, run)}. */
 export function overviewTable(view) {
   const { rows, leftOut, pattern, picked, state, update } = view;
   const { columns, common } = columnsOf(rows, pattern);
-  const best = bestOf(rows);
+  const best = bestByDataset(rows, (row) => row.dataset, (row) => row.val_accuracy);
   const pickedNames = new Set(picked.map((row) => row.run));
   const pickThose = (wanted) => update({ runs: rows.filter(wanted).map((row) => row.run) });
   const pick = (run, checked) => pickThose((row) => (row.run === run ? checked : pickedNames.has(row.run)));
@@ -107,7 +107,7 @@ function tableRow(row, columns, pick, view) {
   const box = h("input", { type: "checkbox", id: `pick ${row.run}`, "aria-label": `Compare ${row.run}`, checked: view.pickedNames.has(row.run), disabled: !drawable, data: { pick: row.run }, onchange: (event) => pick(row.run, event.target.checked) });
   const picked = h("td", { class: "pick" }, box, look && lookMark(look));
   if (!drawable) {
-    const why = row.state === "no_monitors" ? "No monitors: this run logged no training-health records." : row.message;
+    const why = row.state === "no_monitors" ? NO_RECORDS[row.fresh] : row.message;
     const measured = isNumber(row.val_accuracy) ? ` Validation accuracy ${percent(row.val_accuracy, 2)}.` : isNumber(row.val_loss) ? ` Validation loss ${short(row.val_loss)}.` : "";
     return h("tr", { class: "silent", data: { run: row.run } }, picked, h("td", { class: "run" }, breakable(row.run)), h("td", { colspan: columns.length - 1 }, why + measured));
   }
@@ -117,9 +117,6 @@ function tableRow(row, columns, pick, view) {
 function runCell(row) {
   return h("span", { title: row.message ? `${row.run}: ${row.message}` : row.run }, breakable(cut(row.label)), row.message && h("span", { class: "muted" }, " (partly unreadable)"));
 }
-
-/** A narrow column breaks a name behind its separators first. */
-const breakable = (name) => name.split(/(?<=[/_])/).flatMap((part) => [part, h("wbr")]);
 
 function verdictCell(row, { goTo }) {
   return h("button", { type: "button", "aria-label": `Findings of ${row.run}: ${verdictOf(row).words}`, onclick: () => goTo("findings", "", row.run) }, verdictPill(row));
@@ -131,9 +128,8 @@ function variantCell(row) {
 }
 
 function epochsCell(row) {
-  if (!isNumber(row.epochs)) return NONE;
   const planned = isNumber(row.max_epochs) && row.max_epochs > 0 ? ` / ${row.max_epochs}` : "";
-  return [String(row.epochs), h("span", { class: "muted" }, planned), row.progress && h("span", { class: `progress ${row.progress}` }, ` ${row.progress}`)];
+  return [String(row.epochs ?? 0), h("span", { class: "muted" }, planned), row.progress && h("span", { class: `progress ${row.progress}` }, ` ${row.progress}`)];
 }
 
 function deadCell(row, { goTo }) {
@@ -193,18 +189,26 @@ function sorted(rows, state) {
 export function findingsSection({ rows, picked, looks, update, goTo }) {
   const rank = (row) => Object.keys(VERDICT_MARKS).indexOf(verdictOf(row).level);
   const worstFirst = [...picked].sort((a, b) => rank(a) - rank(b) || b.alarms - a.alarms);
-  const groups = worstFirst.map((row) => runFindings(row, looks.get(row.run), goTo));
-  return [alarmsElsewhere(rows, picked, update), groups.length ? h("div", { class: "run-list" }, groups) : h("p", { class: "muted" }, "Pick a run to read its findings.")];
+  // apart, for long cards beside short ones leave holes
+  const groups = [true, false].map((found) => worstFirst.filter((row) => row.findings.some(isOpen) === found).map((row) => runFindings(row, looks.get(row.run), goTo)));
+  return [
+    alarmsElsewhere(rows, picked, update),
+    groups.filter((cards) => cards.length).map((cards) => h("div", { class: "run-list" }, cards)),
+    !picked.length && h("p", { class: "muted" }, "Pick a run to read its findings."),
+  ];
 }
 
+const isOpen = (finding) => finding.severity !== "info";
+
 function runFindings(row, look, goTo) {
-  const open = row.findings.filter((finding) => finding.severity !== "info");
-  const explained = row.findings.filter((finding) => finding.severity === "info");
+  const open = row.findings.filter(isOpen);
+  const explained = row.findings.filter((finding) => !isOpen(finding));
   return h(
     "article",
-    { class: open.length > 1 ? "card double" : "card", tabindex: "-1", data: { run: row.run, finding: row.run } },
+    { class: ["card", "card found", "card double"][Math.min(open.length, 2)], tabindex: "-1", data: { run: row.run, finding: row.run } },
     h("div", { class: "run-title" }, lookMark(look), h("h3", { title: row.run }, cut(row.label)), verdictPill(row)),
-    row.progress === "stalled" && h("p", {}, `No record for a long time, and ${row.epochs ?? 0} of ${row.max_epochs} epochs done: killed, or waiting. The findings are of what it left.`),
+    row.progress === "stalled" && h("p", {}, `No record for a long time, and ${row.epochs ?? 0} of ${row.max_epochs} epochs done: killed, or waiting, or damaged bytes in its event file, behind which TensorBoard reads nothing. The findings are of what it left.`),
+    row.message && h("p", { class: "muted" }, row.message),
     open.length > 0 && h("div", { class: "findings" }, open.map((finding) => findingCard(finding, goTo))),
     open.length === 0 && h("p", { class: "muted" }, row.epochs ? "No alarm: every rule was checked and none fired." : "No epoch has been recorded yet."),
     explained.filter(({ rule }) => rule === "gap_in_words").map(({ title, evidence }) => h("p", {}, h("strong", {}, `${title}. `), withCode(evidence))),
@@ -245,9 +249,9 @@ function alarmsElsewhere(rows, picked, update) {
 
 /** Nothing to show yet: what would fill the page. */
 export function emptyState(rows) {
-  const foreign = rows.length
-    ? `TensorBoard found ${rows.length === 1 ? "1 run" : `${rows.length} runs`} here, but none was logged with the monitors.`
-    : "TensorBoard has found no run here yet.";
+  const found = `TensorBoard found ${rows.length === 1 ? "1 run" : `${rows.length} runs`} here`;
+  const fresh = rows.filter((row) => row.fresh).length;
+  const foreign = !rows.length ? "TensorBoard has found no run here yet." : fresh ? `${found}; ${fresh < rows.length ? `${fresh} of them` : fresh > 1 ? "they" : "it"} may have just begun.` : `${found}, but none was logged with the monitors.`;
   return h(
     "div",
     { class: "empty" },

@@ -9,8 +9,9 @@ import { token } from "./theme.js";
 
 const FILTERS_IN_A_ROW = 8;
 const EXAMPLES = 9;
-const PIXELS_WIDE = 430; // about, of a card
+const NARROWEST = 300; // pixels of a row on a phone, where the room for captions is least
 const CAPTION_OFFSET = 5; // pixels below a picture, whose frame it would touch
+const CAPTION = CAPTION_OFFSET + 14; // pixels from a picture to the next
 
 /**
  * The filters of each run's first layers.
@@ -18,11 +19,13 @@ const CAPTION_OFFSET = 5; // pixels below a picture, whose frame it would touch
  */
 export function filterCharts(runs) {
   const having = runs.flatMap((run) => run.data.sites.filter((site) => site.filters).map((site) => ({ ...run, site })));
-  return having.length > 0 && [
+  return having.length > 0 && h(
+    "div",
+    {},
     h("h3", { class: "part" }, "What the first layer looks for"),
-    h("p", { class: "lede" }, "One picture per unit: its weights, 0 is grey; each is stretched to its own largest weight, so that a filter of tiny weights is as visible as others: the table has the sizes."),
-    h("div", { class: "grid large" }, having.map(filterChart)),
-  ];
+    h("p", { class: "lede" }, "One picture per unit: its weights, 0 is grey; each is stretched to its own largest weight, so that a filter of tiny weights is as visible as others: the table has the sizes. A frame is around units that are dead (solid), rare (dotted) or not a number (dashed)."),
+    h("div", { class: "grid" }, having.map(filterChart)),
+  );
 }
 
 function filterChart({ row, look, site }) {
@@ -30,8 +33,7 @@ function filterChart({ row, look, site }) {
   const [count, states] = [filters.state.length, ["dead", "rare", "not a number"]];
   const marked = states.map((state) => [state, filters.state.filter((one) => one === state).length]).filter(([, n]) => n > 0);
   const subtitle = `${site.site}: weights after epoch ${filters.epoch + 1}; of ${count} units ${marked.map(([state, n]) => `${n} ${state}`).join(", ") || "none dead or rare"} at the last epoch, ${sampleSize(site.n.at(-1))}`;
-  const label = (unit) => (filters.state[unit] === "alive" ? `${unit}` : `${unit} ${filters.state[unit]}`);
-  const tiles = filters.state.map((state, unit) => ({ text: plotlyText(label(unit)), frame: state, hover: `unit ${unit}: ${state}<br>norm of its weights ${filters.norm[unit]}, largest ${filters.largest[unit]}` }));
+  const tiles = filters.state.map((state, unit) => ({ text: `${unit}`, frame: state, hover: `unit ${unit}: ${state}<br>norm of its weights ${filters.norm[unit]}, largest ${filters.largest[unit]}` }));
   const table = () => ({
     columns: ["run", "site", "unit", "state", "epoch_of_weights", "l2_norm", "largest_weight"],
     rows: filters.state.map((state, unit) => [row.run, site.site, unit, state, filters.epoch + 1, filters.norm[unit], filters.largest[unit]]),
@@ -46,11 +48,13 @@ function filterChart({ row, look, site }) {
  */
 export function exampleCharts(runs) {
   const having = runs.filter(({ data }) => data.examples?.units.some(({ values }) => values.length));
-  return having.length > 0 && [
+  return having.length > 0 && h(
+    "div",
+    {},
     h("h3", { class: "part" }, "What fires the units that fire least"),
     h("p", { class: "lede" }, "A row per unit: the examples of the window on which it fires most, the strongest first. Which units these are was chosen by the window before: by now one may fire often, or on none, and then has no row."),
-    h("div", { class: "grid large" }, having.map(exampleChart)),
-  ];
+    h("div", { class: "grid" }, having.map(exampleChart)),
+  );
 }
 
 function exampleChart({ row, look, data: { examples } }) {
@@ -82,11 +86,11 @@ const size = ([channels, height, width]) => channels * height * width;
  * @param {{across: number, rowCaptions: boolean}} layout pictures in a row; whether a text begins at a row's left end
  */
 function pictureCard(card, [channels, height, width], bytes, tiles, { across, rowCaptions }) {
-  const wide = Math.min(across, tiles.length);
   const rows = Math.ceil(tiles.length / across);
-  const gap = Math.max(1, Math.round(width / 8));
-  const [right, down] = [width + gap, height + gap + Math.max(1, Math.round((0.3 * width * 8) / across + 0.1 * width))];
-  const [columns, lines] = [wide * right - gap, rows * down];
+  const right = width + Math.max(1, Math.round(width / 8));
+  const inCells = (pixels) => (pixels * across * right) / NARROWEST;
+  const down = height + Math.ceil(inCells(CAPTION));
+  const [columns, lines] = [right * across, down * rows];
   const place = (i) => [(i % across) * right, Math.floor(i / across) * down];
   const pictures = () => {
     const grid = (value) => Array.from({ length: lines }, () => Array(columns).fill(value));
@@ -107,22 +111,21 @@ function pictureCard(card, [channels, height, width], bytes, tiles, { across, ro
     const [left, top] = place(i);
     return line ? [{ type: "rect", x0: left - 0.5, x1: left + width - 0.5, y0: top - 0.5, y1: top + height - 0.5, line }] : [];
   });
-  const below = (CAPTION_OFFSET * across * right) / PIXELS_WIDE; // in cells
   const named = tiles.map((tile, i) => ({ tile, at: place(i) })).filter(({ tile }) => tile?.text);
   const axis = { visible: false, showgrid: false, zeroline: false, automargin: false, constrain: "domain" };
   return chartCard({
     ...card,
-    height: Math.round((PIXELS_WIDE * lines) / (across * right)) + 12,
+    ratio: (columns + 1) / (lines + 1),
     build: () => {
       const { z, hover } = pictures();
-      const names = { type: "scatter", mode: "text", x: named.map(({ at }) => at[0] + (rowCaptions ? -0.5 : (width - 1) / 2)), y: named.map(({ at }) => at[1] + height - 0.5 + below), text: named.map(({ tile }) => tile.text), textposition: rowCaptions ? "bottom right" : "bottom center", textfont: { size: rowCaptions ? 11 : 10, color: token("text") }, hoverinfo: "skip", showlegend: false };
+      const names = { type: "scatter", mode: "text", x: named.map(({ at }) => at[0] + (rowCaptions ? -0.5 : (width - 1) / 2)), y: named.map(({ at }) => at[1] + height - 0.5 + inCells(CAPTION_OFFSET)), text: named.map(({ tile }) => tile.text), textposition: rowCaptions ? "bottom right" : "bottom center", textfont: { size: rowCaptions ? 11 : 10, color: token("text") }, hoverinfo: "skip", showlegend: false };
       return {
         data: [{ type: "image", colormodel: "rgba", z, text: hover, hovertemplate: "%{text}<extra></extra>" }, names],
         layout: {
           hovermode: "closest",
-          margin: { l: 4, r: 4, t: 4, b: 4 },
+          margin: { l: 0, r: 0, t: 0, b: 0 },
           shapes: frames(),
-          xaxis: { ...axis, range: [-1, across * right - gap] },
+          xaxis: { ...axis, range: [-1, columns] },
           yaxis: { ...axis, range: [lines - 0.5, -1], scaleanchor: "x" },
         },
       };

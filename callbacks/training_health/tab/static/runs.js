@@ -11,7 +11,8 @@ const LEAST_PATIENCE = 120; // seconds
 const PATIENCE_IF_UNKNOWN = 1800; // seconds, before a run has two records
 
 /**
- * Gives each row a `label`, its name without the folders that all runs with data have in common, and a `progress`.
+ * Gives each row a `label`, its name without the folders that all runs with data have in common, a `progress`, and
+ * `fresh`: whether a run without records may have just begun ("begun") or logged nothing ("empty"), else "".
  * @param {any[]} rows
  * @param {number | undefined} now seconds since 1970; a report has none
  * @returns {string} the names' pattern, such as "search/…/version_0"; empty where nothing is in common
@@ -28,12 +29,22 @@ export function describeRuns(rows, now) {
   for (const row of rows) {
     row.label ??= row.run;
     row.progress = progress(row, now);
+    row.fresh = fresh(row, now);
   }
   return start + end ? [...paths[0].slice(0, start), "…", ...paths[0].slice(paths[0].length - end)].join("/") : "";
 }
 
 /** A label that fits: what is too long loses its middle, for the ends tell names apart. */
 export const cut = (label, most = LONGEST) => (label.length > most ? `${label.slice(0, Math.floor(0.4 * most))}…${label.slice(-Math.ceil(0.6 * most) + 1)}` : label);
+
+/** Where there is little room a name breaks behind its separators first. */
+export const breakable = (name) => name.split(/(?<=[/_])/).flatMap((part) => [part, h("wbr")]);
+
+/** Of each dataset the one with the highest value, where it has another to be compared with. */
+export function bestByDataset(all, datasetOf, valueOf) {
+  const groups = Map.groupBy(all.filter((one) => isNumber(valueOf(one))), datasetOf);
+  return new Map([...groups].filter(([, same]) => same.length > 1).map(([dataset, same]) => [dataset, same.reduce((best, one) => (valueOf(one) > valueOf(best) ? one : best))]));
+}
 
 /** "finished", "running", "stalled", "unfinished" (a report can't tell which), or "" where the log doesn't say. */
 function progress(row, now) {
@@ -43,6 +54,14 @@ function progress(row, now) {
   const patience = isNumber(row.seconds_per_epoch) ? Math.max(LEAST_PATIENCE, PATIENCE * row.seconds_per_epoch) : PATIENCE_IF_UNKNOWN;
   if (now - row.written < patience) return "running";
   return planned ? "stalled" : "";
+}
+
+function fresh(row, now) {
+  if (row.state !== "no_monitors") return "";
+  if (!isNumber(row.written)) return "empty";
+  const epochIsOver = [row.val_accuracy, row.val_loss, row.test_accuracy].some(isNumber);
+  const old = isNumber(now) ? now - (epochIsOver ? row.began : row.written) > PATIENCE_IF_UNKNOWN : epochIsOver;
+  return old ? "" : "begun";
 }
 
 /** The verdict on a run: of its findings, and where those are no alarm, of how far it has come. */
