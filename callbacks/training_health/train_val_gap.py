@@ -128,6 +128,7 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         self._validation, self._sample = StepResults(), StepResults()
         self._pending: tuple[Evaluation, Evaluation, str] | None = None
         self._gap: Gap | None = None
+        self._logged: list[str] = []  # in the module's validation
         self.measured_epoch: int | None = None  # that of the last gap
         self._said: set[str] = set()
 
@@ -197,6 +198,7 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         self._pending = None
         if logged is None:
             return
+        self._logged = sorted({*logged.values, *logged.last, *logged.metrics})
         everyone = self._evaluation.everyone
         parts = everyone(trainer, (self._sample.take(), self._validation.take()))
         training = total(part for part, _ in parts).evaluation()
@@ -242,8 +244,8 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         if math.isnan(self._gap.accuracy) and math.isnan(self._gap.loss):
             reason = (
                 "`validation_step` neither returns a mapping with `losses` and `correct` nor logs "
-                f"{self.accuracy_key!r} or {self.loss_key!r}. "
-                f"Logged are: {', '.join(sorted(trainer.callback_metrics)) or 'no metrics'}."
+                f"{self.accuracy_key!r} or {self.loss_key!r}. It logs: {', '.join(self._logged) or 'nothing'}. "
+                "`TrainValGapMonitor(accuracy_key=..., loss_key=...)` says under which keys."
             )
             if logged := [key for key in (self.accuracy_key, self.loss_key) if key in trainer.callback_metrics]:
                 reason = f"{' and '.join(logged)}, as logged, is NaN or no mean (`reduce_fx`)."
