@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from typing import Any
 
 from typing_extensions import override
@@ -52,8 +53,9 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
     **Results.** If ``validation_step`` returns a mapping with ``losses`` (N,) and ``correct`` (N,), all values are
     exact sums over examples, on any number of processes. Otherwise the monitor reads what the module logs under
     ``loss_key`` and ``accuracy_key``, in the step or at the epoch's end: numbers of the steps are averaged with the
-    batch sizes, metric objects are computed on the sample. The standard error is then each side's own, from its batch
-    means: with one batch there is none, and it depends on the number of processes.
+    batch sizes, metric objects are computed on the sample. Where a default key is not logged, other usual spellings
+    stand for it, such as ``val_loss``, ``valid/loss``, ``validation_loss`` and ``val_acc``. The standard error is then
+    each side's own, from its batch means: with one batch there is none, and it depends on the number of processes.
 
     **Sample.** A training loader or datamodule may offer ``evaluation_sample(count, seed, rank, world_size)``, which
     returns batches. Otherwise examples are drawn from those that the training loader draws, with the validation set's
@@ -205,7 +207,8 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         validation = total(part for _, part in parts).evaluation()
         sides = logged, self._evaluation.validation.logged.get(self.dataloader_idx, LoggedValues())
         methods = []
-        for name, key in (("accuracy", self.accuracy_key), ("loss", self.loss_key)):
+        for name, default in (("accuracy", self.accuracy_key), ("loss", self.loss_key)):
+            key = _spelled(default, self._logged)
             if not math.isnan(getattr(training, name)) and not math.isnan(getattr(validation, name)):
                 methods.append("binomial" if name == "accuracy" else "per-example losses")
                 continue
@@ -237,8 +240,9 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         if found is None:
             return
         training, validation, method = found
-        running_accuracy = self._running(trainer, self.train_accuracy_key)
-        running_loss = self._running(trainer, self.train_loss_key)
+        there = [key.removesuffix("_epoch") for key in trainer.callback_metrics]
+        running_accuracy = self._running(trainer, _spelled(self.train_accuracy_key, there))
+        running_loss = self._running(trainer, _spelled(self.train_loss_key, there))
         self._gap = Gap(training, validation, running_accuracy, running_loss, method, self._notes(trainer, method))
         self.measured_epoch = trainer.current_epoch
         if math.isnan(self._gap.accuracy) and math.isnan(self._gap.loss):
@@ -253,7 +257,7 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
             return
         log_scalars(trainer, pl_module, self._gap.scalars())
         tag, kind, vector, content = self._gap.record()
-        names = {"val_accuracy": self.accuracy_key, "val_loss": self.loss_key}
+        names = {"val_accuracy": _spelled(self.accuracy_key, there), "val_loss": _spelled(self.loss_key, there)}
         metrics = {column: key for column, key in names.items() if key in trainer.callback_metrics}
         write_records(trainer, [(tag, kind, vector, content | {"metrics": metrics})])
 
@@ -275,3 +279,20 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         value = metrics.get(f"{key}_epoch", metrics.get(key))
         values = pl.every_rank(trainer, NAN if value is None else float(value))
         return sum(values) / len(values)
+
+
+_USUAL = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "accuracy": ("accuracy", "acc"),
+    "loss": ("loss",),
+}
+
+
+def _spelled(key: str, logged: Collection[str]) -> str:
+    """Give ``key``, or where it is a default that is not logged, another usual spelling of it that is."""
+    side, _, what = key.partition("/")
+    if key in logged or side not in _USUAL or what not in _USUAL:
+        return key
+    usual = (f"{first}{mark}{second}" for first in _USUAL[side] for mark in "/_" for second in _USUAL[what])
+    return next((other for other in usual if other in logged), key)

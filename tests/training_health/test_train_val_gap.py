@@ -172,6 +172,46 @@ def test_nothing_to_compare_is_said_once_with_the_keys_there_are(tmp_path):
     assert not any(key.startswith("gap/") for key in trainer.callback_metrics)
 
 
+class Renamed(Toy):
+    """Logs under other keys."""
+
+    def __init__(self, keys: dict[str, str]):
+        super().__init__(dense_network(), exact=False)
+        self.keys = keys
+
+    def log(self, name, *args, **kwargs):
+        super().log(self.keys.get(name, name), *args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"val/loss": "val_loss", "val/accuracy": "val_acc", "train/loss": "train_loss", "train/accuracy": "train_acc"},
+        {"val/loss": "valid/loss", "val/accuracy": "valid_accuracy", "train/loss": "training_loss"},
+        {"val/loss": "validation_loss"},
+    ],
+)
+def test_usual_spellings_of_the_default_keys_are_found(keys, tmp_path):
+    summaries = []
+    for names in ({}, keys):
+        torch.manual_seed(0)
+        monitor = TrainValGapMonitor()
+        fit(Renamed(names), [monitor], tmp_path)
+        summaries.append(monitor.summary())
+
+    default, renamed = summaries
+    assert renamed == default
+    assert not any(math.isnan(renamed[name]) for name in ("loss_gap", "accuracy_gap", "mode_effect"))
+
+
+def test_a_key_that_was_given_is_not_replaced_by_another(tmp_path):
+    module, monitor = Renamed({"val/loss": "val_loss"}), TrainValGapMonitor(loss_key="my/loss")
+
+    fit(module, [monitor], tmp_path)
+
+    assert monitor.summary()["loss_gap"] is None
+
+
 class Regression(Toy):
     def validation_step(self, batch, batch_idx):
         return {"losses": F.cross_entropy(self.net(batch[0]), batch[1], reduction="none")}
