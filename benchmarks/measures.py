@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.channel import METHODS
-from benchmarks.interleave import best_of, interleaved, ratio, summary
+from benchmarks.interleave import Ratio, best_of, interleaved, ratio, summary
 from benchmarks.results_table import Report
 from benchmarks.subjects import stock
 from benchmarks.workshop import Workshop, run_group, tell
@@ -23,6 +23,7 @@ VARIANTS = ("deeper", "wider_kernels", "modern")  # whose steps are compared wit
 CURES = ("standardized", "median_bias", "lsuv", "no_dropout_leaky")  # the same for `no_dropout`
 OURS, AGAIN = "ours, fmnist fit", "ours again, fmnist fit"
 NULL = "A/A null: ours again / ours"
+NOTHING, WHOLE = "A/A null: nothing", "whole epoch without monitors"
 Watchers = dict[str, tuple[str, str, str]]  # name -> the contender's ``--monitors``, targets of ratio and seconds
 FOREIGN: dict[str, Watchers] = {  # by network
     "ResNet-18": {
@@ -40,21 +41,13 @@ EACH: Watchers = {
     "wandb.watch, once per epoch": ("wandb", "none", "none"),
     "torchmortem, every step": ("torchmortem", "none", "none"),
 }
-MODELS = {  # torchmortem ends at the in-place ReLUs of torchvision's ResNet
+MODELS: dict[str, Watchers] = {  # torchmortem ends at the in-place ReLUs of torchvision's ResNet
     "ResNet-18": {name: what for name, what in EACH.items() if what[0] != "torchmortem"},
     "transformer": EACH,
     "U-Net": EACH,
 }
-LARGE = {name: {"all monitors": EACH["all monitors"]} for name in ("500 ReLU sites", "25 million parameters")}
 PEERS = ("wandb", "torchmortem")
 VENVS = Path(".venv-monitors").absolute()  # of the peers
-RUNS = (1, 10, 100, 500)  # in the tab
-SIZES: dict[str, tuple[int, list[str]]] = {  # name -> copies of the training set, options of the network
-    "baseline": (1, []),
-    "width x4": (1, ["--model.conv_channels=[256,128]", "--model.hidden_units=[1024]"]),
-    "sites x10": (1, [f"--model.hidden_units={[256] * 28}".replace(" ", "")]),
-    "training set x10": (10, []),
-}
 
 
 def training_flops() -> int:
@@ -128,7 +121,7 @@ def what_monitors_add(workshop: Workshop, report: Report, rounds: int, steps: in
         "all monitors": ("all", "at most 1.05, aim 1.04", "none"),
     }
     alone = ["our_lightning", "--steps=100"]
-    _add_monitors(workshop, report, rounds, "baseline", alone, [*alone, f"--only={steps}"], wanted, FULL_EPOCH, steps)
+    add_monitors(workshop, report, rounds, "baseline", alone, [*alone, f"--only={steps}"], wanted, FULL_EPOCH, steps)
 
 
 def monitors_in_foreign_models(
@@ -139,15 +132,15 @@ def monitors_in_foreign_models(
     steps: int = 10,
 ) -> None:
     """What monitors add to an epoch of 6,400 examples and a tenth as many for validation, in models not ours."""
-    for network, watchers in networks.items():
+    for network, watchers in workshop.parts(networks).items():
         wanted = {name: w for name, w in watchers.items() if w[0] not in PEERS or (VENVS / w[0]).exists()}
         for name in watchers.keys() - wanted.keys():
             report.facts[f"{network}: {name}"] = "not measured: `make bench-monitors` installs it"
         short = ["foreign_lightning", f"--network={network}", f"--steps={steps}"]
-        _add_monitors(workshop, report, rounds, network, short, short, wanted, 100, steps)
+        add_monitors(workshop, report, rounds, network, short, short, wanted, 100, steps)
 
 
-def _add_monitors(
+def add_monitors(
     workshop: Workshop,
     report: Report,
     rounds: int,
@@ -157,7 +150,7 @@ def _add_monitors(
     wanted: Watchers,
     epoch: int,
     steps: int,
-) -> None:
+) -> dict[str, Ratio]:
     """Add to the report what monitors add to an epoch with validation: its time over one without them, and seconds.
 
     They work once per epoch, so epochs of a few steps do, and the steps' own noise stays small. On and off alternate
@@ -166,9 +159,9 @@ def _add_monitors(
     without validation in the same round. With nothing switched, the same gives the null.
 
     ``alone`` sets the pace, ``short`` has epochs of ``steps`` rather than ``epoch`` steps. What a peer that works in
-    every step adds counts for each of ``epoch``.
+    every step adds counts for each of ``epoch``. Returns seconds: of a whole epoch without monitors, and added.
     """
-    wanted = {"A/A null: nothing": ("off", "1", "0 s"), **wanted}
+    wanted = {NOTHING: ("off", "1", "0 s"), **wanted}
     pace, names = f"{title}: steps alone", [f"{title}: {name}" for name in wanted]
     commands = [
         [*_with_python_of(monitors, short), "--validation", "--alternate", f"--monitors={monitors}"]
@@ -180,16 +173,17 @@ def _add_monitors(
         result = interleaved({pace: contenders[pace], **phases}, rounds, tell=tell)
         report.peaks |= {f"{name}, on": contenders[name].last["peak_mib"] for name in names}
     report.add_rounds(title, result)
-    for name, (monitors, target, limit) in zip(names, wanted.values(), strict=True):
+    seconds = dict[str, Ratio]()
+    for (what, (monitors, target, limit)), name in zip(wanted.items(), names, strict=True):
         watched = epoch if monitors == "torchmortem" else steps
         added = [watched * (times[f"{name}, on"] - times[f"{name}, off"]) for times in result]
         whole = [(epoch - steps) * times[pace] + steps * times[f"{name}, off"] for times in result]
-        ratios = [1 + seconds / full for seconds, full in zip(added, whole, strict=True)]
-        report.ratios += [
-            (summary(f"{name} on / off", ratios), target),
-            (summary(f"{name}, seconds added to an epoch", added), limit),
-        ]
-    report.facts[f"{title}: whole epoch without monitors, s"] = str(summary("", whole))
+        ratios = [1 + more / full for more, full in zip(added, whole, strict=True)]
+        seconds[what] = summary(f"{name}, seconds added to an epoch", added)
+        report.ratios += [(summary(f"{name} on / off", ratios), target), (seconds[what], limit)]
+    seconds[WHOLE] = summary(f"{title}: {WHOLE}", whole)
+    report.facts[f"{title}: {WHOLE}, s"] = str(seconds[WHOLE])
+    return seconds
 
 
 def _with_python_of(monitors: str, command: list[str]) -> list[str]:
@@ -199,7 +193,7 @@ def _with_python_of(monitors: str, command: list[str]) -> list[str]:
 
 def monitors_and_peers(workshop: Workshop, report: Report, rounds: int) -> None:
     """Each monitor alone and all of them, beside peers, in a ResNet, a transformer and a U-Net."""
-    monitors_in_foreign_models(workshop, report, rounds, MODELS, steps=5)
+    monitors_in_foreign_models(workshop, report, rounds, MODELS)
 
 
 def steps_of_variants(workshop: Workshop, report: Report, rounds: int, steps: int = 50) -> None:
@@ -216,7 +210,7 @@ def what_cures_add(workshop: Workshop, report: Report, rounds: int, steps: int =
     """What `ReviveUnits` adds to an epoch of `no_dropout`, and what a step takes with each of the other cures."""
     wanted = {method: (method, "at most 1.02", "none") for method in METHODS}
     alone = ["our_lightning", "--steps=100", "--model=--variant=no_dropout"]
-    _add_monitors(workshop, report, rounds, "no_dropout", alone, [*alone, f"--only={steps}"], wanted, FULL_EPOCH, steps)
+    add_monitors(workshop, report, rounds, "no_dropout", alone, [*alone, f"--only={steps}"], wanted, FULL_EPOCH, steps)
     variants = {"no_dropout": "no_dropout", "no_dropout again": "no_dropout", **{name: name for name in CURES}}
     common = ["our_lightning", f"--steps={FULL_EPOCH}", "--only=50"]
     commands = {name: [*common, f"--model=--variant={variant}"] for name, variant in variants.items()}
@@ -286,76 +280,3 @@ def on_gpu(workshop: Workshop, report: Report, rounds: int) -> None:
     if done.returncode != 0:
         raise RuntimeError(done.stderr[-3000:])
     report.facts["10 epochs of the baseline, s (at most 15, aim 5)"] = round(time.perf_counter() - start, 1)
-
-
-def grow(workshop: Workshop, report: Report, rounds: int, steps: int = 50) -> None:
-    """What monitors add as training set, width and sites grow; and logs of more and more epochs."""
-    for name, (copies, options) in SIZES.items():
-        epoch = FULL_EPOCH * copies
-        short = ["our_lightning", f"--steps={epoch}", f"--only={steps}", f"--repeat={copies}"]
-        short += [f"--model={option}" for option in options]
-        wanted = {"all monitors": ("all", "at most 1.05", "none")}
-        _add_monitors(workshop, report, rounds, name, short, short, wanted, epoch, steps)
-    monitors_in_foreign_models(workshop, report, rounds, LARGE)
-    logs = logged_epochs(workshop)
-    report.tables["logged epochs"] = [list(logs[1]), *(list(map(str, log.values())) for log in logs.values())]
-    one = next(workshop.folder.glob("logs/*/after_10"))
-    loads = {runs: _load(_copies(one, workshop.folder / f"{runs}_runs", runs)) for runs in RUNS}
-    report.tables["runs of ten epochs"] = [
-        ["runs", *loads[1]],
-        *([str(runs), *map(str, load.values())] for runs, load in loads.items()),
-    ]
-
-
-def logged_epochs(workshop: Workshop) -> dict[int, dict[str, float]]:
-    """Per number of tiny epochs of the full network with all monitors: the log's size, and the time to show it."""
-    from benchmarks.subjects.callbacks import COPIED_AFTER  # late, as in `profile`
-
-    done = workshop.fit(
-        *("--data.training_images=64", "--trainer.limit_val_batches=1"),
-        f"--trainer.max_epochs={max(COPIED_AFTER) + 1}",
-        "--trainer.callbacks+=benchmarks.subjects.callbacks.CopyLog",
-    )
-    result = {}
-    for epochs in COPIED_AFTER:
-        folder = next(workshop.folder.glob(f"logs/*/after_{epochs}"), None)
-        if folder is None:
-            raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
-        result[epochs] = {"epochs": epochs, **_load(folder)}
-        tell(str(result[epochs]))
-    return result
-
-
-def _copies(run: Path, folder: Path, count: int) -> Path:
-    """A log folder with that many copies of a run."""
-    for number in range(count):
-        shutil.copytree(run, folder / f"variant_{number:03}" / "version_0")
-    return folder
-
-
-def _load(folder: Path) -> dict[str, float]:
-    """MiB of a log, seconds until TensorBoard has read it, and until the tab has answered for all runs and for one."""
-    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
-    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
-    from tensorboard.context import RequestContext
-
-    from training_health.tab.health_data import HealthData
-    from training_health.tab.payloads import run_payload
-
-    size = sum(path.stat().st_size for path in folder.rglob("events.*")) / 2**20
-    start = time.perf_counter()
-    multiplexer = EventMultiplexer(tensor_size_guidance={"training_health": 0})
-    multiplexer.AddRunsFromDirectory(str(folder))
-    multiplexer.Reload()
-    read = time.perf_counter()
-    data, context = HealthData(MultiplexerDataProvider(multiplexer, str(folder))), RequestContext()
-    rows = data.overview(context, "")["runs"]
-    overview = time.perf_counter()
-    run_payload(data.run(context, "", rows[0]["run"]))
-    answered = time.perf_counter()
-    return {
-        "log, MiB": round(size, 2),
-        "TensorBoard reads it in, s": round(read - start, 2),
-        "the tab answers in, s": round(answered - read, 3),
-        "of this for one run": round(answered - overview, 3),
-    }

@@ -37,6 +37,14 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 @dataclass
+class Curve:
+    """What grows along an axis: a name, and the value at each size."""
+
+    name: str
+    points: list[tuple[float, Ratio]]
+
+
+@dataclass
 class Report:
     """What a benchmark found, on which `machine`."""
 
@@ -48,6 +56,7 @@ class Report:
     facts: dict[str, Any] = field(default_factory=dict)
     tables: dict[str, list[list[str]]] = field(default_factory=dict)  # title -> rows, the first of them the head
     rounds: dict[str, list[Round]] = field(default_factory=dict)
+    curves: dict[str, list[Curve]] = field(default_factory=dict)  # axis -> its lines
 
     def add_rounds(self, name: str, rounds: Sequence[Round]) -> None:
         """Keep a group's rounds, and the medians and best rounds of its contenders."""
@@ -76,7 +85,8 @@ class Report:
         )
         tables = [f"{title}:\n\n{table(rows)}" for title, rows in self.tables.items()]
         facts = "\n".join(f"- {name}: {value}" for name, value in self.facts.items())
-        return "\n\n".join([head, *tables, table(ratios), table(contenders), facts])
+        tables += [table(rows) for rows in (ratios, contenders) if rows[1:]]
+        return "\n\n".join([head, *tables, facts])
 
     def write(self, path: Path) -> None:
         """Write everything, each round included, as JSON."""

@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.channel import VARIABLE
 from benchmarks.interleave import Round, interleaved
@@ -19,12 +19,15 @@ from fmnist_pl.dataset.files import FASHION_MNIST, raw_folder
 _ROOT = Path(__file__).resolve().parent.parent
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
+Part = TypeVar("Part")
+
 
 class Workshop:
     """A temporary folder, where contenders are started, each with its threads; with a copy of the data in ``root``."""
 
     def __init__(self, folder: Path, threads: int, device: str, root: Path | None, peers_python: Path) -> None:
         self.folder, self.threads, self.device, self.peers_python = folder, threads, device, peers_python
+        self.only: list[str] = []  # of the measure's parts; empty: all
         self.data = self.folder / "data"
         raw_folder(self.data).mkdir(parents=True)
         for file in FASHION_MNIST.all if root is not None else ():  # torchvision and Keras want them unpacked
@@ -41,6 +44,10 @@ class Workshop:
         gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0") if self.device == "cuda" else ""
         threads = dict.fromkeys(_THREADS, str(self.threads))
         return {**os.environ, **threads, "PYTHONPATH": str(_ROOT), "CUDA_VISIBLE_DEVICES": gpu}
+
+    def parts(self, parts: Mapping[str, Part]) -> dict[str, Part]:
+        """Those that were asked for."""
+        return {name: part for name, part in parts.items() if name in self.only or not self.only}
 
     @contextlib.contextmanager
     def contenders(self, wanted: dict[str, list[str]]) -> Iterator[dict[str, "Contender"]]:

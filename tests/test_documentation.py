@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.__main__ import MEASURES
+from benchmarks.__main__ import MEASURES, READERS
 from fmnist_pl.cli import fit_configuration
 from fmnist_pl.commands import COMMANDS, main
 from fmnist_pl.configuration import overlay_path
@@ -125,7 +125,7 @@ def check_command(words: list[str]) -> None:
                 named = re.search(r"\[(.*?)\]", package)
                 assert set(named[1].split(",") if named else []) <= extras(), package
         case ["python", "-m", "benchmarks", *rest]:
-            assert not rest or rest[0] in {*MEASURES, "cures", "prediction"}, rest
+            assert not rest or rest[0] in {*MEASURES, *READERS}, rest
             check_options(rest)
         case ["python", "-m", module, *rest]:
             assert find_spec(module), module
@@ -183,7 +183,7 @@ def known_options() -> frozenset[str]:
     for command in set(COMMANDS) - {"fit", "validate", "test", "predict"}:
         with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
             main([command, "--help"])
-    benchmarks = "".join((ROOT / f"benchmarks/{name}.py").read_text() for name in ("__main__", "cures", "prediction"))
+    benchmarks = "".join((ROOT / f"benchmarks/{name}.py").read_text() for name in ("__main__", *READERS))
     found = re.findall(r"--[a-z_-]+", text.getvalue()) + re.findall(r"\"(--[a-z_-]+)\"", benchmarks)
     return frozenset(found) | {"--help", "--variant", "--resume", "--config", "--ckpt_path"}
 

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
-COPIED_AFTER = (1, 10, 100, 1000)  # epochs
-
 
 class FirstStep(pl.Callback):
     """Says that the first training step begins, and ends the process."""
@@ -45,15 +43,18 @@ class NoSynchronisation(pl.Callback):
 
 
 class CopyLog(pl.Callback):
-    """Copies the event files next to their folder after each of `COPIED_AFTER` epochs; ends the process at the last."""
+    """Copies the event files to a folder of each of these numbers of epochs; ends the process at the last."""
+
+    def __init__(self, epochs: list[int], folder: str) -> None:
+        self._epochs, self._folder = epochs, Path(folder)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Copy what the epochs so far have left."""
-        if trainer.current_epoch in COPIED_AFTER and trainer.log_dir:
+        if trainer.current_epoch in self._epochs and trainer.log_dir:
             trainer.logger.experiment.flush()  # type: ignore[union-attr]
-            target = Path(trainer.log_dir).parent / f"after_{trainer.current_epoch}"
-            target.mkdir()
+            target = self._folder / str(trainer.current_epoch)
+            target.mkdir(parents=True)
             for events in Path(trainer.log_dir).glob("events.*"):
                 shutil.copy(events, target)
-        if trainer.current_epoch == max(COPIED_AFTER):
+        if trainer.current_epoch == max(self._epochs):
             os._exit(0)

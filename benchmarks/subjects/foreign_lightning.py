@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.channel import contender_parser
-from benchmarks.subjects.foreign_networks import NETWORKS
+from benchmarks.subjects.foreign_networks import network
 from benchmarks.subjects.naive_lightning import NaiveClassifier
 from benchmarks.subjects.our_lightning import EpochGate
 from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
@@ -92,7 +92,7 @@ class ValidatedClassifier(NaiveClassifier):
 def main() -> None:
     """Rounds of one epoch of ``--steps`` steps, and where asked for of `VALIDATION` batches."""
     parser = contender_parser(__doc__)
-    parser.add_argument("--network", choices=NETWORKS, required=True)
+    parser.add_argument("--network", required=True, help="Its name in `foreign_networks.network`.")
     parser.add_argument("--monitors", choices=MONITORS, default="off")
     parser.add_argument("--alternate", action="store_true", help="With the monitors in every second epoch only.")
     parser.add_argument("--validation", action="store_true")
@@ -111,7 +111,7 @@ def main() -> None:
             callbacks=[*MONITORS[arguments.monitors](), EpochGate(arguments.steps, arguments.alternate)],
         )
         loaders = DataLoader(train, arguments.batch_size, shuffle=True), DataLoader(val, arguments.batch_size)
-        trainer.fit(ValidatedClassifier(NETWORKS[arguments.network]()), *loaders)
+        trainer.fit(ValidatedClassifier(network(arguments.network)), *loaders)
 
 
 if __name__ == "__main__":

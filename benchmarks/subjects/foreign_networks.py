@@ -42,14 +42,28 @@ class UNet(nn.Module):
         return self.head(self.merge1(torch.cat([fine, self.up1(middle)], 1))).mean((2, 3))
 
 
+def with_sites(sites: float) -> nn.Module:
+    """That many ReLUs between dense layers of 16."""
+    layers = [layer for _ in range(int(sites)) for layer in (nn.ReLU(), nn.Linear(16, 16))]
+    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 16), *layers)
+
+
+def with_parameters(millions: float) -> nn.Module:
+    """Two hidden dense layers of as many units as make so many parameters: 3072 n + n^2 + 10 n + n + n + 10."""
+    units = round((1542**2 + 1e6 * millions - 10) ** 0.5 - 1542)
+    layers = [nn.Linear(3072, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU(), nn.Linear(units, 10)]
+    return nn.Sequential(nn.Flatten(), *layers)
+
+
 NETWORKS = {
     "ResNet-18": lambda: resnet18(num_classes=10),
-    "500 ReLU sites": lambda: nn.Sequential(
-        nn.Flatten(), nn.Linear(3072, 16), *(layer for _ in range(500) for layer in (nn.ReLU(), nn.Linear(16, 16)))
-    ),
     "transformer": Transformer,
     "U-Net": UNet,
-    "25 million parameters": lambda: nn.Sequential(
-        nn.Flatten(), nn.Linear(3072, 4096), nn.ReLU(), nn.Linear(4096, 3072), nn.ReLU(), nn.Linear(3072, 10)
-    ),
 }
+FAMILIES = {"ReLU sites": with_sites, "million parameters": with_parameters}
+
+
+def network(name: str) -> nn.Module:
+    """One of `NETWORKS`, or a size of one of `FAMILIES`, as in ``500 ReLU sites``."""
+    size, _, family = name.partition(" ")
+    return FAMILIES[family](float(size)) if family in FAMILIES else NETWORKS[name]()
