@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -34,7 +35,7 @@ MEASURES = {  # and the number of rounds
     "cure-costs": (measures.what_cures_add, 9),
 }
 OWN_DATA = {"foreign", "models", "planted"}
-PARTS = {"growth": AXES, "foreign": measures.FOREIGN, "models": measures.MODELS}
+PARTS: dict[str, Mapping[str, object]] = {"growth": AXES, "foreign": measures.FOREIGN, "models": measures.MODELS}
 READERS = ("cures", "prediction", "curves")  # modules that measure no time
 
 

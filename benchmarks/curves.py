@@ -38,9 +38,10 @@ def draw(axes: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """One panel per axis: medians with 95 % intervals, on logarithmic scales; grey is what the null leaves open."""
     columns = min(3, len(axes))
     rows = -(-len(axes) // columns)
-    figure, panels = pyplot.subplots(rows, columns, figsize=(3.4 * columns, 3.1 * rows), squeeze=False)
+    figure, panels = pyplot.subplots(rows, columns, figsize=(3.1 * columns, 2.7 * rows), squeeze=False)
     for panel in panels.flat[len(axes) :]:
         panel.remove()
+    explained: set[str] = set()
     for panel, (axis, curves) in zip(panels.flat, axes.items(), strict=False):
         panel.set(xscale="log", yscale="log", xlabel=axis, ylabel="seconds")
         panel.yaxis.set_major_formatter("{x:g}")
@@ -50,10 +51,13 @@ def draw(axes: dict[str, list[dict[str, Any]]], path: Path) -> None:
         panel.set_xticks(sizes, [_short(size) for size in sizes])
         panel.xaxis.minorticks_off()
         panel.grid(alpha=0.3)
-        panel.legend(fontsize="x-small", frameon=False)
+        names = {curve["name"] for curve in curves}
+        if not names <= explained:  # once for panels of the same lines
+            panel.legend(fontsize="small", frameon=False)
+        explained |= names
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=88)
+    figure.savefig(path, dpi=100)
     pyplot.close(figure)
 
 

@@ -35,7 +35,7 @@ ROWS = {  # peer -> what it is asked for
     "dead-relu-viz": "`visualization(with_activation=True)`: Conv2d and Linear outputs, per position",
     "torchmortem": "`Autopsy`: outputs near 0, per element",
     "torch-audit": "`autopatch`, once per epoch: outputs of 0, per element",
-    "neuraldbg": "`NeuralDbg`: 0 on a batch, per element",
+    "neuraldbg": "`NeuralDbg`: 0 for all of the last batch, per position",
     "fastai": "`ActivationStats`: outputs below 0.05, per element",
     "wandb": "`watch(log='all')` once per epoch, offline: no dead units",
 }

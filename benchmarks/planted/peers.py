@@ -176,7 +176,7 @@ def _neuraldbg(at: Setting) -> Attached:
 
     def read() -> Found:
         last = debugger.previous_activation_stats.items()
-        return {name: f"{100 * stats['dead_ratio']:.0f} %" for name, stats in last if name.startswith(("relu", "act"))}
+        return {name: f"{100 * stats['dead_ratio']:.0f} %" for name, stats in last if name.startswith("ReLU_")}
 
     return [Hooks(step=lambda loss: debugger.record_loss(loss.item()))], read
 
