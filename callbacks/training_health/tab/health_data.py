@@ -64,10 +64,8 @@ class HealthData:
             downsample=1,
             run_tag_filter=RunTagFilter(runs=names, tags=METRIC_OF_TAG),
         )
-        rows, without = (
-            [],
-            self._without_records(ctx, experiment_id, [run for run in newest if not series.get(run.run_name)]),
-        )
+        without = self._times(ctx, experiment_id, [run for run in newest if not series.get(run.run_name)])
+        rows = []
         for name in names:
             logged = sorted(scalars.get(name, {}).items())  # where several are logged, the last in this order counts
             last = ((METRIC_OF_TAG[tag], float(data[-1].value)) for tag, data in logged if data)
@@ -75,23 +73,18 @@ class HealthData:
             rows.append(row | without.get(name, {}))
         return {"runs": rows, "left_out": len(listed) - len(newest)}
 
-    def _without_records(self, ctx: RequestContext, experiment_id: str, runs: list[Run]) -> dict[str, dict[str, Any]]:
-        """When each began and when it wrote its newest scalar: by that one tells a run that has just begun."""
+    def _times(self, ctx: RequestContext, experiment_id: str, runs: list[Run]) -> dict[str, dict[str, float | None]]:
+        """Of runs without records: when each began and wrote its newest scalar, for it may have just begun."""
         if not runs:
             return {}
         names = RunTagFilter(runs=[run.run_name for run in runs])
         asked = {"experiment_id": experiment_id, "plugin_name": "scalars", "run_tag_filter": names}
-        scalars = self._provider.list_scalars(ctx, **asked)
-        times = {run.run_name: (run.start_time, scalars.get(run.run_name, {})) for run in runs}
-        return {
-            name: {
-                "began": finite(began),
-                "written": finite(
-                    max((one.max_wall_time for tag, one in tags.items() if tag != HP_METRIC), default=None)
-                ),
-            }
-            for name, (began, tags) in times.items()
-        }
+        scalars, times = self._provider.list_scalars(ctx, **asked), {}
+        for run in runs:
+            series = scalars.get(run.run_name, {})
+            written = (one.max_wall_time for tag, one in series.items() if tag != HP_METRIC)
+            times[run.run_name] = {"began": finite(run.start_time), "written": finite(max(written, default=None))}
+        return times
 
     def folder_key(self, ctx: RequestContext, experiment_id: str) -> str:
         """Tells log folders apart without naming them."""
