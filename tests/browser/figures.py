@@ -77,9 +77,9 @@ def open_page(browser: "Browser", address: str) -> "Frame":
     page = browser.new_context(viewport={"width": 1280, "height": 800}, bypass_csp=True).new_page()
     page.add_init_script(WATCH)
     page.goto(address)
-    if "#" in address:
-        page.wait_for_selector("iframe[src*=training_health]")
-    document = next((frame for frame in page.frames if "plugin_entry" in frame.url), page.main_frame)
+    in_tensorboard = "#" in address
+    frame = "iframe[src*=training_health]"
+    document = page.wait_for_selector(frame).content_frame() if in_tensorboard else page.main_frame
     document.wait_for_selector("body[data-ready]")
     return document
 

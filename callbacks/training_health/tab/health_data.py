@@ -4,7 +4,9 @@ import functools
 import hashlib
 import logging
 import re
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tensorboard import errors
@@ -15,6 +17,7 @@ from training_health.health.findings import find_all
 from training_health.health.health_run import HealthRun, read_run
 from training_health.log_format import PLUGIN_NAME
 from training_health.tab.payloads import as_json, finite, overview_row, run_payload, units_payload
+from training_health.tab.unread import goes_on
 
 ALL_RECORDS = 2**31 - 1  # read_tensors samples down to this many; 0 would mean none at all
 MOST_RUNS = 300  # in one overview: the newest ones
@@ -22,6 +25,11 @@ ROWS_KEPT = 1000
 RUNS_KEPT = 16
 TEXTS_KEPT = 32  # answers as JSON, at most 8 MB each
 HP_METRIC = "hp_metric"  # which Lightning logs before the first step
+TIME_TO_READ = 10.0  # seconds
+CUT_SHORT = (
+    "An event file of this run goes on behind what TensorBoard has read of it: bytes in it are damaged, or TensorBoard "
+    "does not reload."
+)
 UNEXPECTED = "This run can't be read; TensorBoard's own output has the reason."
 METRICS = {"acc": "accuracy", "accuracy": "accuracy", "loss": "loss"}  # by the usual names, for runs without monitors
 METRIC_OF_TAG = {
@@ -44,6 +52,7 @@ class HealthData:
 
     def __init__(self, provider: DataProvider) -> None:
         self._provider = provider
+        self._unchanged: dict[str, tuple[str, float]] = {}  # by run: its revision, and since when it is that
         self._read = functools.lru_cache(RUNS_KEPT)(self._read_uncached)
         self._text = functools.lru_cache(TEXTS_KEPT)(self._text_uncached)
         self._row = functools.lru_cache(ROWS_KEPT)(self._row_uncached)
@@ -64,34 +73,40 @@ class HealthData:
             downsample=1,
             run_tag_filter=RunTagFilter(runs=names, tags=METRIC_OF_TAG),
         )
-        rows, without = (
-            [],
-            self._without_records(ctx, experiment_id, [run for run in newest if not series.get(run.run_name)]),
-        )
+        without = self._times(ctx, experiment_id, [run for run in newest if not series.get(run.run_name)])
+        rows = []
         for name in names:
             logged = sorted(scalars.get(name, {}).items())  # where several are logged, the last in this order counts
             last = ((METRIC_OF_TAG[tag], float(data[-1].value)) for tag, data in logged if data)
-            row = self._row(_log(experiment_id, name, series.get(name, {})), tuple(last))
-            rows.append(row | without.get(name, {}))
+            log = _log(experiment_id, name, series.get(name, {}))
+            row = self._row(log, tuple(last)) | without.get(name, {})
+            if row["state"] == "ok" and not row["finished"] and self._is_cut_short(ctx, log):
+                row["message"] = f"{row['message']} {CUT_SHORT}".strip()
+            rows.append(row)
         return {"runs": rows, "left_out": len(listed) - len(newest)}
 
-    def _without_records(self, ctx: RequestContext, experiment_id: str, runs: list[Run]) -> dict[str, dict[str, Any]]:
-        """When each began and when it wrote its newest scalar: by that one tells a run that has just begun."""
+    def _is_cut_short(self, ctx: RequestContext, log: _Log) -> bool:
+        """Whether the run's files have more than TensorBoard has read, though it had the time."""
+        now = time.monotonic()
+        revision, since = self._unchanged.get(log.run, ("", now))
+        self._unchanged[log.run] = log.revision, since if revision == log.revision else now
+        if revision != log.revision or now - since < TIME_TO_READ:
+            return False
+        location = self._provider.experiment_metadata(ctx, experiment_id=log.experiment_id).data_location
+        return goes_on(Path(location, log.run), max(series.max_wall_time for series in log.tags.values()))
+
+    def _times(self, ctx: RequestContext, experiment_id: str, runs: list[Run]) -> dict[str, dict[str, float | None]]:
+        """Of runs without records: when each began and wrote its newest scalar, for it may have just begun."""
         if not runs:
             return {}
         names = RunTagFilter(runs=[run.run_name for run in runs])
         asked = {"experiment_id": experiment_id, "plugin_name": "scalars", "run_tag_filter": names}
-        scalars = self._provider.list_scalars(ctx, **asked)
-        times = {run.run_name: (run.start_time, scalars.get(run.run_name, {})) for run in runs}
-        return {
-            name: {
-                "began": finite(began),
-                "written": finite(
-                    max((one.max_wall_time for tag, one in tags.items() if tag != HP_METRIC), default=None)
-                ),
-            }
-            for name, (began, tags) in times.items()
-        }
+        scalars, times = self._provider.list_scalars(ctx, **asked), {}
+        for run in runs:
+            series = scalars.get(run.run_name, {})
+            written = (one.max_wall_time for tag, one in series.items() if tag != HP_METRIC)
+            times[run.run_name] = {"began": finite(run.start_time), "written": finite(max(written, default=None))}
+        return times
 
     def folder_key(self, ctx: RequestContext, experiment_id: str) -> str:
         """Tells log folders apart without naming them."""

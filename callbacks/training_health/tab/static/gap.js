@@ -76,6 +76,7 @@ function intervalChart(runs, metric) {
           categoryarray: known.map(({ row }) => plotlyText(row.run)),
           range: [known.length - 0.5, -0.5],
           showgrid: false,
+          ticklabelstandoff: 6,
           tickvals: known.map(({ row }) => plotlyText(row.run)),
           ticktext: known.map(({ row, words }) => plotlyText(`${cut(row.label, 26)}: ${words}`)),
         },

@@ -183,7 +183,7 @@ const deadFraction = (site) => (site?.dead.length ? site.dead.at(-1) / Math.max(
 const worstFirst = (names, worst) => [...names].sort((a, b) => worst.get(b) - worst.get(a));
 
 /** What is said where not every picked run has its map. */
-const ofAll = (runs) => runs.length > MOST_MAPS && h("p", { class: "muted" }, `${runs.length} picked: maps of the first ${MOST_MAPS} are drawn (${runs.slice(0, MOST_MAPS).map(({ row }) => row.label).join(", ")}). Pick fewer runs to see others.`);
+const ofAll = (runs) => runs.length > MOST_MAPS && h("p", { class: "muted" }, `Maps of the first ${MOST_MAPS} of ${runs.length} runs are drawn (${runs.slice(0, MOST_MAPS).map(({ row }) => row.label).join(", ")}). Pick fewer runs to see others.`);
 
 /** All sites at a glance. */
 function layersPart(runs) {

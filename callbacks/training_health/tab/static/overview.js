@@ -207,7 +207,7 @@ function runFindings(row, look, goTo) {
     "article",
     { class: ["card", "card found", "card double"][Math.min(open.length, 2)], tabindex: "-1", data: { run: row.run, finding: row.run } },
     h("div", { class: "run-title" }, lookMark(look), h("h3", { title: row.run }, cut(row.label)), verdictPill(row)),
-    row.progress === "stalled" && h("p", {}, `No record for a long time, and ${row.epochs ?? 0} of ${row.max_epochs} epochs done: killed, or waiting, or damaged bytes in its event file, behind which TensorBoard reads nothing. The findings are of what it left.`),
+    row.progress === "stalled" && h("p", {}, `No record for a long time, and ${row.epochs ?? 0} of ${row.max_epochs} epochs done: killed, or waiting. The findings are of what it left.`),
     row.message && h("p", { class: "muted" }, row.message),
     open.length > 0 && h("div", { class: "findings" }, open.map((finding) => findingCard(finding, goTo))),
     open.length === 0 && h("p", { class: "muted" }, row.epochs ? "No alarm: every rule was checked and none fired." : "No epoch has been recorded yet."),
