@@ -66,6 +66,7 @@ class FashionCLI(LightningCLI):
         self.loaded: tuple[Path, dict[str, Any]] | None = None  # checkpoint that is evaluated or resumed: file, content
         self.lock: BaseFileLock | None = None
         self.quiet = False
+        self.flip_at_test: bool | None = None  # as an evaluation was asked for it
         self.overlay = ""  # digest of what the variant's overlay says, if the command line names one
         self.requested = (options.get("args") or [""])[0]
         super().__init__(*args, **options)
@@ -138,6 +139,8 @@ class FashionCLI(LightningCLI):
         self.loaded = file, checkpoint
         config.ckpt_path, config.weights_only = str(file), True
         run, found = checkpoint.get(RUN, {}), {"model": checkpoint.get("hyper_parameters", {})}
+        if option(given, "model.flip_at_test") is not None:  # how it is tested, not what was trained
+            self.flip_at_test = config.model.flip_at_test
         if "variant" in run and option(given, "variant") is None:
             found["variant"] = run["variant"]
         if "dataset" in run and option(given, "data.dataset") is None:
@@ -149,6 +152,8 @@ class FashionCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse what cannot work, choose the run's folder, take the monitors out if asked."""
         config = self.config[self.subcommand]
+        if self.flip_at_test is not None:  # Lightning puts the checkpoint's hyperparameters over the command line
+            config.model.flip_at_test = self.flip_at_test
         self.quiet, config.quiet = config.quiet, False  # of this call, not of the run: a saved configuration is loud
         if config.trainer.max_epochs is not None and config.trainer.max_epochs < 1 and config.trainer.max_epochs != -1:
             raise UserError(f"--trainer.max_epochs must be at least 1, got {config.trainer.max_epochs}.", exit_code=2)

@@ -181,6 +181,15 @@ def training_loss(trainer: Trainer, pl_module: LightningModule, batch: Any, batc
     return output["loss"] if isinstance(output, Mapping) else output
 
 
+def is_of_an_epoch(trainer: Trainer, key: str) -> bool:
+    """Whether the training metric in ``callback_metrics`` is over the epoch; else it is the last step's."""
+    results = getattr(trainer, "_results", None)  # no public property tells them apart
+    if results is None:
+        warn_renamed("_results", "a running value may be that of the last step")
+        return True
+    return all(result.meta.on_epoch for result in results.values() if result.meta.name == key)
+
+
 # ---- what the user is told
 
 

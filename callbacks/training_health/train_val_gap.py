@@ -76,7 +76,8 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         seed: Of the sample.
         accuracy_key: What ``validation_step`` logs its accuracy under, a fraction from 0 to 1.
         loss_key: What ``validation_step`` logs its loss under.
-        train_accuracy_key: The running accuracy's key, or the part before Lightning's ``_epoch``.
+        train_accuracy_key: The running accuracy's key, or the part before Lightning's ``_epoch``. What is logged for
+            each step alone, as ``self.log`` does by default in ``training_step``, is not the epoch's and left out.
         train_loss_key: The same for the running loss.
         dataloader_idx: Which of several validation loaders training is compared with.
         count_examples: Gives the number of examples in a batch, where neither the loader nor the batch shows it.
@@ -200,11 +201,12 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         self._pending = None
         if logged is None:
             return
-        self._logged = sorted({*logged.values, *logged.last, *logged.metrics})
         everyone = self._evaluation.everyone
-        parts = everyone(trainer, (self._sample.take(), self._validation.take()))
-        training = total(part for part, _ in parts).evaluation()
-        validation = total(part for _, part in parts).evaluation()
+        keys = {*logged.values, *logged.last, *logged.metrics}  # none on a process without a batch
+        parts = everyone(trainer, (self._sample.take(), self._validation.take(), keys))
+        training = total(part for part, *_ in parts).evaluation()
+        validation = total(part for _, part, _ in parts).evaluation()
+        self._logged = sorted(set().union(*(keys for *_, keys in parts)))
         sides = logged, self._evaluation.validation.logged.get(self.dataloader_idx, LoggedValues())
         methods = []
         for name, default in (("accuracy", self.accuracy_key), ("loss", self.loss_key)):
@@ -251,7 +253,8 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
                 f"{self.accuracy_key!r} or {self.loss_key!r}. It logs: {', '.join(self._logged) or 'nothing'}. "
                 "`TrainValGapMonitor(accuracy_key=..., loss_key=...)` says under which keys."
             )
-            if logged := [key for key in (self.accuracy_key, self.loss_key) if key in trainer.callback_metrics]:
+            spelled = [_spelled(key, there) for key in (self.accuracy_key, self.loss_key)]
+            if logged := [key for key in spelled if key in trainer.callback_metrics]:
                 reason = f"{' and '.join(logged)}, as logged, is NaN or no mean (`reduce_fx`)."
             pl.warn_once(self._said, "missing", f"`TrainValGapMonitor` has nothing to compare: {reason}")
             return
@@ -276,7 +279,9 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         The mean over the ranks, which train on as many examples each: without ``sync_dist`` a value is a rank's own.
         """
         metrics = trainer.callback_metrics
-        value = metrics.get(f"{key}_epoch", metrics.get(key))
+        value = metrics.get(f"{key}_epoch")
+        if value is None and pl.is_of_an_epoch(trainer, key):
+            value = metrics.get(key)
         values = pl.every_rank(trainer, NAN if value is None else float(value))
         return sum(values) / len(values)
 

@@ -205,6 +205,15 @@ def test_testing_a_checkpoint_again_gives_the_runs_accuracy(fmnist, finished_run
     assert float(printed.group(1)) == pytest.approx(accuracy, abs=1e-6)
 
 
+def test_a_checkpoint_can_be_tested_with_flips_though_it_was_trained_without(fmnist, finished_run, capsys):
+    losses = []
+    for given in ("false", "true"):
+        fmnist("test", "--ckpt_path", str(finished_run), f"--model.flip_at_test={given}")
+        losses.append(re.search(r"test/loss\W+([\d.]+)", capsys.readouterr().out).group(1))
+
+    assert losses[0] != losses[1]
+
+
 def test_a_data_set_other_than_the_trained_one_is_said(data_dir, tmp_path, monkeypatch, finished_run, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FMNIST_MIRRORS", "http://127.0.0.1:9/")

@@ -93,7 +93,7 @@ def test_a_sites_n_is_that_of_the_examples_that_reached_it(tmp_path):
     monitor, _ = validate(Sometimes(), inputs, tmp_path)
 
     assert {name: site["n"] for name, site in monitor.summary()["sites"].items()} == {"second": 50, "first": 100}
-    assert "Not all examples reached second by 50, first by 100." in monitor.sentence()
+    assert "Only some batches reached second (50 examples), first (100 examples)." in monitor.sentence()
 
 
 def test_a_sites_records_hold_its_own_n():

@@ -204,6 +204,35 @@ def test_usual_spellings_of_the_default_keys_are_found(keys, tmp_path):
     assert not any(math.isnan(renamed[name]) for name in ("loss_gap", "accuracy_gap", "mode_effect"))
 
 
+class Default(Toy):
+    """Logs the training accuracy as ``self.log`` does by default: of each step."""
+
+    def training_step(self, batch, batch_idx):
+        logits = self.net(batch[0])
+        self.log("train_acc", (logits.argmax(1) == batch[1]).float().mean())
+        return F.cross_entropy(logits, batch[1])
+
+
+def test_the_last_steps_accuracy_is_not_taken_for_the_epochs(tmp_path):
+    monitor = TrainValGapMonitor()
+
+    trainer = fit(Default(), [monitor], tmp_path)
+
+    assert "train_acc" in trainer.callback_metrics
+    assert monitor.summary()["running_accuracy"] is None
+    assert "gap/mode_effect" not in trainer.callback_metrics
+
+
+@pytest.mark.parametrize("options", [{}, {"reduce_fx": "sum"}], ids=["nan", "sum"])
+def test_a_usual_spelling_that_is_no_mean_is_not_called_missing(options, tmp_path):
+    class Wrong(Toy):
+        def validation_step(self, batch, batch_idx):
+            self.log("val_loss", torch.tensor(1.0 if options else math.nan), **options)
+
+    with pytest.warns(UserWarning, match=r"val_loss, as logged, is NaN or no mean"):
+        fit(Wrong(), [TrainValGapMonitor()], tmp_path)
+
+
 def test_a_key_that_was_given_is_not_replaced_by_another(tmp_path):
     module, monitor = Renamed({"val/loss": "val_loss"}), TrainValGapMonitor(loss_key="my/loss")
 

@@ -98,7 +98,8 @@ def many_dead_units(run: HealthRun) -> Iterator[Finding]:
     dead, known = int(network.dead[-1]), network.known
     if not known or (dead < min(SOME_DEAD, of_network) * known and not over):
         return
-    alarm = dead >= max(of_network, _chance(network.n[-1], known)) * known
+    chance = sum(_chance(site.n[-1], site.counts.known) * site.counts.known for site in run.sites)
+    alarm = dead >= max(of_network * known, chance)
     alarm |= any(site.dead_now >= _chance(site.n[-1], site.counts.known) * site.counts.known for site in over)
     since_start = sum(int((dead_since(site.activity) == 0).sum()) for site in dying)
     born_dead = run.history and since_start >= dead / 2

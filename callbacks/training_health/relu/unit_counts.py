@@ -30,7 +30,8 @@ class SiteCounts:
         pairs: (Example, position) pairs seen per unit.
         active: Per unit, pairs with an output above zero.
         not_a_number: Units with an output that was NaN or infinite: neither dead nor alive.
-        examples: Those of the batches that reached the site; NaN where one hid its size, 0 where they were not counted.
+        examples: Those of the batches that reached the site, also where a part of such a batch went elsewhere; NaN
+            where one hid its size, 0 where they were not counted.
 
     >>> site = SiteCounts("relu", 1, True, pairs=200, active=[0, 1, 100, 0], not_a_number=[3])
     >>> site.dead, site.rare(below=0.01), site.activity

@@ -334,13 +334,14 @@ def parts_sentence(report: DeadReLUReport) -> str:
 
 
 def reach_sentence(report: DeadReLUReport) -> str:
-    """Name sites that not all examples reached, those with the fewest first; empty if there are none."""
+    """Name sites that only some batches reached, those with the fewest first; empty if there are none."""
     fewer = {name: site.examples for name, site in report.sites.items() if 0 < site.examples < report.examples}
     if not fewer:
         return ""
-    said = [f"{name} by {fewer[name]:,}" for name in sorted(fewer, key=fewer.__getitem__)[:_SITES_SAID]]
-    rest = f", and {len(fewer) - len(said)} more sites by fewer than all" if len(fewer) > len(said) else ""
-    return f"Not all examples reached {', '.join(said)}{rest}."
+    said = [f"{name} ({fewer[name]:,} examples)" for name in sorted(fewer, key=fewer.__getitem__)[:_SITES_SAID]]
+    rest = len(fewer) - len(said)
+    more = f" and {rest} other site{'s' * (rest > 1)}" if rest else ""
+    return f"Only some batches reached {', '.join(said)}{more}."
 
 
 def _on(report: DeadReLUReport) -> str:

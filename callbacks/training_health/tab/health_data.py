@@ -73,7 +73,12 @@ class HealthData:
             downsample=1,
             run_tag_filter=RunTagFilter(runs=names, tags=METRIC_OF_TAG),
         )
-        without = self._times(ctx, experiment_id, [run for run in newest if not series.get(run.run_name)])
+        bare = [run for run in newest if not series.get(run.run_name)]
+        validated = {
+            run.run_name: finite(run.start_time) for run in bare if any(scalars.get(run.run_name, {}).values())
+        }
+        without = self._times(ctx, experiment_id, [run for run in bare if run.run_name not in validated])
+        without |= {name: {"began": began, "written": began} for name, began in validated.items()}
         rows = []
         for name in names:
             logged = sorted(scalars.get(name, {}).items())  # where several are logged, the last in this order counts
@@ -96,12 +101,15 @@ class HealthData:
         return goes_on(Path(location, log.run), max(series.max_wall_time for series in log.tags.values()))
 
     def _times(self, ctx: RequestContext, experiment_id: str, runs: list[Run]) -> dict[str, dict[str, float | None]]:
-        """Of runs without records: when each began and wrote its newest scalar, for it may have just begun."""
+        """When each of these runs began and wrote its newest scalar, for it may have just begun."""
         if not runs:
             return {}
         names = RunTagFilter(runs=[run.run_name for run in runs])
-        asked = {"experiment_id": experiment_id, "plugin_name": "scalars", "run_tag_filter": names}
-        scalars, times = self._provider.list_scalars(ctx, **asked), {}
+        # TensorBoard goes through all points for this: only of those that it is needed for.
+        scalars = self._provider.list_scalars(
+            ctx, experiment_id=experiment_id, plugin_name="scalars", run_tag_filter=names
+        )
+        times = {}
         for run in runs:
             series = scalars.get(run.run_name, {})
             written = (one.max_wall_time for tag, one in series.items() if tag != HP_METRIC)

@@ -42,7 +42,8 @@ export const breakable = (name) => name.split(/(?<=[/_])/).flatMap((part) => [pa
 
 /** Of each dataset the one with the highest value, where it has another to be compared with. */
 export function bestByDataset(all, datasetOf, valueOf) {
-  const groups = Map.groupBy(all.filter((one) => isNumber(valueOf(one))), datasetOf);
+  const groups = new Map();
+  for (const one of all.filter((each) => isNumber(valueOf(each)))) groups.set(datasetOf(one), [...(groups.get(datasetOf(one)) ?? []), one]);
   return new Map([...groups].filter(([, same]) => same.length > 1).map(([dataset, same]) => [dataset, same.reduce((best, one) => (valueOf(one) > valueOf(best) ? one : best))]));
 }
 
