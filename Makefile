@@ -177,5 +177,5 @@ gallery: $(READY) ## Train what the reports of docs/gallery show, and write them
 	$(BIN)/python docs/gallery/make.py $(ARGS)
 
 clean: ## Remove .venv and what the tools left; runs and data stay
-	rm -rf .venv .venv-* build dist docs/_build .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .venv-* build dist docs/_build docs/jupyter_execute .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find fmnist_pl callbacks tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
