@@ -5,6 +5,7 @@ the logs grows, the largest event file by what was cut off its end, and the tab 
 prints the median, the range and n. The first paint counts from the beginning of the page's own document.
 """
 
+import argparse
 import json
 import shutil
 import sys
@@ -17,6 +18,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from tests.browser.conftest import CHROMIUM, FLAGS, serve
+from training_health.errors import UserError
 from training_health.tab.one_file import write_report
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ AT_THE_END = "scrollY + innerHeight >= document.documentElement.scrollHeight - 1
 ALL_DRAWN = "!document.querySelector('.plot:not([data-drawn])')"
 
 
-def main(logdir: Path, rounds: int = ROUNDS) -> None:
+def main(logdir: Path, rounds: int) -> None:
     """Prints the figures, or why there are none."""
     try:
         from playwright.sync_api import sync_playwright
@@ -138,4 +140,10 @@ def cut_the_largest(logdir: Path, copy: Path) -> tuple[str, Path, bytes]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:3]))
+    parser = argparse.ArgumentParser(prog="python -m tests.browser.figures", description=__doc__.splitlines()[0])
+    parser.add_argument("logdir", type=Path)
+    parser.add_argument("rounds", type=int, nargs="?", default=ROUNDS)
+    try:
+        main(**vars(parser.parse_args()))
+    except UserError as error:
+        sys.exit(f"error: {error}")

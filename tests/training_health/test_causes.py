@@ -306,7 +306,7 @@ def test_what_cannot_be_followed_is_unknown_and_its_depth_is_known(net):
     assert site["dead"] > 0
 
 
-def test_the_causes_in_a_wide_network_that_is_all_dead_take_no_time():
+def test_the_causes_in_a_wide_network_that_is_all_dead_are_found_in_seconds():
     width = 1500
     net = nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
     with torch.no_grad():

@@ -36,6 +36,8 @@ class Planted(Toy):
 
 
 class WithMetricObject(Planted):
+    """Its keys are other spellings of the monitor's, which both processes must find."""
+
     def __init__(self) -> None:
         super().__init__(exact=False)
         self.accuracy = MulticlassAccuracy(num_classes=4, average="micro")
@@ -43,8 +45,8 @@ class WithMetricObject(Planted):
     def validation_step(self, batch, batch_idx):
         logits = self.net(batch[0])
         self.accuracy(logits, batch[1])
-        self.log("val/accuracy", self.accuracy)
-        self.log("val/loss", nn.functional.cross_entropy(logits, batch[1]), sync_dist=True)
+        self.log("val_acc", self.accuracy)
+        self.log("val_loss", nn.functional.cross_entropy(logits, batch[1]), sync_dist=True)
 
 
 class Split(Planted):

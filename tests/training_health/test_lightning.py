@@ -7,7 +7,13 @@ import torch
 
 from tests.training_health.toys import FEW_EXAMPLES, Toy, events, fit, loader, make_trainer, pl
 from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
-from training_health.lightning import epoch_end_step, is_epochs_last_batch, is_epochs_last_validation, to_device
+from training_health.lightning import (
+    epoch_end_step,
+    is_epochs_last_batch,
+    is_epochs_last_validation,
+    is_of_an_epoch,
+    to_device,
+)
 from training_health.torch_private import has_forward_hook, inner_schedulers, inside_wrapper, is_watched
 
 pytestmark = FEW_EXAMPLES
@@ -128,6 +134,8 @@ def test_without_these_names_the_public_ones_stand_in(tmp_path):
         assert epoch_end_step(renamed) == 4
     with pytest.warns(UserWarning, match="_on_before_batch_transfer"):
         assert to_device(trainer, module, torch.ones(2)).tolist() == [0.5, 0.5]
+    with pytest.warns(UserWarning, match="_results"):
+        assert is_of_an_epoch(renamed, "train/loss")
 
 
 def test_where_torch_cannot_be_asked_every_call_counts_as_watched(monkeypatch):

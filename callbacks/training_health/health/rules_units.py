@@ -98,9 +98,8 @@ def many_dead_units(run: HealthRun) -> Iterator[Finding]:
     dead, known = int(network.dead[-1]), network.known
     if not known or (dead < min(SOME_DEAD, of_network) * known and not over):
         return
-    chance = sum(_chance(site.n[-1], site.counts.known) * site.counts.known for site in run.sites)
-    alarm = dead >= max(of_network * known, chance)
-    alarm |= any(site.dead_now >= _chance(site.n[-1], site.counts.known) * site.counts.known for site in over)
+    alarm = dead >= max(of_network * known, _most_by_chance(*run.sites))
+    alarm |= any(site.dead_now >= _most_by_chance(site) for site in over)
     since_start = sum(int((dead_since(site.activity) == 0).sum()) for site in dying)
     born_dead = run.history and since_start >= dead / 2
     where = ", ".join(f"{site.name} {site.dead_now} of {site.units}" for site in dying)
@@ -138,7 +137,7 @@ def mass_death(run: HealthRun) -> Iterator[Finding]:
         row = int(np.argmax(net))
         if net[row] < limit * site.units:
             continue
-        minor = site.dead_now <= counts.dead[row] / 2 or net[row] < _chance(counts.n[row], site.units) * site.units
+        minor = site.dead_now <= counts.dead[row] / 2 or net[row] < _most_by_chance(site, row=row)
         yield Finding(
             rule="mass_death",
             severity="notice" if minor else "critical" if net[row] >= site.units / 2 else "warning",
@@ -247,15 +246,17 @@ def _advice(sites: Sequence[Site], otherwise: tuple[str, ...]) -> tuple[str, ...
     return (*cures, LEAKY) if cures else otherwise
 
 
-def _chance(n: int, units: int) -> float:
-    """The fraction of units that n examples may show as dead, at 95 %, if each fires on ``RARE`` of all, independently.
+def _most_by_chance(*sites: Site, row: int = -1) -> float:
+    """How many units may look dead at a record, at 95 %, if each fires on ``RARE`` of all examples, independently.
 
-    0 for ``ENOUGH`` examples, where such a unit fires at least once; 1 where n is unknown.
+    None of a site with ``ENOUGH`` examples, where such a unit fires at least once; all where n is unknown.
     """
-    if n >= ENOUGH or not units:
-        return 0.0
-    silent = (1 - RARE) ** float(n)
-    return min(1.0, silent + 1.645 * math.sqrt(silent * (1 - silent) / units))
+    units = expected = variance = 0.0
+    for site in sites:
+        known, n = site.units - site.counts.nan[row], site.n[row]
+        silent = 0.0 if n >= ENOUGH else (1 - RARE) ** float(n)
+        units, expected, variance = units + known, expected + known * silent, variance + known * silent * (1 - silent)
+    return min(units, expected + 1.645 * math.sqrt(variance))
 
 
 def _n(n: int) -> str:

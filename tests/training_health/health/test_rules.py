@@ -255,6 +255,19 @@ def test_few_and_unknown_numbers_of_examples_are_said():
     assert "only 20 training" in the(of_gap(0.8, 0.85, 0.73, [0.5], n=20), "gap_in_words").evidence
 
 
+def test_a_small_site_that_few_examples_reach_does_not_hide_what_many_say_of_the_others():
+    sites = [site(name, 100, [45]) for name in ("a", "b", "c")]
+    assert the(of_sites(*sites), "dead_from_the_start").severity == "warning"
+    assert the(of_sites(*sites, site("expert", 4, [0], n=3)), "dead_from_the_start").severity == "warning"
+
+
+@pytest.mark.parametrize(("dead", "severity"), [(42, "warning"), (41, "notice")])
+def test_what_chance_leaves_dead_in_a_network_is_counted_over_all_its_units(dead, severity):
+    # Of 300 units that fire on 1 % of the examples 0.366 are silent on 100, at 95 % fewer than 0.412.
+    sites = [site(name, 100, [dead], n=100) for name in ("a", "b", "c")]
+    assert the(of_sites(*sites), "dead_from_the_start").severity == severity
+
+
 def test_nan_is_not_death():
     nan = FAULTS["NaN outputs"][0]
     assert alarms(nan) == {"units_not_a_number"}
