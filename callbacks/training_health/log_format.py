@@ -10,7 +10,8 @@ own epoch-end scalars. TensorBoard hands out the metadata of a tag's first recor
 What the monitor of dead units records, besides the activity itself:
 
 ``activity/<site>``
-    the activity of each unit over the epoch's window.
+    the activity of each unit over the epoch's window; its n, as that of the next two, is of the batches that reached
+    the site.
 ``start/<site>``
     the same, with the same metadata, over the sanity check's window: before the first step. It comes
     once per fit, with the first epoch's records; the epoch in it is the one that it was written in. Without a sanity
