@@ -151,16 +151,29 @@ def _train(
     study: Study, storage: RDBStorage, search: Search, objective: Callable[[optuna.Trial], float], sender: Connection
 ) -> None:
     """Train until the study has its trials, and none is left that may have been lost."""
+    training = stopped = False
+
+    def stop(number: int, _: object) -> None:
+        nonlocal stopped
+        stopped = True
+        if training:  # else Optuna has begun a trial that is not ours yet, or is recording how one ended: it finishes
+            sys.exit(128 + number)
 
     def attempt(trial: optuna.Trial) -> float:
+        nonlocal training
         try:
-            return objective(trial)
-        except (KeyboardInterrupt, SystemExit, UserError) as stop:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # from now on it ends by itself
+            try:
+                training = True
+                if stopped:
+                    sys.exit(1)
+                return objective(trial)
+            finally:
+                training = False
+        except (KeyboardInterrupt, SystemExit, UserError) as reason:
             retry(study, study.get_trials(deepcopy=False)[trial.number])
-            if isinstance(stop, UserError):
-                raise UserError(f"Trial {trial.number} cannot be trained: {stop}") from stop
-            raise KeyboardInterrupt from stop  # Optuna ends a trial with that, not with SystemExit
+            if isinstance(reason, UserError):
+                raise UserError(f"Trial {trial.number} cannot be trained: {reason}") from reason
+            raise KeyboardInterrupt from reason  # Optuna ends a trial with that, not with SystemExit
         except (optuna.TrialPruned, TrialFailedError):
             raise
         except (SQLAlchemyError, StorageInternalError):  # says nothing of the trial
@@ -175,7 +188,8 @@ def _train(
             sender.send(f"trial {trial.number}: {progress(study, trial, search)}")
 
     study_id, noted = storage.get_study_id_from_name(search.name), set[int]()
-    while True:
+    signal.signal(signal.SIGTERM, stop)
+    while not stopped:
         trials = study.get_trials(deepcopy=False)
         running = {trial.number for trial in trials if trial.state == TrialState.RUNNING}
         lost = any(trial.state == TrialState.WAITING and origin(trial) != trial.number for trial in trials)
@@ -191,6 +205,7 @@ def _train(
         for number in running - noted:  # one that was killed before its first heartbeat would never be taken for lost
             storage.record_heartbeat(storage.get_trial_id_from_study_id_trial_number(study_id, number))
         noted |= running
+    sys.exit(1)
 
 
 def progress(study: Study, trial: FrozenTrial, search: Search) -> str:

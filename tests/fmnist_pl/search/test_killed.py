@@ -23,8 +23,8 @@ def start(tmp_path):
     """Start a search as a process of its own; it does not outlive the test."""
     processes = []
 
-    def begin(storage, trials, jobs=1):
-        words = ["-m", "tests.fmnist_pl.search.toy_search", tmp_path, storage, trials, jobs, "slow"]
+    def begin(storage, trials, jobs=1, kind="slow"):
+        words = ["-m", "tests.fmnist_pl.search.toy_search", tmp_path, storage, trials, jobs, kind]
         environment = {**os.environ, "PYTHONPATH": f"{PROJECT}{os.pathsep}{PROJECT / 'callbacks'}"}
         processes.append(subprocess.Popen([sys.executable, *map(str, words)], env=environment))
         return processes[-1]
@@ -113,14 +113,24 @@ def test_a_search_that_is_killed_takes_its_workers_with_it_and_the_next_repeats_
 
 def test_what_is_trained_when_a_search_is_stopped_waits_for_the_next(tmp_path, start):
     storage = f"sqlite:///{tmp_path / 'study.db'}"
-    process = start(storage, 6, jobs=2)
+    process = start(storage, 6, jobs=2, kind="slower")
     wait_for(lambda: len(trained(tmp_path)) >= 3)
     process.send_signal(signal.SIGINT)
     process.wait(60)
 
-    trials = trials_of(toy(tmp_path, storage, 6, kind="slow"))
-    lost = [trial.params["x"] for trial in trials if trial.state == TrialState.FAIL]
-    waiting = [trial.params["x"] for trial in trials if trial.state == TrialState.WAITING]
+    trials = trials_of(toy(tmp_path, storage, 6, kind="slower"))
+    # A trial that is not trained yet has no x: -1 stands for it.
+    lost = [trial.params.get("x", -1) for trial in trials if trial.state == TrialState.FAIL]
+    waiting = [trial.params.get("x", -1) for trial in trials if trial.state == TrialState.WAITING]
     assert sorted(lost) == sorted(waiting)
     assert len(lost) in {1, 2}
     assert TrialState.RUNNING not in {trial.state for trial in trials}
+
+
+def test_a_stop_before_a_trial_is_trained_leaves_it_to_the_next_too(tmp_path, start):
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    start(storage, 1, kind="stopped between").wait(60)
+
+    states = [trial.state for trial in trials_of(toy(tmp_path, storage, 1, kind="stopped between"))]
+    assert states == [TrialState.FAIL, TrialState.WAITING]
+    assert trained(tmp_path) == []

@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 from optuna.distributions import FloatDistribution
 
-from fmnist_pl.search.study import Settings
+from fmnist_pl.search.study import SeededSampler, Settings
 from fmnist_pl.search.worker import Search, TrialFailedError, run_workers
 from training_health.errors import UserError
 
@@ -34,6 +34,8 @@ class ToyObjective:
 
     def __init__(self, search: Search) -> None:
         self.search, self.kind = search, search.settings.space["space"]["kind"]
+        if self.kind == "stopped between":
+            SeededSampler.before_trial = stop_the_search
 
     def __call__(self, trial: optuna.Trial) -> float:
         x = trial.suggest_float("x", 0.0, 1.0)
@@ -43,8 +45,7 @@ class ToyObjective:
             raise optuna.TrialPruned
         with (self.search.folder / "trained.txt").open("a") as log:
             log.write(f"{os.getpid()} {x}\n")
-        if self.kind == "slow":
-            time.sleep(0.3)
+        time.sleep({"slow": 0.3, "slower": 3}.get(self.kind, 0))
         if self.kind == "nan":
             trial.set_user_attr("failure", "val/loss was nan")
             raise TrialFailedError
@@ -60,6 +61,12 @@ class ToyObjective:
             if trial.should_prune():
                 raise optuna.TrialPruned
         return accuracy
+
+
+def stop_the_search(sampler, study, trial):
+    """What a sampler does first with a trial: here Ctrl-C falls before its training."""
+    os.kill(os.getppid(), signal.SIGINT)
+    time.sleep(2)  # the signal to this process comes meanwhile
 
 
 def search(*args, **options):
