@@ -260,3 +260,42 @@ def test_the_values_of_many_sites_can_stop_a_run_early_and_are_logged(tmp_path):
     assert trainer.callback_metrics["dead_relu/net.3"].item() == 1
     logged = [value for tag, _, value in events(tmp_path) if tag == "dead_relu/net.3"]
     assert [value.tensor.float_val[0] for value in logged] == [1.0]
+
+
+def many_sites(folder, logger):
+    """A fit of a network with so many sites that their values go past Lightning."""
+    pl.seed_everything(0)
+    layers = [layer for _ in range(20) for layer in (nn.Linear(8, 8), nn.ReLU())]  # 60 values of single sites
+    fit(
+        Toy(nn.Sequential(nn.Flatten(), nn.Linear(36, 8), *layers, nn.Linear(8, 4))),
+        [DeadReLUMonitor()],
+        folder,
+        logger=logger,
+    )
+
+
+def scalars(folder) -> list[tuple[str, int, float]]:
+    return sorted((tag, step, v.tensor.float_val[0]) for tag, step, v in events(folder) if v.tensor.float_val)
+
+
+class OneByOne(loggers.TensorBoardLogger):
+    """A user's own, which writes as Lightning's does."""
+
+    def log_metrics(self, metrics, step=None):
+        super().log_metrics(metrics, step)
+
+
+def test_the_values_of_many_sites_are_those_that_the_logger_would_write(tmp_path):
+    many_sites(tmp_path / "together", loggers.TensorBoardLogger(tmp_path / "together"))
+    many_sites(tmp_path / "one by one", OneByOne(tmp_path / "one by one"))
+
+    assert scalars(tmp_path / "together") == scalars(tmp_path / "one by one")
+    assert len(scalars(tmp_path / "together")) > 120
+
+
+def test_a_logger_with_a_prefix_puts_it_before_the_values_of_many_sites(tmp_path):
+    many_sites(tmp_path, loggers.TensorBoardLogger(tmp_path, prefix="mine"))
+
+    sites = {tag for tag, _, _ in scalars(tmp_path) if "dead_relu/net." in tag}
+    assert len(sites) == 20
+    assert all(tag.startswith("mine-dead_relu/") for tag in sites)

@@ -24,11 +24,14 @@ s = gamma / sqrt(var + eps).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from training_health.log_format import CAUSES
+from training_health.relu.feeds import NUMBERS
 from training_health.relu.pre_activations import Moments, SiteLook
 from training_health.relu.unit_counts import SiteCounts
 
@@ -36,6 +39,7 @@ NAN = math.nan
 BORN = -1  # died before the first step
 # Of `feeds.NUMBERS`, what tells how far a layer's incoming weights changed: its own, and a batch normalisation's.
 _LAYER, _NORM = ("along", "across", "layer_bias"), ("gain", "shift")
+_WEIGHTS = [NUMBERS.index(name) for name in (*_LAYER, *_NORM)]
 _ROUNDING = 0.02  # of the numbers that a bound is made of: more is another layer's
 
 
@@ -67,7 +71,7 @@ def joined(looks: Iterable[SiteLook]) -> SiteLook:
     for look in looks:
         for unit, moments in look.moments.items():
             total.moments[unit] = total.moments[unit] + moments if unit in total.moments else moments
-    known = all(look.numbers for look in looks)
+    known = all(len(look.numbers) for look in looks)
     if looks and known:
         lows, highs = [look.low for look in looks], [look.high for look in looks]
         total.low = min(lows) if not any(map(math.isnan, lows)) else NAN
@@ -80,28 +84,29 @@ def joined(looks: Iterable[SiteLook]) -> SiteLook:
 
 @dataclass
 class History:
-    """What the windows before say, by site: plain values, for a checkpoint.
+    """What the windows before say, by site.
 
     Attributes:
         silent: Units that did not fire in the window before.
         since: In which epoch the units that were dead in the window before died; `BORN`, or NaN for unknown.
         change: By how much the incoming weights of those had changed then.
-        weights: Of all units, the numbers by which a change of their incoming weights is told.
+        weights: The numbers by which a change of the incoming weights is told, a row for each unit; none if unknown.
     """
 
     silent: dict[str, list[int]] = field(default_factory=dict)
     since: dict[str, dict[int, float]] = field(default_factory=dict)
     change: dict[str, dict[int, float]] = field(default_factory=dict)
-    weights: dict[str, list[list[float]]] = field(default_factory=dict)
+    weights: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.weights = {site: np.array(rows, dtype=float) for site, rows in self.weights.items()}
 
     def add(self, site: str, counts: SiteCounts, look: SiteLook, epoch: float) -> None:
         """Take the next window's numbers of a site; epoch `BORN` for the window before the first step."""
-        columns = (look.numbers[name] for name in (*_LAYER, *_NORM)) if look.numbers else ()
-        weights = list(map(list, zip(*columns, strict=True)))
+        weights = look.numbers[_WEIGHTS].T if len(look.numbers) else np.empty(0)
         silent, since, change = self.silent.get(site), self.since.get(site, {}), self.change.get(site, {})
-        before = self.weights.get(site, [])
-        if len(before) != counts.units:
-            before = []
+        before = self.weights.get(site, np.empty(0))
+        known = len(before) == len(weights) == counts.units
         new_since, new_change = {}, {}
         for unit in counts.dead:
             if unit in since:
@@ -109,7 +114,7 @@ class History:
             elif silent is None or unit in silent:
                 new_since[unit], new_change[unit] = BORN if epoch == BORN else NAN, NAN
             else:
-                moved = weight_change(before[unit], weights[unit]) if before and weights else NAN
+                moved = weight_change(before[unit], weights[unit]) if known else NAN
                 new_since[unit], new_change[unit] = epoch, moved
         self.silent[site] = sorted({*counts.dead, *counts.not_a_number})
         self.since[site], self.change[site] = new_since, new_change
@@ -121,11 +126,11 @@ class History:
             mine[site] = theirs[name]
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return vars(self).copy()
+        """Plain values, for a checkpoint: what makes the same again."""
+        return {**vars(self), "weights": {site: rows.tolist() for site, rows in self.weights.items()}}
 
 
-def weight_change(before: list[float], after: list[float]) -> float:
+def weight_change(before: Sequence[float], after: Sequence[float]) -> float:
     """Give a lower bound on how far incoming weights moved, over their own norm; NaN if unknown, or they were 0.
 
     >>> weight_change([3.0, 4.0, 0.0, math.nan, math.nan], [3.0, -4.0, 0.0, math.nan, math.nan])
@@ -166,7 +171,8 @@ def _numbers(look: SiteLook, unit: int) -> Verdict:
     top, sd = moments.top, moments.sd
     depth = abs(min(top, 0.0)) / sd if sd > 0 and not moments.is_constant else NAN
     seen = Verdict(depth=depth, top=top, sd=sd)
-    up, down, offset, bias = (look.number(name, unit) for name in ("up", "down", "offset", "bias"))
+    numbers = look.numbers[:, unit].tolist() if len(look.numbers) else [NAN] * len(NUMBERS)
+    up, down, offset, bias = (numbers[NUMBERS.index(name)] for name in ("up", "down", "offset", "bias"))
     bound = up * look.high + down * look.low + offset
     size = max(abs(up), abs(down)) * max(abs(look.low), abs(look.high)) + abs(offset)
     least = up * look.low + down * look.high + offset

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -158,8 +159,29 @@ _BLOCK = 1 << 17  # weights whose copies in double precision stay in a CPU's cac
 NUMBERS = ("up", "down", "offset", "bias", "along", "across", "layer_bias", "gain", "shift")
 
 
-def numbers_of(feed: Feed) -> Tensor:
-    """All that is kept of an affine map: (9, U), in double precision where the device has it, on the device.
+def read_numbers(feed: Feed) -> Tensor:
+    """Read what `numbers_of` needs of an affine map on its device, in double precision where that has it.
+
+    Rows of (U,): the sum of a unit's positive incoming weights, of all, their norm, and the bias; behind a batch
+    normalisation then its mean, variance, weight and bias.
+    """
+    exact = torch.float32 if feed.weight.device.type == "mps" else torch.float64
+    rows = feed.rows().flatten(1)
+    parts = rows.split(max(1, _BLOCK // rows.shape[1])) if rows.is_cpu and rows.numel() > _BLOCK else [rows]
+    wide = (part.to(exact) for part in parts)
+    sums = [torch.stack([part.relu().sum(1), part.sum(1), torch.linalg.vector_norm(part, dim=1)]) for part in wide]
+    bias = sum((part.detach().to(exact) for part in feed.biases), sums[0].new_zeros(feed.units))
+    others = [bias]
+    for mean, var, weight, beta, _ in feed.norms:
+        assert mean is not None
+        assert var is not None
+        ones, zeros = torch.ones_like(bias), torch.zeros_like(bias)
+        others += [mean, var, ones if weight is None else weight, zeros if beta is None else beta]
+    return torch.cat([torch.cat(sums, dim=1), torch.stack([row.detach().to(exact) for row in others])])
+
+
+def numbers_of(read: np.ndarray, feed: Feed) -> np.ndarray:
+    """Give all that is kept of an affine map: (9, U).
 
     With a unit's incoming weights w (a row of m numbers) and bias b, behind a batch normalisation
     w s and (b - mean) s + beta with s = gamma / sqrt(var + eps):
@@ -168,30 +190,24 @@ def numbers_of(feed: Feed) -> Tensor:
     - ``bias``: b, or beta behind a batch normalisation;
     - ``along`` = sum(w) / sqrt(m), ``across`` = sqrt(||w||^2 - along^2), of the layer's own w: the lengths of w's parts
       along the vector of ones and across it; ``layer_bias``: b; ``gain``, ``shift``: gamma and beta, NaN without.
+
+    Args:
+        read: What `read_numbers` gave.
+        feed: For the number of inputs and eps.
     """
-    exact = torch.float32 if feed.weight.device.type == "mps" else torch.float64
-    rows = feed.rows().flatten(1)
-    parts = rows.split(max(1, _BLOCK // rows.shape[1])) if rows.is_cpu else [rows]
-    wide = (part.to(exact) for part in parts)
-    sums = [torch.stack([part.relu().sum(1), part.sum(1), torch.linalg.vector_norm(part, dim=1)]) for part in wide]
-    up, total, norm = torch.cat(sums, dim=1)
-    down = total - up  # exactly 0 where no weight is negative
-    along = total / rows.shape[1] ** 0.5
-    across = (norm.square() - along.square()).clamp(min=0).sqrt()
-    bias = torch.zeros_like(up)
-    for part in feed.biases:
-        bias = bias + part.detach().to(exact)
-    gain = shift = torch.full_like(up, torch.nan)
-    own = offset = bias
-    for mean, var, weight, beta, eps in feed.norms:
-        assert mean is not None
-        assert var is not None
-        gain = torch.ones_like(up) if weight is None else weight.detach().to(exact)
-        shift = own = torch.zeros_like(up) if beta is None else beta.detach().to(exact)
-        scale = gain / (var.to(exact) + eps).sqrt()
-        up, down = torch.maximum(up * scale, down * scale), torch.minimum(up * scale, down * scale)
-        offset = (bias - mean.to(exact)) * scale + shift
-    return torch.stack([up, down, offset, own, along, across, bias, gain, shift])
+    up, total, norm, bias = read[:4]
+    with np.errstate(all="ignore"):
+        down = total - up  # exactly 0 where no weight is negative
+        along = total / (feed.weight.numel() // feed.units) ** 0.5
+        across = np.sqrt(np.maximum(norm**2 - along**2, 0))
+        own = offset = bias
+        gain = shift = np.full_like(up, np.nan)
+        if feed.norms:
+            mean, var, gain, shift = read[4:]
+            scale = gain / np.sqrt(var + feed.norms[0].eps)
+            up, down = np.maximum(up * scale, down * scale), np.minimum(up * scale, down * scale)
+            own, offset = shift, (bias - mean) * scale + shift
+    return np.stack([up, down, offset, own, along, across, bias, gain, shift])
 
 
 def units_read(feed: Feed, units: Sequence[int]) -> dict[int, list[int]]:

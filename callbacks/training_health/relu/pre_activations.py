@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from training_health.relu.feeds import NUMBERS, Feed, Source, numbers_of, units_read
+from training_health.relu.feeds import Feed, Source, numbers_of, read_numbers, units_read
 
 # Examples of a window's first batch after which the units that have fired are left out; then the rest of them.
 _FIRST_LOOKS = (4, 32)
@@ -49,7 +50,7 @@ class Moments:
 
 @dataclass
 class SiteLook:
-    """What one rank saw go into a site; plain numbers, so that ranks can exchange them.
+    """What one rank saw go into a site; numbers on the host, so that ranks can exchange them.
 
     Attributes:
         moments: Of the units that did not fire.
@@ -57,7 +58,7 @@ class SiteLook:
         aligned: Whether ``first`` is known.
         low: The smallest input of the layer before the site; NaN where it is not known.
         high: The largest.
-        numbers: `feeds.NUMBERS` of that layer, (U,) each, by name; empty where it could not be followed.
+        numbers: `feeds.NUMBERS` of that layer, a row of (U,) each; no row where it could not be followed.
         source: The site, with its qualified name, that the layer's inputs come out of.
         reads: For units whose pre-activation is constant, the units of ``source`` that have a weight other than 0.
     """
@@ -67,13 +68,9 @@ class SiteLook:
     aligned: bool = True
     low: float = math.nan
     high: float = math.nan
-    numbers: dict[str, list[float]] = field(default_factory=dict)
+    numbers: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     source: Source | None = None
     reads: dict[int, list[int]] = field(default_factory=dict)
-
-    def number(self, name: str, unit: int) -> float:
-        """One of `feeds.NUMBERS`; NaN where the layer could not be followed."""
-        return self.numbers[name][unit] if self.numbers else math.nan
 
 
 class UnitLook:
@@ -90,7 +87,7 @@ class UnitLook:
         self._shift = self._sums = self._squares = self._tops = torch.empty(0)
         self._feed: Feed | None = None
         self._is_followed = True  # the layer before was found in all calls
-        self._numbers = self._low = self._high = torch.empty(0)
+        self._read = self._low = self._high = torch.empty(0)
         self._ranged = True
 
     @property
@@ -110,7 +107,7 @@ class UnitLook:
         else:
             self._low, self._high = torch.minimum(self._low, feed.low), torch.maximum(self._high, feed.high)
         if self._feed is None:
-            self._numbers = numbers_of(feed)
+            self._read = read_numbers(feed)
         self._feed = feed
 
     def narrow(self, values: Tensor, dim: int) -> None:
@@ -137,10 +134,11 @@ class UnitLook:
         if rows is None:
             self._add_all(values.detach(), dim, first, examples)
         elif len(rows):
-            left = ~self._note_fired(rows, examples, first)
-            if not bool(left.all()):
+            left = (~self._note_fired(rows, examples, first)).nonzero().flatten()
+            if len(left) < len(rows):
                 assert self.candidates is not None
-                self.candidates, rows = self.candidates[left], rows[left]
+                # A mask as index starts torch's threads for a few thousand elements, which takes longer than the rest.
+                self.candidates, rows = self.candidates[left], rows.index_select(0, left)
                 if self._pairs:
                     kept = (part[left] for part in (self._shift, self._sums, self._squares, self._tops))
                     self._shift, self._sums, self._squares, self._tops = kept
@@ -151,10 +149,12 @@ class UnitLook:
     def _note_fired(self, rows: Tensor, examples: int, start: int) -> Tensor:
         """Note on which example each candidate fired first; returns which of them did."""
         fired = rows.amax(1) > 0
-        if bool(fired.any()):
+        which = fired.nonzero().flatten()
+        if len(which):
             assert self.candidates is not None
-            by_example = rows[fired].reshape(-1, examples, rows.shape[1] // examples).amax(2)
-            self._first[self.candidates[fired]] = start + (by_example > 0).int().argmax(1)
+            chosen = rows.index_select(0, which)
+            by_example = chosen.reshape(-1, examples, rows.shape[1] // examples).amax(2)
+            self._first[self.candidates[which]] = start + (by_example > 0).int().argmax(1)
         return fired
 
     def _add_rows(self, rows: Tensor) -> None:
@@ -187,37 +187,36 @@ class UnitLook:
     def packed(self) -> Tensor:
         """All that is on the device, one after the other, to be fetched at once."""
         parts = [self._first, self._shift, self._sums, self._squares, self._tops]
-        followed = [self._numbers.flatten(), self._low.reshape(-1), self._high.reshape(-1)]
+        followed = [self._read.flatten(), self._low.reshape(-1), self._high.reshape(-1)]
         return torch.cat([part.to(self._exact) for part in parts + (followed if self._is_followed else [])])
 
-    def unpacked(self, numbers: list[float]) -> SiteLook:
+    def unpacked(self, numbers: np.ndarray) -> SiteLook:
         """Make plain numbers of what `packed` gave."""
         at = 0
 
-        def take(count: int) -> list[float]:
+        def take(count: int) -> np.ndarray:
             nonlocal at
             at += count
             return numbers[at - count : at]
 
-        first = [int(number) for number in take(self.units)]
-        shift, sums, squares, tops = (take(len(self._shift)) for _ in range(4))
+        look = SiteLook(first=take(self.units).astype(int).tolist(), aligned=self._aligned)
+        shifts, sums, squares, tops = (take(len(self._shift)).tolist() for _ in range(4))
         looked_at = range(self.units) if self.candidates is None else self.candidates.tolist()
-        look = SiteLook(first=first, aligned=self._aligned)
         for place, unit in enumerate(looked_at if self._pairs else ()):
-            if first[unit] < 0:
+            if look.first[unit] < 0:
                 mean = sums[place] / self._pairs
                 square = squares[place] - mean * sums[place]
                 square = max(square, 0.0) if square == square else math.nan
-                look.moments[unit] = Moments(self._pairs, shift[place] + mean, square, tops[place])
+                look.moments[unit] = Moments(self._pairs, shifts[place] + mean, square, tops[place])
         if self._is_followed and self._feed is not None:
-            look.numbers = {name: take(self.units) for name in NUMBERS}
+            look.numbers = numbers_of(take(self._read.numel()).reshape(self._read.shape), self._feed)
             if self._ranged and self._low.numel():
-                look.low, look.high = take(1)[0], take(1)[0]
+                look.low, look.high = take(2).tolist()
             look.source = self._feed.source
             constant = [unit for unit, of in look.moments.items() if of.is_constant]
             if look.source is not None and constant:
-                now = numbers_of(self._feed).nan_to_num()
-                if torch.equal(now, self._numbers.nan_to_num()):  # else another callback has put other weights there
+                now = read_numbers(self._feed).nan_to_num()
+                if torch.equal(now, self._read.nan_to_num()):  # else another callback has put other weights there
                     look.reads = units_read(self._feed, constant)
         return look
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from itertools import islice
+from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -271,7 +272,11 @@ class UnitCounter:
         looks = {name: site.look for name, site in self._sites.items() if site.look is not None}
         try:
             packed = {name: look.packed() for name, look in looks.items()}
-            fetched = iter(torch.cat(list(packed.values())).tolist() if packed else ())
-            return {name: looks[name].unpacked(list(islice(fetched, part.numel()))) for name, part in packed.items()}
+            numbers = torch.cat(list(packed.values())).cpu().numpy() if packed else np.empty(0)
+            ends = accumulate(part.numel() for part in packed.values())
+            return {
+                name: looks[name].unpacked(numbers[end - part.numel() : end])
+                for (name, part), end in zip(packed.items(), ends, strict=True)
+            }
         except Exception:  # the counts are worth more
             return {}
