@@ -89,9 +89,13 @@ class TensorBoardSink(_EventSink):
         self._writer = logger.experiment
         tensorboardx = type(self._writer).__module__.startswith("tensorboardX")
         self.takes_records = hasattr(self._writer, "_get_file_writer") and not tensorboardx
-        # Whether the logger writes every value under its own name.
-        stock = logger.log_metrics.__module__.endswith("fabric.loggers.tensorboard")
-        self._is_plain = self.takes_records and stock and not getattr(logger, "_prefix", "unknown")
+        # Whether the logger and its writer write every value under its own name, and no user's own does more.
+        stock = (
+            self.takes_records
+            and logger.log_metrics.__module__.endswith("fabric.loggers.tensorboard")
+            and self._writer.add_scalar.__module__ == "torch.utils.tensorboard.writer"
+        )
+        self._is_plain = stock and not getattr(logger, "_prefix", "unknown")
         self._logger = logger
 
     def log_metrics(self, values: Mapping[str, float], step: int) -> None:

@@ -67,6 +67,7 @@ def open_page(browser):
 
     def open_it(origin: str, **options):
         page = browser.new_context(**{"viewport": {"width": 1400, "height": 900}} | options).new_page()
+        page.set_default_timeout(120_000)  # a slow machine takes Playwright's 30 seconds
         opened.append(Watched(page, origin))
         return page
 

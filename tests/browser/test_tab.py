@@ -34,18 +34,24 @@ def open_tab(open_page, address: str, hash_: str = "#training_health", least_row
     page = open_page(address)
     frame = page.frame_locator(FRAME)
 
+    rows, patience = frame.locator("#runs tbody tr"), 1.0
+
     def rows_are_there() -> bool:
+        nonlocal patience
         page.goto("about:blank")
         page.goto(address + hash_)
-        page.wait_for_timeout(1000)
-        return frame.locator("#runs tbody tr").count() >= least_rows
+        until = time.monotonic() + patience
+        patience *= 2  # else a slow page is started again and again before it can show its rows
+        while rows.count() < least_rows and time.monotonic() < until:
+            page.wait_for_timeout(50)
+        return rows.count() >= least_rows
 
     wait_until(rows_are_there)  # TensorBoard answers before it has read the logs
     frame.locator("body[data-ready]").wait_for()
     return page, frame
 
 
-def wait_until(seen, seconds: float = 30) -> None:
+def wait_until(seen, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not seen():
         assert time.monotonic() < deadline, "what was waited for never came"

@@ -335,6 +335,31 @@ def counted(net: nn.Module, batches) -> WindowCounts:
     return counter.take()
 
 
+class Alternating(nn.Module):
+    """Its one ReLU is behind a batch normalisation in every second batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.norm, self.act, self.calls = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU(), 0
+
+    def forward(self, x):
+        self.calls += 1
+        x = self.layer(x)
+        return self.act(x if self.calls % 2 else self.norm(x))
+
+
+def test_a_batch_normalisation_in_some_batches_only_costs_no_site_its_cause():
+    net = nn.Sequential(Alternating(), nn.Linear(4, 4), nn.ReLU()).eval()
+    with torch.no_grad():
+        net[0].layer.bias.fill_(-9.0)
+        net[1].bias.fill_(-9.0)
+
+    report = inspect(net, [torch.rand(30, 4), torch.rand(30, 4)]).to_dict()
+
+    causes = [site["dead_unit_causes"] for site in report["sites"].values()]
+    assert causes == [["any input"] * 4, ["dead inputs"] * 4]
+
+
 @few
 @given(st.lists(st.sampled_from([1, 3, 200, 600]), min_size=1, max_size=8), st.integers(0, 9))
 def test_batches_of_any_sizes_add_up_to_what_all_examples_say(sizes, seed):

@@ -155,7 +155,7 @@ def found():
     """What `main` found in a process of its own: a test runner full of threads is no place to fork."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
-        [sys.executable, __file__], capture_output=True, text=True, timeout=300, env=environment, check=False
+        [sys.executable, __file__], capture_output=True, text=True, timeout=900, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout[done.stdout.index('{"uneven/1"') :])

@@ -117,6 +117,7 @@ class Odd(nn.Module):
 
 
 def test_what_cannot_be_set_stays_as_it_was_and_is_named_with_the_reason():
+    torch.manual_seed(0)  # in one network of eight nothing passes through the first layers
     model, inputs = Odd(), batches(20, 4)
     kept = {name: value.clone() for name, value in model.state_dict().items() if not name.startswith("normed.bias")}
 

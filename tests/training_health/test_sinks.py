@@ -299,3 +299,13 @@ def test_a_logger_with_a_prefix_puts_it_before_the_values_of_many_sites(tmp_path
     sites = {tag for tag, _, _ in scalars(tmp_path) if "dead_relu/net." in tag}
     assert len(sites) == 20
     assert all(tag.startswith("mine-dead_relu/") for tag in sites)
+
+
+def test_a_writer_that_does_more_with_a_value_gets_those_of_many_sites(tmp_path):
+    logger, seen = loggers.TensorBoardLogger(tmp_path), []
+    write = logger.experiment.add_scalar
+    logger.experiment.add_scalar = lambda tag, value, step=None: (seen.append(tag), write(tag, value, step))
+    many_sites(tmp_path, logger)
+
+    assert {tag for tag, _, _ in scalars(tmp_path)} == set(seen)
+    assert len([tag for tag in set(seen) if tag.startswith("dead_relu/net.")]) == 20

@@ -162,8 +162,8 @@ NUMBERS = ("up", "down", "offset", "bias", "along", "across", "layer_bias", "gai
 def read_numbers(feed: Feed) -> Tensor:
     """Read what `numbers_of` needs of an affine map on its device, in double precision where that has it.
 
-    Rows of (U,): the sum of a unit's positive incoming weights, of all, their norm, and the bias; behind a batch
-    normalisation then its mean, variance, weight and bias.
+    Rows of (U,): the sum of a unit's positive incoming weights, of all, their norm, the bias, and the number of inputs;
+    behind a batch normalisation then its mean, variance, weight, bias and eps.
     """
     exact = torch.float32 if feed.weight.device.type == "mps" else torch.float64
     rows = feed.rows().flatten(1)
@@ -171,17 +171,17 @@ def read_numbers(feed: Feed) -> Tensor:
     wide = (part.to(exact) for part in parts)
     sums = [torch.stack([part.relu().sum(1), part.sum(1), torch.linalg.vector_norm(part, dim=1)]) for part in wide]
     bias = sum((part.detach().to(exact) for part in feed.biases), sums[0].new_zeros(feed.units))
-    others = [bias]
-    for mean, var, weight, beta, _ in feed.norms:
+    others = [bias, torch.full_like(bias, rows.shape[1])]
+    for mean, var, weight, beta, eps in feed.norms:
         assert mean is not None
         assert var is not None
         ones, zeros = torch.ones_like(bias), torch.zeros_like(bias)
-        others += [mean, var, ones if weight is None else weight, zeros if beta is None else beta]
+        others += [mean, var, ones if weight is None else weight, zeros if beta is None else beta, ones * eps]
     return torch.cat([torch.cat(sums, dim=1), torch.stack([row.detach().to(exact) for row in others])])
 
 
-def numbers_of(read: np.ndarray, feed: Feed) -> np.ndarray:
-    """Give all that is kept of an affine map: (9, U).
+def numbers_of(read: np.ndarray) -> np.ndarray:
+    """Give all that is kept of an affine map, by what `read_numbers` gave: (9, U).
 
     With a unit's incoming weights w (a row of m numbers) and bias b, behind a batch normalisation
     w s and (b - mean) s + beta with s = gamma / sqrt(var + eps):
@@ -190,21 +190,17 @@ def numbers_of(read: np.ndarray, feed: Feed) -> np.ndarray:
     - ``bias``: b, or beta behind a batch normalisation;
     - ``along`` = sum(w) / sqrt(m), ``across`` = sqrt(||w||^2 - along^2), of the layer's own w: the lengths of w's parts
       along the vector of ones and across it; ``layer_bias``: b; ``gain``, ``shift``: gamma and beta, NaN without.
-
-    Args:
-        read: What `read_numbers` gave.
-        feed: For the number of inputs and eps.
     """
-    up, total, norm, bias = read[:4]
+    up, total, norm, bias, inputs = read[:5]
     with np.errstate(all="ignore"):
         down = total - up  # exactly 0 where no weight is negative
-        along = total / (feed.weight.numel() // feed.units) ** 0.5
+        along = total / np.sqrt(inputs)
         across = np.sqrt(np.maximum(norm**2 - along**2, 0))
         own = offset = bias
         gain = shift = np.full_like(up, np.nan)
-        if feed.norms:
-            mean, var, gain, shift = read[4:]
-            scale = gain / np.sqrt(var + feed.norms[0].eps)
+        if len(read) > 5:
+            mean, var, gain, shift, eps = read[5:]
+            scale = gain / np.sqrt(var + eps)
             up, down = np.maximum(up * scale, down * scale), np.minimum(up * scale, down * scale)
             own, offset = shift, (bias - mean) * scale + shift
     return np.stack([up, down, offset, own, along, across, bias, gain, shift])

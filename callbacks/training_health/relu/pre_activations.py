@@ -209,7 +209,7 @@ class UnitLook:
                 square = max(square, 0.0) if square == square else math.nan
                 look.moments[unit] = Moments(self._pairs, shifts[place] + mean, square, tops[place])
         if self._is_followed and self._feed is not None:
-            look.numbers = numbers_of(take(self._read.numel()).reshape(self._read.shape), self._feed)
+            look.numbers = numbers_of(take(self._read.numel()).reshape(self._read.shape))
             if self._ranged and self._low.numel():
                 look.low, look.high = take(2).tolist()
             look.source = self._feed.source

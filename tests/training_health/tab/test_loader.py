@@ -43,12 +43,12 @@ import sys, time
 from tensorboard import default, program
 from tensorboard.backend import application
 from tensorboard.data import server_ingester
-start = time.perf_counter()
+start = time.process_time()
 from training_health.tab.loader import TrainingHealthLoader
 from tensorboard.plugins import base_plugin
 plugin = TrainingHealthLoader().load(base_plugin.TBContext())
 plugin.get_plugin_apps()
-taken = time.perf_counter() - start
+taken = time.process_time() - start
 heavy = {"torch", "lightning", "pytorch_lightning", "fmnist_pl", "plotly", "matplotlib"} & set(sys.modules)
 print(taken, sorted(heavy))
 """
