@@ -24,7 +24,7 @@ def test_as_many_trials_are_finished_as_were_asked_for_without_those_beyond_the_
 
 @pytest.mark.slow
 def test_jobs_share_the_trials(tmp_path):
-    trials = search(tmp_path, trials=12, jobs=3, kind="slow")
+    trials = search(tmp_path, trials=12, jobs=3, kind="together")
 
     assert 12 <= sum(map(counts, trials)) <= 14
     assert len({process for process, _ in trained(tmp_path)}) > 1
