@@ -73,7 +73,7 @@ def test_the_command_ends_at_once_with_a_status_of_its_own_when_it_is_told_to_st
         assert time.monotonic() < until
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=60)[0]
+    said = process.communicate(timeout=120)[0]
 
     assert process.returncode == 143
     assert f"Resume: fmnist fit --resume {run}" in said
