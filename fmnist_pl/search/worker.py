@@ -152,6 +152,7 @@ def _train(
 ) -> None:
     """Train until the study has its trials, and none is left that may have been lost."""
     training = stopped = False
+    taken: int | None = None  # number of a trial that another process took for lost, and queued, meanwhile
 
     def stop(number: int, _: object) -> None:
         nonlocal stopped
@@ -183,6 +184,13 @@ def _train(
             trial.set_user_attr("failure", f"{type(error).__name__}: {error}"[:300])
             raise
 
+    def watched(trial: optuna.Trial) -> float:
+        nonlocal taken
+        try:
+            return attempt(trial)
+        finally:
+            taken = trial.number if study.get_trials(deepcopy=False)[trial.number].state.is_finished() else None
+
     def tell(study: Study, trial: FrozenTrial) -> None:
         if counts(trial):
             sender.send(f"trial {trial.number}: {progress(study, trial, search)}")
@@ -195,7 +203,15 @@ def _train(
         lost = any(trial.state == TrialState.WAITING and origin(trial) != trial.number for trial in trials)
         finished = sum(map(counts, trials))
         if lost or finished + len(running) < search.trials:
-            study.optimize(attempt, n_trials=1, catch=TrialFailedError, callbacks=[tell], gc_after_trial=True)
+            try:
+                study.optimize(watched, n_trials=1, catch=TrialFailedError, callbacks=[tell], gc_after_trial=True)
+            except (ValueError, AssertionError):  # what Optuna raises where a trial has ended already
+                if taken is None:
+                    raise
+                sender.send(
+                    f"trial {taken}: was taken for lost, with no sign of life for {search.grace} s; it is repeated"
+                )
+                taken = None
             continue
         if not running:
             return

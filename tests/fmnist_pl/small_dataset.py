@@ -67,13 +67,14 @@ def serve(changes: dict[str, bytes] | None = None, cut: str = "", delay: float =
         cut: The file of whose body only half is sent.
         delay: Seconds before each answer.
     """
-    bodies = {**PACKED, **(changes or {})}
+    bodies, closing = {**PACKED, **(changes or {})}, threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             name = self.path.lstrip("/")
             mirror.requests[name] += 1
-            threading.Event().wait(delay)
+            if closing.wait(delay):
+                return
             body = bodies.get(name)
             if not body:
                 self.send_error(404)
@@ -93,6 +94,7 @@ def serve(changes: dict[str, bytes] | None = None, cut: str = "", delay: float =
     try:
         yield mirror
     finally:
+        closing.set()
         server.shutdown()
         server.server_close()
         thread.join()

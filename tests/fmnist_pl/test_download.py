@@ -108,7 +108,7 @@ def test_a_mirror_that_cannot_be_reached_and_one_that_is_no_address_are_named_wi
 
 def test_a_mirror_that_says_nothing_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr("fmnist_pl.dataset.files.TIMEOUT", 0.2)
-    with serve(delay=1.0) as silent, pytest.raises(UserError, match="timed out"):
+    with serve(delay=60.0) as silent, pytest.raises(UserError, match="timed out"):
         load(tmp_path, silent.url)
 
 

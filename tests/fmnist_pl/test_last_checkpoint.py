@@ -145,6 +145,7 @@ def test_outside_of_training_a_signal_ends_the_process_and_the_handlers_of_befor
 
 def test_ranks_that_wait_for_a_failed_one_are_ended():
     waiting, failing = subprocess.Popen(["sleep", "60"]), subprocess.Popen(["false"])
+    failing.wait()
     trainer = SimpleNamespace(strategy=SimpleNamespace(launcher=SimpleNamespace(procs=[waiting, failing])))
     end_launched_ranks(trainer, patience=0.1)
 

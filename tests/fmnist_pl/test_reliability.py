@@ -73,7 +73,7 @@ def test_the_command_ends_at_once_with_a_status_of_its_own_when_it_is_told_to_st
         assert time.monotonic() < until
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=60)[0]
+    said = process.communicate(timeout=120)[0]
 
     assert process.returncode == 143
     assert f"Resume: fmnist fit --resume {run}" in said
@@ -90,9 +90,11 @@ def test_a_rank_ends_with_the_command_that_started_it(tmp_path):
         time.sleep(0.02)
     time.sleep(0.5)
     process.kill()
-    process.communicate(timeout=20)  # until the last of them has closed the output
-
-    assert not any(Path("/proc", rank).exists() for rank in ranks)
+    process.communicate(timeout=120)  # until the last of them has closed the output
+    until = time.monotonic() + 60
+    while any(Path("/proc", rank).exists() for rank in ranks):  # it closes its files just before it is gone
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("blocks", [8, 60])  # full in an event file, in a checkpoint

@@ -71,7 +71,7 @@ def test_a_server_that_never_answers_is_given_up_within_seconds():
         with pytest.raises(UserError, match="cannot be used"):
             open_it(f"postgresql://me@127.0.0.1:{listener.getsockname()[1]}/studies")
 
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
 
 
 def test_a_driver_that_is_missing_is_named_with_its_extra(monkeypatch):

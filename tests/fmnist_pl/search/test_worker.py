@@ -24,7 +24,7 @@ def test_as_many_trials_are_finished_as_were_asked_for_without_those_beyond_the_
 
 @pytest.mark.slow
 def test_jobs_share_the_trials(tmp_path):
-    trials = search(tmp_path, trials=12, jobs=3, kind="slow")
+    trials = search(tmp_path, trials=12, jobs=3, kind="together")
 
     assert 12 <= sum(map(counts, trials)) <= 14
     assert len({process for process, _ in trained(tmp_path)}) > 1
@@ -77,3 +77,20 @@ def test_a_trial_that_was_killed_before_its_first_sign_of_life_is_tried_again(tm
         (TrialState.FAIL, 0.25),
         (TrialState.COMPLETE, 0.25),
     ]
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_trial_that_another_process_took_for_lost_while_it_was_trained_does_not_end_its_worker(
+    tmp_path, capfd, epochs
+):
+    trials = search(tmp_path, trials=2, kind="taken for lost", epochs=epochs)
+
+    assert [trial.state for trial in trials if trial.params["x"] <= 2 / 3] == [
+        TrialState.FAIL,
+        TrialState.COMPLETE,
+        TrialState.COMPLETE,
+    ]
+    assert len({process for process, _ in trained(tmp_path)}) == 1
+    said = capfd.readouterr().err
+    assert "trial 0: was taken for lost" in said
+    assert "takes over" not in said

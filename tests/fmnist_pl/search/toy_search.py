@@ -11,6 +11,7 @@ from pathlib import Path
 
 import optuna
 from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
 
 from fmnist_pl.search.study import SeededSampler, Settings
 from fmnist_pl.search.worker import Search, TrialFailedError, run_workers
@@ -23,13 +24,13 @@ OBJECTIVE = "tests.fmnist_pl.search.toy_search:ToyObjective"
 def toy(folder, storage="", trials=4, *, kind="good", jobs=1, epochs=1):
     settings = Settings("synthetic", epochs, 0, None, [], {}, {"space": {"kind": kind}})
     storage = storage or f"sqlite:///{folder / 'study.db'}"
-    return Search("toy", settings, storage, folder, trials, jobs, heartbeat=1, grace=3)
+    return Search("toy", settings, storage, folder, trials, jobs, heartbeat=1, grace=8)
 
 
 class ToyObjective:
     """x in [0, 1], of which the upper third is beyond the limits; the accuracy is a parabola of it.
 
-    The kind of the search says what becomes of a training.
+    The kind of the search says what becomes of a training. In a folder with a file `hold` it lasts until that is gone.
     """
 
     def __init__(self, search: Search) -> None:
@@ -45,7 +46,12 @@ class ToyObjective:
             raise optuna.TrialPruned
         with (self.search.folder / "trained.txt").open("a") as log:
             log.write(f"{os.getpid()} {x}\n")
-        time.sleep({"slow": 0.3, "slower": 3}.get(self.kind, 0))
+        if self.kind == "slow":
+            time.sleep(0.3)
+        until = time.monotonic() + 120
+        while (self.search.folder / "hold").exists() or (self.kind == "together" and self.alone()):
+            assert time.monotonic() < until
+            time.sleep(0.01)
         if self.kind == "nan":
             trial.set_user_attr("failure", "val/loss was nan")
             raise TrialFailedError
@@ -55,6 +61,8 @@ class ToyObjective:
             raise UserError("There are no data.")
         if self.kind == "dies":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.kind == "taken for lost" and trial.number == 0:
+            trial.study.tell(trial.number, state=TrialState.FAIL)
         accuracy = 1.0 - (x - 0.3) ** 2
         for epoch in range(self.search.settings.epochs):
             trial.report(accuracy, epoch)
@@ -62,11 +70,18 @@ class ToyObjective:
                 raise optuna.TrialPruned
         return accuracy
 
+    def alone(self) -> bool:
+        return len({process for process, _ in trained(self.search.folder)}) == 1
+
 
 def stop_the_search(sampler, study, trial):
     """What a sampler does first with a trial: here Ctrl-C falls before its training."""
+    handler, came, until = signal.getsignal(signal.SIGTERM), [], time.monotonic() + 120
+    signal.signal(signal.SIGTERM, lambda *args: (came.append(args), handler(*args)))
     os.kill(os.getppid(), signal.SIGINT)
-    time.sleep(2)  # the signal to this process comes meanwhile
+    while not came:
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def search(*args, **options):
