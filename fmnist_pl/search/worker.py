@@ -112,8 +112,9 @@ def run_workers(search: Search, objective: str) -> None:
     finally:
         for _, process in pool.values():
             process.terminate()
+        until = time.monotonic() + _SECONDS_TO_END  # one that waits for a database does not hear it
         for _, process in pool.values():
-            process.join(_SECONDS_TO_END)
+            process.join(max(0.0, until - time.monotonic()))
             process.kill()
 
 
