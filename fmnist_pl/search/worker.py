@@ -210,7 +210,7 @@ def _train(
                 if taken is None:
                     raise
                 sender.send(
-                    f"trial {taken}: was taken for lost, with no sign of life for {search.grace} s; it is repeated"
+                    f"trial {taken}: taken for lost, with no sign of life for {search.grace} s; it does not count"
                 )
                 taken = None
             continue

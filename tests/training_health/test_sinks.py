@@ -10,6 +10,7 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 from lightning_utilities.core import rank_zero
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from torch import nn
 
 from tests.training_health.tab.test_one_file import data_in, unpacked
@@ -278,6 +279,13 @@ def scalars(folder) -> list[tuple[str, int, float]]:
     return sorted((tag, step, v.tensor.float_val[0]) for tag, step, v in events(folder) if v.tensor.float_val)
 
 
+def values_of_an_event(folder) -> list[int]:
+    """How many scalars each event with any holds."""
+    (path,) = folder.rglob("events.out.tfevents.*")
+    counts = [sum(v.HasField("simple_value") for v in e.summary.value) for e in LegacyEventFileLoader(str(path)).Load()]
+    return [count for count in counts if count]
+
+
 class OneByOne(loggers.TensorBoardLogger):
     """A user's own, which writes as Lightning's does."""
 
@@ -290,6 +298,8 @@ def test_the_values_of_many_sites_are_those_that_the_logger_would_write(tmp_path
     many_sites(tmp_path / "one by one", OneByOne(tmp_path / "one by one"))
 
     assert scalars(tmp_path / "together") == scalars(tmp_path / "one by one")
+    assert max(values_of_an_event(tmp_path / "together")) > 50
+    assert max(values_of_an_event(tmp_path / "one by one")) == 1
     assert len(scalars(tmp_path / "together")) > 120
 
 

@@ -92,5 +92,5 @@ def test_a_trial_that_another_process_took_for_lost_while_it_was_trained_does_no
     ]
     assert len({process for process, _ in trained(tmp_path)}) == 1
     said = capfd.readouterr().err
-    assert "trial 0: was taken for lost" in said
+    assert "trial 0: taken for lost" in said
     assert "takes over" not in said
