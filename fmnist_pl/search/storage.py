@@ -47,6 +47,18 @@ def file_url(path: Path) -> str:
         raise UserError(f"The name of {path} is no text, as databases need. Choose another --output.") from None
 
 
+class _Storage(RDBStorage):
+    """Closes its connections also where it cannot be opened: nobody else then holds the engine that would."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401
+        try:
+            super().__init__(**options)
+        except BaseException:
+            if hasattr(self, "engine"):
+                self.engine.dispose()
+            raise
+
+
 @contextlib.contextmanager
 def opened(where: str, heartbeat: int, grace: int, say: Callable[[str], object] = to_stderr) -> Iterator[RDBStorage]:
     """Open a storage, with its tables made.
@@ -82,12 +94,12 @@ def opened(where: str, heartbeat: int, grace: int, say: Callable[[str], object] 
         # Optuna calls its heartbeats experimental; that is what its version's upper bound is for.
         with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             try:
-                storage = RDBStorage(**options)
+                storage = _Storage(**options)
             except sqlalchemy.exc.DBAPIError as error:
                 if not re.search("already exists|unique|duplicate", str(error.orig), re.IGNORECASE):
                     raise
                 time.sleep(1)  # another process made the tables at the same moment
-                storage = RDBStorage(**options)
+                storage = _Storage(**options)
         try:
             if kind == "sqlite":
                 _one_at_a_time(storage.engine)

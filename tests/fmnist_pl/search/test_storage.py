@@ -3,6 +3,7 @@
 import importlib.util
 import socket
 import time
+from pathlib import Path
 
 import pytest
 from optuna.exceptions import StorageInternalError
@@ -48,6 +49,17 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
         open_it(f"sqlite:///{path}")
     with pytest.raises(UserError, match="unable to open database file"):
         open_it(f"sqlite:///{tmp_path}/absent/study.db")
+
+
+def test_a_file_that_was_refused_is_open_no_longer(tmp_path):
+    path = tmp_path / "study.db"
+    path.write_text("These are not the bytes of a database, and there are more than a hundred of them here. " * 20)
+
+    with pytest.raises(UserError) as raised:  # held: what it refers to is not collected
+        open_it(f"sqlite:///{path}")
+
+    assert "file is not a database" in str(raised.value)
+    assert path not in {link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
 
 
 @pytest.mark.parametrize(("kind", "driver"), [("postgresql", "psycopg"), ("mysql", "pymysql")])
