@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from training_health import lightning as pl
 from training_health.batches import BatchSize, ExampleCounter
+from training_health.garbage import no_collection
 from training_health.relu.causes import History
 from training_health.relu.sites import ReLUSites
 from training_health.relu.snapshot import Snapshot, SnapshotTaker, rarest
@@ -318,6 +319,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         self._sites.detach()
         self._sites.origins.clear()  # weights that a parametrization computed
 
+    @no_collection()
     def _close(self, trainer: pl.Trainer) -> None:
         """Remove the hooks and make the report, from every rank's counts."""
         self._stop_watching()
@@ -334,6 +336,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         named = {short: site for site, short in self._names.items()}
         self._rarest = [(named[site], unit) for site, unit in rarest(self._report.sites)]
 
+    @no_collection()
     def _publish(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         report = self._report
         assert report is not None

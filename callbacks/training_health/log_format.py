@@ -5,7 +5,8 @@ vector ``[epoch, n, v_1 ... v_k]``: the 0-based epoch, what the values were meas
 NaN or 0 where unknown), and the values. A unit's activity of NaN says that its output was not a number. A text record
 is a scalar string that holds JSON. The tag's summary metadata is JSON with ``version``, ``kind`` and what it takes to
 read the values without the code that wrote them. A tag carries one record per step, and its step is that of Lightning's
-own epoch-end scalars. TensorBoard hands out the metadata of a tag's first record only.
+own epoch-end scalars. TensorBoard hands out the metadata of a tag's first record only, so an event file holds them once
+for each tag; later records name the plugin alone.
 
 What the monitor of dead units records, besides the activity itself:
 
@@ -205,32 +206,34 @@ def read_text(data: Sequence[Datum]) -> dict[str, Any]:
     return _parse_object(value, "record")
 
 
-def tensor_record(tag: str, kind: str, vector: Sequence[float], **content: object) -> "Summary":
+def tensor_record(
+    tag: str, kind: str, vector: Sequence[float], /, *, described: bool = False, **content: object
+) -> "Summary":
     """Builds one numeric record, for a file writer's ``add_summary``.
 
     Args:
         tag: What follows ``training_health/`` in TensorBoard.
         kind: The record's kind, which says what the values are.
         vector: Epoch, n and the values.
+        described: Whether the file holds the tag's metadata already.
         **content: Further metadata of this kind; must be JSON.
     """
-    return _summary(tag, kind, np.asarray(vector, dtype="<f4"), content)
+    return _summary(tag, np.asarray(vector, dtype="<f4"), None if described else {"kind": kind, **content})
 
 
 def text_record(kind: str, value: dict[str, Any]) -> "Summary":
     """Builds the text record ``training_health/<kind>``; ``value`` must be JSON without NaN."""
-    return _summary(kind, kind, json.dumps(value, allow_nan=False).encode(), {})
+    return _summary(kind, json.dumps(value, allow_nan=False).encode(), {"kind": kind})
 
 
-def _summary(tag: str, kind: str, value: np.ndarray | bytes, content: dict[str, object]) -> "Summary":
+def _summary(tag: str, value: np.ndarray | bytes, content: dict[str, object] | None) -> "Summary":
     # Imported here: TensorBoard is needed where there is something to write, not to import a monitor.
-    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+    from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR, Summary
     from tensorboard.util.tensor_util import make_tensor_proto
 
-    described = json.dumps({"version": FORMAT_VERSION, "kind": kind, **content}).encode()
-    metadata = SummaryMetadata(
-        plugin_data=SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=described),
-        data_class="DATA_CLASS_TENSOR",
-    )
-    record = Summary.Value(tag=f"{PLUGIN_NAME}/{tag}", metadata=metadata, tensor=make_tensor_proto(value))
+    record = Summary.Value(tag=f"{PLUGIN_NAME}/{tag}", tensor=make_tensor_proto(value))
+    record.metadata.plugin_data.plugin_name = PLUGIN_NAME
+    if content is not None:
+        record.metadata.plugin_data.content = json.dumps({"version": FORMAT_VERSION, **content}).encode()
+        record.metadata.data_class = DATA_CLASS_TENSOR
     return Summary(value=[record])

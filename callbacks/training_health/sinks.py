@@ -54,7 +54,13 @@ class _EventSink(Sink):
 
     @override
     def records(self, step: int, epoch: int, records: list[Record]) -> None:
-        self._write(step, [tensor_record(tag, kind, [epoch, *row], **content) for tag, kind, row, content in records])
+        described = self._described()
+        summaries = [
+            tensor_record(tag, kind, [epoch, *row], described=tag in described, **content)
+            for tag, kind, row, content in records
+        ]
+        self._write(step, summaries)
+        described.update(tag for tag, *_ in records)
 
     @override
     def text(self, step: int, kind: str, value: dict[str, Any]) -> None:
@@ -71,11 +77,18 @@ class _EventSink(Sink):
     def _write(self, step: int, summaries: list[Any]) -> None:
         raise NotImplementedError
 
+    def _described(self) -> set[str]:
+        """The tags whose metadata are in the file; to be added to."""
+        raise NotImplementedError
+
 
 def _summary(tag: str, **value: Any) -> Any:  # noqa: ANN401
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     return Summary(value=[Summary.Value(tag=tag, **value)])
+
+
+_TAGS: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()  # with their metadata in it, by the writer of a file
 
 
 class TensorBoardSink(_EventSink):
@@ -113,6 +126,10 @@ class TensorBoardSink(_EventSink):
         for tag, row in rows.items():
             self._writer.add_histogram_raw(tag, *row[:7], global_step=step)
         self._writer.flush()
+
+    @override
+    def _described(self) -> set[str]:
+        return _TAGS.setdefault(self._writer._get_file_writer(), set()) if self.takes_records else set()
 
     @override
     def _write(self, step: int, summaries: list[Any]) -> None:
@@ -166,6 +183,7 @@ class EventFile(_EventSink):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path: Path | None = None
+        self._tags = set[str]()  # with their metadata in it
         self._monitors: set[str] = set()  # tags
         self._metrics: dict[str, tuple[int, Tensor]] = {}  # last step and value by tag
 
@@ -185,6 +203,10 @@ class EventFile(_EventSink):
         self._write(step, [_summary(tag, simple_value=float(value)) for tag, value in new.items()])
 
     @override
+    def _described(self) -> set[str]:
+        return self._tags
+
+    @override
     def _write(self, step: int, summaries: list[Any]) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
@@ -201,7 +223,7 @@ class EventFile(_EventSink):
                 for event in events:
                     writer.write(event.SerializeToString())
         except OSError:
-            self._path = None  # it may end in half a record, behind which nothing is read
+            self._path, self._tags = None, set()  # it may end in half a record, behind which nothing is read
             raise
 
 

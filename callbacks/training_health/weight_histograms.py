@@ -222,9 +222,12 @@ class WeightHistogramMonitor(pl.Callback):
             "nonfinite_gradients": bad_gradients,
             "gradient_scale": scales,
         }
-        for key, values in vectors.items():
-            vector = [1, *(values.get(name, math.nan) for name in weights)]
-            write_records(trainer, [(key, key, vector, {"parameters": list(weights)})])
+        content = {"parameters": list(weights)}
+        records = [
+            (key, key, [1, *(values.get(name, math.nan) for name in weights)], content)
+            for key, values in vectors.items()
+        ]
+        write_records(trainer, records)
 
 
 def _fetched(*groups: dict[str, Tensor]) -> list[dict[str, list[float]]]:

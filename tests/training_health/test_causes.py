@@ -193,6 +193,19 @@ def test_the_start_is_kept_over_a_resume(tmp_path, every):
 numbers = st.floats(-2, 2, width=32)
 
 
+def test_numbers_too_small_to_be_exact_are_no_other_layers():
+    net = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1), nn.ReLU()).eval()
+    with torch.no_grad():
+        net[0].weight.zero_()
+        net[0].bias.zero_()
+        net[1].weight.fill_(1e-45)  # the smallest number of single precision: what comes out is rounded to twice it
+        net[1].running_mean.fill_(1.5)
+
+    (of_site,) = inspect(net, [torch.ones(5, 1)]).report.verdicts.values()
+
+    assert (of_site[0].cause, of_site[0].bound) == ("any input", pytest.approx(-2e-45, abs=1e-45))
+
+
 @few
 @given(weights=st.lists(st.tuples(numbers, numbers, numbers), min_size=1, max_size=4), data=st.data())
 def test_no_input_in_the_range_fires_a_unit_that_is_dead_for_any(weights, data):

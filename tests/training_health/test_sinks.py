@@ -127,6 +127,38 @@ def test_what_an_epoch_recorded_can_be_read_before_the_next_and_no_file_stays_op
     assert not [path for path in opened_files() if str(tmp_path) in path]
 
 
+def described(folder) -> list[list[bool]]:
+    """For each event file, in the order of their names, of which gap records the metadata are there."""
+    found = {path.name: events(path.parent, path.name) for path in folder.rglob("events.out.tfevents.*")}
+    of_gaps = {name: [value for tag, _, value in read if tag == "training_health/gap"] for name, read in found.items()}
+    return [[bool(v.metadata.plugin_data.content) for v in values] for _, values in sorted(of_gaps.items()) if values]
+
+
+@pytest.mark.parametrize("logger", ["tensorboard", False])
+def test_each_event_file_describes_a_tag_once(logger, tmp_path):
+    trainer = seeded_fit(tmp_path, logger, epochs=2)
+    if logger:
+        trainer.logger.experiment.close()  # so that what comes next begins another file
+    trainer.fit_loop.max_epochs = 4
+    trainer.fit(Toy(), loader(23), loader(13, seed=1))
+
+    assert described(tmp_path) == ([[True, False], [True, False]] if logger else [[True, False, False, False]])
+
+
+def test_what_follows_in_a_new_file_after_a_failed_write_is_described_again(tmp_path, monkeypatch):
+    file = EventFile(tmp_path)
+    record = ("gap", "gap", [1, 0.5], {"columns": ["val_accuracy"]})
+    file.records(0, 0, [record])
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tmp_path), "open", MagicMock(side_effect=OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            file.records(1, 1, [record])
+    file.records(2, 2, [record])
+    file.records(3, 3, [record])
+
+    assert described(tmp_path) == [[True], [True, False]]
+
+
 def test_a_resumed_fit_records_in_the_same_folder_and_another_in_the_next(tmp_path):
     seeded_fit(tmp_path, epochs=1).save_checkpoint(tmp_path / "1.ckpt")
     resumed = make_trainer(monitors(), tmp_path, epochs=2)

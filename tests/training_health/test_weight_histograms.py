@@ -23,9 +23,10 @@ def run(module, folder, *monitors, **options):
 
 def records(folder, tag: str) -> list[dict[str, float]]:
     """The values by parameter in each record of a tag."""
-    found = []
+    found, names = [], []
     for _, _, value in (e for e in events(folder) if e[0] == f"training_health/{tag}"):
-        names = json.loads(value.metadata.plugin_data.content)["parameters"]
+        if content := value.metadata.plugin_data.content:  # of a file's first record
+            names = json.loads(content)["parameters"]
         found.append(dict(zip(["epoch", "n", *names], make_ndarray(value.tensor).tolist(), strict=True)))
     return found
 

@@ -102,10 +102,10 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def events(folder: Path) -> list[tuple[str, int, Any]]:
+def events(folder: Path, name: str = "events.out.tfevents.*") -> list[tuple[str, int, Any]]:
     """Every summary value under a folder: tag, step, value protobuf, with metadata as written."""
     found = []
-    for path in sorted(folder.rglob("events.out.tfevents.*")):
+    for path in sorted(folder.rglob(name)):
         for event in EventFileLoader(str(path)).Load():
             found += [(value.tag, event.step, value) for value in event.summary.value]
     return found

@@ -41,6 +41,7 @@ BORN = -1  # died before the first step
 _LAYER, _NORM = ("along", "across", "layer_bias"), ("gain", "shift")
 _WEIGHTS = [NUMBERS.index(name) for name in (*_LAYER, *_NORM)]
 _ROUNDING = 0.02  # of the numbers that a bound is made of: more is another layer's
+_TINY = float(np.finfo(np.float32).tiny)  # where rounding is no fraction of a number any more
 
 
 class Verdict(NamedTuple):
@@ -174,7 +175,7 @@ def _numbers(look: SiteLook, unit: int) -> Verdict:
     numbers = look.numbers[:, unit].tolist() if len(look.numbers) else [NAN] * len(NUMBERS)
     up, down, offset, bias = (numbers[NUMBERS.index(name)] for name in ("up", "down", "offset", "bias"))
     bound = up * look.high + down * look.low + offset
-    size = max(abs(up), abs(down)) * max(abs(look.low), abs(look.high)) + abs(offset)
+    size = max(abs(up), abs(down)) * max(abs(look.low), abs(look.high)) + abs(offset) + _TINY
     least = up * look.low + down * look.high + offset
     if top > bound + _ROUNDING * size or moments.mean < least - _ROUNDING * size:
         return seen  # something else came between that layer and the ReLU

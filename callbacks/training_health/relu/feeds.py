@@ -169,15 +169,16 @@ def read_numbers(feed: Feed) -> Tensor:
     rows = feed.rows().flatten(1)
     parts = rows.split(max(1, _BLOCK // rows.shape[1])) if rows.is_cpu and rows.numel() > _BLOCK else [rows]
     wide = (part.to(exact) for part in parts)
-    sums = [torch.stack([part.relu().sum(1), part.sum(1), torch.linalg.vector_norm(part, dim=1)]) for part in wide]
-    bias = sum((part.detach().to(exact) for part in feed.biases), sums[0].new_zeros(feed.units))
-    others = [bias, torch.full_like(bias, rows.shape[1])]
+    sums = [(part.relu().sum(1), part.sum(1), torch.linalg.vector_norm(part, dim=1)) for part in wide]
+    read = [*(sums[0] if len(sums) == 1 else map(torch.cat, zip(*sums, strict=True)))]
+    zeros, ones = torch.zeros_like(read[0]), torch.ones_like(read[0])
+    read += [sum((part.detach() for part in feed.biases), zeros), ones * rows.shape[1]]
     for mean, var, weight, beta, eps in feed.norms:
         assert mean is not None
         assert var is not None
-        ones, zeros = torch.ones_like(bias), torch.zeros_like(bias)
-        others += [mean, var, ones if weight is None else weight, zeros if beta is None else beta, ones * eps]
-    return torch.cat([torch.cat(sums, dim=1), torch.stack([row.detach().to(exact) for row in others])])
+        norm = mean, var, ones if weight is None else weight, zeros if beta is None else beta
+        read += [*(row.detach().to(exact) for row in norm), ones * eps]
+    return torch.stack(read)
 
 
 def numbers_of(read: np.ndarray) -> np.ndarray:
@@ -211,9 +212,9 @@ def units_read(feed: Feed, units: Sequence[int]) -> dict[int, list[int]]:
     source = feed.source
     if source is None or feed.groups > 1 or not units:
         return {}
-    index = torch.tensor(list(units), device=feed.weight.device)
-    read = (feed.rows().index_select(0, index) != 0).any(2)
-    read = read.reshape(len(units), source.outer, source.units, source.block).any(3).any(1)
+    index = torch.tensor(units, device=feed.weight.device)
+    weights = (feed.rows().index_select(0, index) != 0).any(2).cpu().numpy()
+    read = np.any(weights.reshape(len(units), source.outer, source.units, source.block), axis=(1, 3))
     everything = list(range(source.units))  # one list for all units of a dense layer, which may be thousands
-    rows = zip(units, read.all(1).tolist(), read, strict=True)
-    return {unit: everything if reads_all else row.nonzero().flatten().tolist() for unit, reads_all, row in rows}
+    rows = zip(units, np.all(read, axis=1), read, strict=True)
+    return {unit: everything if reads_all else np.flatnonzero(row).tolist() for unit, reads_all, row in rows}

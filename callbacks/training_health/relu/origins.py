@@ -195,7 +195,8 @@ class Origins:
 
     def mark(self, output: Tensor, source: Source) -> None:
         """Take note that a ReLU gave this output."""
-        self._known[id(output)] = weakref.ref(output), self.of(output)._replace(source=source, feed=None)
+        known = self.of(output)
+        self._known[id(output)] = weakref.ref(output), Origin(known.level, known.feature_dim, known.mask, None, source)
 
     def _feed(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Feed | None:
         call, self._feeds = self._feeds, self._feeds + 1

@@ -7,6 +7,7 @@ that the host never waits. For a unit that stays dead all numbers are exact over
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +18,7 @@ from training_health.relu.feeds import Feed, Source, numbers_of, read_numbers, u
 
 # Examples of a window's first batch after which the units that have fired are left out; then the rest of them.
 _FIRST_LOOKS = (4, 32)
+_RANGES = 16  # of a layer's inputs that wait to be joined
 _FEW = 1 << 15  # elements that are looked at as a whole
 
 
@@ -74,41 +76,22 @@ class SiteLook:
 
 
 class UnitLook:
-    """Adds up what `SiteLook` holds for one site, on the device and without waiting for it."""
+    """Adds up what a `SiteLook` says of units, on the device and without waiting for it."""
 
     def __init__(self, units: int, device: torch.device) -> None:
         self.units, self._on_cpu = units, device.type == "cpu"
         self._exact = torch.float32 if device.type == "mps" else torch.float64
         # On a CPU, the units that have not fired; None before the first batch. Elsewhere all units are looked at.
         self.candidates: Tensor | None = None
+        self.aligned, self._pairs = True, 0
         self._first = torch.full((units,), -1, dtype=torch.int64, device=device)
-        self._aligned, self._pairs = True, 0
         # Of the candidates, or of all units: sums are taken about the first value.
         self._shift = self._sums = self._squares = self._tops = torch.empty(0)
-        self._feed: Feed | None = None
-        self._is_followed = True  # the layer before was found in all calls
-        self._read = self._low = self._high = torch.empty(0)
-        self._ranged = True
 
     @property
     def goes_on(self) -> bool:
         """Whether any unit may still turn out to be dead."""
         return self.candidates is None or len(self.candidates) > 0
-
-    def follow(self, feed: Feed | None) -> None:
-        """Take note of the layer before the site in this call."""
-        self._is_followed &= feed is not None
-        if feed is None or not self._is_followed:
-            return
-        if feed.low is None or feed.high is None:
-            self._ranged &= not self.goes_on  # where no unit is looked at any more, none will need it
-        elif self._feed is None:
-            self._low, self._high = feed.low, feed.high
-        else:
-            self._low, self._high = torch.minimum(self._low, feed.low), torch.maximum(self._high, feed.high)
-        if self._feed is None:
-            self._read = read_numbers(feed)
-        self._feed = feed
 
     def narrow(self, values: Tensor, dim: int) -> None:
         """On a CPU, leave out the units that fire in a few of the first batch's examples."""
@@ -129,8 +112,8 @@ class UnitLook:
             dim: The dimension that holds the units.
             start: How many examples came before these; NaN where the first dimension does not hold examples.
         """
-        self._aligned &= not math.isnan(start) and dim != 0
-        first, examples = int(start) if self._aligned else 0, values.shape[0] if dim else 1
+        self.aligned &= not math.isnan(start) and dim != 0
+        first, examples = int(start) if self.aligned else 0, values.shape[0] if dim else 1
         if rows is None:
             self._add_all(values.detach(), dim, first, examples)
         elif len(rows):
@@ -184,41 +167,68 @@ class UnitLook:
         self._sums = self._sums + apart.sum((0, 2), dtype=self._exact)
         self._squares = self._squares + torch.linalg.vector_norm(apart, dim=(0, 2), dtype=self._exact).square()
 
-    def packed(self) -> Tensor:
-        """All that is on the device, one after the other, to be fetched at once."""
-        parts = [self._first, self._shift, self._sums, self._squares, self._tops]
-        followed = [self._read.flatten(), self._low.reshape(-1), self._high.reshape(-1)]
-        return torch.cat([part.to(self._exact) for part in parts + (followed if self._is_followed else [])])
+    def packed(self) -> list[Tensor]:
+        """All that is on the device, to be fetched at once."""
+        return [self._first, self._shift, self._sums, self._squares, self._tops]
 
-    def unpacked(self, numbers: np.ndarray) -> SiteLook:
-        """Make plain numbers of what `packed` gave."""
-        at = 0
+    def unpacked(self, parts: Sequence[np.ndarray]) -> tuple[list[int], dict[int, Moments]]:
+        """Make plain numbers of what `packed` gave: as ``first`` and ``moments`` of a `SiteLook`."""
+        first, shift, sums, squares, tops = parts
+        units = np.arange(self.units) if self.candidates is None else self.candidates.numpy()
+        silent = np.flatnonzero(first[units] < 0) if self._pairs else np.empty(0, int)
+        mean = sums[silent] / max(self._pairs, 1)
+        square = np.maximum(squares[silent] - mean * sums[silent], 0)
+        rows = zip((shift[silent] + mean).tolist(), square.tolist(), tops[silent].tolist(), strict=True)
+        moments = (Moments(self._pairs, *row) for row in rows)
+        return first.astype(int).tolist(), dict(zip(units[silent].tolist(), moments, strict=True))
 
-        def take(count: int) -> np.ndarray:
-            nonlocal at
-            at += count
-            return numbers[at - count : at]
 
-        look = SiteLook(first=take(self.units).astype(int).tolist(), aligned=self._aligned)
-        shifts, sums, squares, tops = (take(len(self._shift)).tolist() for _ in range(4))
-        looked_at = range(self.units) if self.candidates is None else self.candidates.tolist()
-        for place, unit in enumerate(looked_at if self._pairs else ()):
-            if look.first[unit] < 0:
-                mean = sums[place] / self._pairs
-                square = squares[place] - mean * sums[place]
-                square = max(square, 0.0) if square == square else math.nan
-                look.moments[unit] = Moments(self._pairs, shifts[place] + mean, square, tops[place])
-        if self._is_followed and self._feed is not None:
-            look.numbers = numbers_of(take(self._read.numel()).reshape(self._read.shape))
-            if self._ranged and self._low.numel():
-                look.low, look.high = take(2).tolist()
-            look.source = self._feed.source
-            constant = [unit for unit, of in look.moments.items() if of.is_constant]
-            if look.source is not None and constant:
-                now = read_numbers(self._feed).nan_to_num()
-                if torch.equal(now, self._read.nan_to_num()):  # else another callback has put other weights there
-                    look.reads = units_read(self._feed, constant)
-        return look
+class FeedLook:
+    """Adds up what a `SiteLook` says of the layer before a site, on the device and without waiting for it."""
+
+    def __init__(self) -> None:
+        self._feed: Feed | None = None
+        self._is_followed = True  # the layer was found in all calls
+        self._read = torch.empty(0)
+        self._lows: list[Tensor] = []
+        self._highs: list[Tensor] = []
+        self._ranged = True
+
+    def add(self, feed: Feed | None, goes_on: bool) -> None:
+        """Take one call; the range of its inputs may be missing where the look at the units does not go on."""
+        self._is_followed &= feed is not None
+        if feed is None or not self._is_followed:
+            return
+        if feed.low is None or feed.high is None:
+            self._ranged &= not goes_on
+        else:
+            self._lows.append(feed.low)
+            self._highs.append(feed.high)
+            if len(self._lows) == _RANGES:
+                self._lows, self._highs = [torch.stack(self._lows).amin()], [torch.stack(self._highs).amax()]
+        if self._feed is None:
+            self._read = read_numbers(feed)
+        self._feed = feed
+
+    def packed(self) -> list[Tensor]:
+        """All that is on the device, to be fetched at once."""
+        ranged = self._is_followed and self._ranged and self._lows
+        read = self._read if self._is_followed else torch.empty(0)
+        return [read, *(torch.stack(part) if ranged else torch.empty(0) for part in (self._lows, self._highs))]
+
+    def fill(self, look: SiteLook, parts: Sequence[np.ndarray]) -> None:
+        """Say of the layer what `packed` gave, in a look that says all of the units."""
+        read, lows, highs = parts
+        if not self._is_followed or self._feed is None:
+            return
+        look.numbers, look.source = numbers_of(read.reshape(self._read.shape)), self._feed.source
+        if len(lows):
+            look.low, look.high = float(lows.min()), float(highs.max())
+        constant = [unit for unit, of in look.moments.items() if of.is_constant]
+        if look.source is not None and constant:
+            now = read_numbers(self._feed).nan_to_num()
+            if torch.equal(now, self._read.nan_to_num()):  # else another callback has put other weights there
+                look.reads = units_read(self._feed, constant)
 
 
 def rows_of(values: Tensor, dim: int, units: Tensor) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable, Iterator
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import accumulate
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from training_health.batches import BatchSize
 from training_health.relu.feeds import Feed
-from training_health.relu.pre_activations import SiteLook, UnitLook
+from training_health.relu.pre_activations import FeedLook, SiteLook, UnitLook
 from training_health.relu.sites import ReLUCall
 from training_health.relu.unit_activity import ActivityCounter, FlagBuffer
 
@@ -116,44 +117,19 @@ def combined(parts: Iterable[WindowCounts]) -> WindowCounts:
 
 # Batches of a site are counted together until they have this many elements: a call costs some 0.1 ms of its own.
 _TOGETHER = 1 << 14
+# Sites that never had so many are counted together with others of their shape, up to this many elements.
+_SITES_TOGETHER = 1 << 20
 
 
-class _Site:
-    """Adds up what goes into one site in a window."""
+class _Tally:
+    """Adds up the units of one site, or of several that are alike, one after the other."""
 
-    def __init__(self, counts: SiteCounts, active: ActivityCounter, look: UnitLook) -> None:
-        self.counts, self.active = counts, active  # without and with the sums per unit
-        self.look: UnitLook | None = look
-        self._waiting: list[Tensor] = []  # small batches, not counted so far
-        self._elements, self._dim, self._start, self._next = 0, 0, 0.0, 0.0
+    def __init__(self, units: int, device: torch.device, flags: FlagBuffer) -> None:
+        self.active = ActivityCounter(units, device, flags)
+        self.look: UnitLook | None = UnitLook(units, device)
 
-    def add(self, values: Tensor, dim: int, start: float, feed: Feed | None) -> None:
-        """Take one call's pre-activations, as `UnitLook.add` does."""
-        try:
-            if self.look is not None:
-                self.look.follow(feed)
-        except Exception:  # as in `_looking`, for less
-            self.look = None
-        follows = self._waiting and dim == self._dim and (start == self._next or math.isnan(start + self._next))
-        if not follows or values.shape[1:] != self._waiting[0].shape[1:] or values.dtype != self._waiting[0].dtype:
-            self.count_waiting()
-            self._dim, self._start = dim, start
-        if values.device.type != "cpu" or dim == 0 or values.numel() >= _TOGETHER:
-            self.count_waiting()
-            self._count(values, dim, start)
-            return
-        self._waiting.append(values.clone())  # what comes next may write over it
-        self._elements, self._next = self._elements + values.numel(), start + values.shape[0]
-        if self._elements >= _TOGETHER:
-            self.count_waiting()
-
-    def count_waiting(self) -> None:
-        """Count the batches that wait."""
-        waiting, self._waiting, self._elements = self._waiting, [], 0
-        if waiting:
-            self._count(torch.cat(waiting) if len(waiting) > 1 else waiting[0], self._dim, self._start)
-
-    def _count(self, values: Tensor, dim: int, start: float) -> None:
+    def add(self, values: Tensor, dim: int, start: float) -> None:
+        """Take pre-activations, as `UnitLook.add` does."""
         with self._looking() as look:
             if look is not None:
                 look.narrow(values, dim)
@@ -169,6 +145,78 @@ class _Site:
             yield self.look
         except Exception:
             self.look = None
+
+
+class _Site:
+    """What goes into one site in a window."""
+
+    def __init__(self, counts: SiteCounts, units: int, flags: FlagBuffer) -> None:
+        self.counts, self.units, self._flags = counts, units, flags  # counts lack the sums per unit
+        self.tally: _Tally | None = None  # perhaps shared
+        self.place = 0  # of its first unit in the tally
+        self.feed: FeedLook | None = FeedLook()
+        self.waiting: list[Tensor] = []  # small batches, not counted so far
+        self.dim, self.start = 0, 0.0  # of the waiting ones
+        self._elements, self._next = 0, 0.0
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether any unit may still turn out to be dead."""
+        return self.tally is None or (self.tally.look is not None and self.tally.look.goes_on)
+
+    def add(self, values: Tensor, dim: int, start: float, feed: Feed | None) -> None:
+        """Take one call's pre-activations, as `UnitLook.add` does."""
+        try:
+            if self.feed is not None:
+                self.feed.add(feed, self.goes_on)
+        except Exception:  # as in `_Tally`
+            self.feed = None
+        follows = self.waiting and dim == self.dim and (start == self._next or math.isnan(start + self._next))
+        if not follows or values.shape[1:] != self.waiting[0].shape[1:] or values.dtype != self.waiting[0].dtype:
+            self.count_waiting()
+            self.dim, self.start = dim, start
+        if not values.is_cpu or dim == 0 or values.numel() >= _TOGETHER:
+            self.count_waiting()
+            self.start = start
+            self._count(values)
+            return
+        self.waiting.append(values.clone())  # what comes next may write over it
+        self._elements, self._next = self._elements + values.numel(), start + values.shape[0]
+        if self._elements >= _TOGETHER:
+            self.count_waiting()
+
+    def count_waiting(self) -> None:
+        """Count the batches that wait."""
+        if self.waiting:
+            waiting, self.waiting, self._elements = self.waiting, [], 0
+            self._count(torch.cat(waiting))
+
+    def _count(self, values: Tensor) -> None:
+        if self.tally is None:
+            self.tally = _Tally(self.units, values.device, self._flags)
+        self.tally.add(values, self.dim, self.start)
+
+
+def _tallies(sites: Collection[_Site], flags: FlagBuffer) -> list[_Tally]:
+    """Count what waits, sites together that are alike and have not been counted before; give every tally."""
+    alike = defaultdict[object, list[_Site]](list)
+    for site in sites:
+        if site.tally is not None:
+            site.count_waiting()
+        elif site.waiting:
+            shapes = tuple((batch.shape[: site.dim], batch.shape[site.dim + 1 :]) for batch in site.waiting)
+            alike[shapes, site.waiting[0].dtype, None if math.isnan(site.start) else site.start].append(site)
+    for group in alike.values():
+        count = max(1, _SITES_TOGETHER // sum(batch.numel() for batch in group[0].waiting))
+        for some in (group[first : first + count] for first in range(0, len(group), count)):
+            batches = zip(*(site.waiting for site in some), strict=True)
+            values = torch.cat([torch.cat(batch, some[0].dim) for batch in batches])
+            tally = _Tally(values.shape[some[0].dim], values.device, flags)
+            tally.add(values, some[0].dim, some[0].start)
+            places = accumulate((site.units for site in some), initial=0)
+            for site, place in zip(some, places, strict=False):
+                site.tally, site.place, site.waiting = tally, place, []
+    return list(dict.fromkeys(site.tally for site in sites if site.tally is not None))
 
 
 class UnitCounter:
@@ -214,7 +262,9 @@ class UnitCounter:
         # What a constant is broadcast to is rectified in another shape.
         source = call.input if call.input.shape == call.output.shape else call.output
         output, dim = source.detach(), call.unit_dim
-        named = next((dim for pattern, dim in self._unit_dims.items() if fnmatchcase(call.site, pattern)), None)
+        named = None
+        if self._unit_dims:
+            named = next((dim for pattern, dim in self._unit_dims.items() if fnmatchcase(call.site, pattern)), None)
         if named is not None:
             if not -output.dim() <= named < output.dim():
                 raise ValueError(f"`unit_dims` names dimension {named}, and it has {output.dim()}")
@@ -232,17 +282,16 @@ class UnitCounter:
         if call.site not in self._sites:
             positions = output.numel() // units // output.shape[1 if dim == 0 else 0]
             counts = SiteCounts(call.activation, positions, call.first_layer, 0, [])
-            active, look = ActivityCounter(units, output.device, self._flags), UnitLook(units, output.device)
-            self._sites[call.site] = _Site(counts, active, look)
+            self._sites[call.site] = _Site(counts, units, self._flags)
         site = self._sites[call.site]
-        if units != site.active.units:
+        if units != site.units:
             raise ValueError("its number of units changes from batch to batch")
         site.add(output, dim, self._start(call.site, output), feed)
         if self._also is not None:
             self._also(call, output, dim)
         site.counts.pairs += output.numel() // units
         site.counts.first_layer &= call.first_layer
-        return site.look is not None and site.look.goes_on
+        return site.goes_on
 
     def _start(self, site: str, output: Tensor) -> float:
         """How many examples came before this call's; NaN where its first dimension does not hold examples."""
@@ -254,29 +303,45 @@ class UnitCounter:
         """Fetch everything from the device at once, and start a new window."""
         window = WindowCounts(self._examples)
         with torch.inference_mode():  # as the batches may have been in
-            for site in self._sites.values():
-                site.count_waiting()
-        units = [site.active.units for site in self._sites.values()]
-        parts = [part for site in self._sites.values() for part in (site.active.counts(), site.active.finite().long())]
-        looks = self._taken_looks()
-        fetched = iter(torch.cat(parts).cpu().split([n for n in units for _ in "ab"]) if parts else ())
+            tallies = _tallies(self._sites.values(), self._flags)
+            parts = [part for tally in tallies for part in (tally.active.counts(), tally.active.finite())]
+            fetched = _fetched(parts, torch.int64)
+        counts = dict(zip(tallies, zip(fetched[::2], fetched[1::2], strict=True), strict=True))
         for name, site in self._sites.items():
-            active, finite = next(fetched).tolist(), next(fetched).tolist()
-            broken = [unit for unit, ok in enumerate(finite) if not ok]
-            window.sites[name] = replace(site.counts, active=active, not_a_number=broken)
-        window.looks = looks
+            if site.tally is not None:
+                active, finite = (part[site.place : site.place + site.units] for part in counts[site.tally])
+                broken = np.flatnonzero(finite == 0).tolist()
+                window.sites[name] = replace(site.counts, active=active.tolist(), not_a_number=broken)
+        with suppress(Exception):  # the counts are worth more
+            window.looks = self._looks({tally: tally.look for tally in tallies if tally.look is not None})
         self.clear()
         return window
 
-    def _taken_looks(self) -> dict[str, SiteLook]:
-        looks = {name: site.look for name, site in self._sites.items() if site.look is not None}
-        try:
-            packed = {name: look.packed() for name, look in looks.items()}
-            numbers = torch.cat(list(packed.values())).cpu().numpy() if packed else np.empty(0)
-            ends = accumulate(part.numel() for part in packed.values())
-            return {
-                name: looks[name].unpacked(numbers[end - part.numel() : end])
-                for (name, part), end in zip(packed.items(), ends, strict=True)
-            }
-        except Exception:  # the counts are worth more
-            return {}
+    def _looks(self, of: Mapping[_Tally, UnitLook]) -> dict[str, SiteLook]:
+        sites = {
+            name: (site.tally, site.feed, range(site.place, site.place + site.units))
+            for name, site in self._sites.items()
+            if site.tally in of and site.feed is not None
+        }
+        parts = [part for look in of.values() for part in look.packed()]
+        parts += [part for _, feed, _ in sites.values() for part in feed.packed()]
+        mps = any(part.device.type == "mps" for part in parts)  # which has no double precision
+        fetched = iter(_fetched(parts, torch.float32 if mps else torch.float64))
+        units = {tally: look.unpacked([next(fetched) for _ in range(5)]) for tally, look in of.items()}
+        looks = {}
+        for name, (tally, feed, places) in sites.items():
+            assert tally is not None
+            first, moments = units[tally]
+            mine = {unit: moments[place] for unit, place in enumerate(places) if place in moments}
+            looks[name] = SiteLook(mine, first[places.start : places.stop], of[tally].aligned)
+            feed.fill(looks[name], [next(fetched) for _ in range(3)])
+        return looks
+
+
+def _fetched(parts: Sequence[Tensor], dtype: torch.dtype) -> list[np.ndarray]:
+    """Everything from the device in one transfer, each tensor as a vector."""
+    if not parts:
+        return []
+    whole = torch.cat([part.flatten().to(parts[0].device, dtype) for part in parts]).cpu().numpy()
+    ends = accumulate(part.numel() for part in parts)
+    return [whole[end - part.numel() : end] for part, end in zip(parts, ends, strict=True)]
