@@ -334,16 +334,18 @@ def test_the_causes_in_a_wide_network_that_is_all_dead_are_found_in_seconds():
 
 
 def counted(net: nn.Module, batches) -> WindowCounts:
+    """Count what goes into the ReLUs; a batch is a tensor, or the arguments of the network, the first one a tensor."""
     counter = UnitCounter({})
     sites = ReLUSites(counter.add)
     sites.attach(net)
     for batch in batches:
-        counter.begin_batch(BatchSize(len(batch), len(batch)))
+        x, *others = batch if isinstance(batch, tuple) else (batch,)
+        counter.begin_batch(BatchSize(len(x), len(x)))
         sites.begin_pass()
         with torch.no_grad():
-            net(batch)
+            net(x, *others)
         sites.end_pass()
-        counter.end_batch(BatchSize(len(batch), len(batch)))
+        counter.end_batch(BatchSize(len(x), len(x)))
     sites.detach()
     return counter.take()
 
@@ -391,6 +393,59 @@ def test_batches_of_any_sizes_add_up_to_what_all_examples_say(sizes, seed):
     assert window.looks[site].first == [int(of_unit.argmax()) if of_unit.any() else -1 for of_unit in fired]
     tops = {unit: moments.top for unit, moments in window.looks[site].moments.items()}
     assert tops == {unit: z[:, unit].max() for unit in range(30) if not fired[unit].any()}
+
+
+class SideBySide(nn.Module):
+    """Dense layers and convolutions of some widths, each with its ReLU; keeps what goes into these."""
+
+    def __init__(self, widths, skipped) -> None:
+        super().__init__()
+        layers = [layer for width in widths for layer in (nn.Linear(4, width), nn.Conv1d(1, width, 2))]
+        self.layers, self.acts = nn.ModuleList(layers), nn.ModuleList(nn.ReLU() for _ in layers)
+        self.skipped, self.batch = skipped, 0
+        self.seen: dict[str, list] = {}  # by site: its batches, with a number for each example
+        for number, layer in enumerate(layers):
+            with torch.no_grad():
+                layer.bias[0] = -99.0
+                layer.bias[-1] += torch.nan if number % 3 == 2 else 0
+
+    def forward(self, x, numbers):
+        for number, (layer, act) in enumerate(zip(self.layers, self.acts, strict=True)):
+            if (number, self.batch) not in self.skipped:
+                z = layer(x if isinstance(layer, nn.Linear) else x[:, None])
+                self.seen.setdefault(f"acts.{number}", []).append((numbers, z.clone()))
+                act(z)
+        self.batch += 1
+
+
+@few
+@given(
+    widths=st.lists(st.sampled_from([2, 3, 40]), min_size=1, max_size=4),
+    sizes=st.lists(st.sampled_from([1, 3, 200]), min_size=1, max_size=4),
+    skipped=st.sets(st.tuples(st.integers(0, 7), st.integers(0, 3)), max_size=3),
+    seed=st.integers(0, 9),
+)
+def test_many_small_sites_are_counted_each_for_itself(widths, sizes, skipped, seed):
+    torch.manual_seed(seed)
+    net = SideBySide(widths, skipped).eval()
+    numbers = torch.arange(sum(sizes)).split(sizes)
+
+    window = counted(net, [(torch.randn(len(each), 4), each) for each in numbers])
+
+    assert window.sites.keys() == net.seen.keys()
+    for site, batches in net.seen.items():
+        z = torch.cat([values.reshape(*values.shape[:2], -1) for _, values in batches])  # (N, U, positions)
+        examples, sums, look = torch.cat([each for each, _ in batches]), window.sites[site], window.looks[site]
+        broken = [unit for unit in range(z.shape[1]) if bool(z[:, unit].isnan().any())]
+        fired = (z > 0).any(2)
+        assert (sums.active, sums.not_a_number) == ((z > 0).sum((0, 2)).tolist(), broken)
+        assert (sums.examples, sums.pairs) == (len(z), len(z) * z.shape[2])
+        assert look.first == [int(examples[of.int().argmax()]) if bool(of.any()) else -1 for of in fired.T]
+        assert look.moments.keys() == {unit for unit in range(z.shape[1]) if not bool(fired[:, unit].any())}
+        for unit, moments in look.moments.items():
+            of_unit = z[:, unit].double().numpy()
+            expected = (of_unit.mean(), of_unit.std(), of_unit.max())
+            assert (moments.mean, moments.sd, moments.top) == pytest.approx(expected, rel=1e-5, abs=1e-5, nan_ok=True)
 
 
 @few
