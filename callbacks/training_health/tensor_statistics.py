@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-_BLOCK = 30000  # elements that stay in a CPU's cache; torch starts a second thread at 32,768
+_BLOCK = 30_000  # elements that stay in a CPU's cache; torch starts a second thread at 32,768
 
 
 class TensorStatistics(NamedTuple):
@@ -75,9 +76,9 @@ def _flat(tensor: Tensor) -> Tensor:
 
 def _in_blocks(values: Tensor, bins: int) -> Tensor | None:
     """`packed_statistics` on a CPU, by one thread, in bytes; None where nothing is finite or the range overflows."""
-    parts = values.split(_BLOCK)
-    extremes = torch.stack([edge for part in parts for edge in part.aminmax()])
-    low, high = extremes.amin().item(), extremes.amax().item()
+    array = values.numpy()
+    with np.errstate(all="ignore"):
+        low, high = float(array.min()), float(array.max())  # NaN where any is
     if not math.isfinite(high - low):
         finite = values[values.isfinite()]
         row = _in_blocks(finite, bins) if 0 < len(finite) < len(values) else None
@@ -86,17 +87,23 @@ def _in_blocks(values: Tensor, bins: int) -> Tensor | None:
         return row
     margin = max(abs(low) * 1e-3, 0.5) if low == high else 0.0
     left, right = low - margin, high + margin
-    total, squares = torch.zeros(2, dtype=torch.float64)
-    counts = torch.zeros(bins + 1, dtype=torch.float64)  # the right edge is bucket number `bins`
-    for part in parts:
-        exact = part.to(torch.float64, copy=True)
-        total += exact.sum()
-        squares += torch.linalg.vector_norm(exact).square()
-        counts += torch.bincount(exact.sub_(left).mul_(bins / (right - left)).to(torch.uint8), minlength=bins + 1)
+    total = squares = 0.0
+    counts = np.zeros(bins + 1)  # the right edge is bucket number `bins`
+    size = min(len(array), _BLOCK)
+    numbers, buckets = np.empty(size, np.float64), np.empty(size, np.uint8)
+    for start in range(0, len(array), _BLOCK):
+        part = array[start : start + _BLOCK]
+        exact, bucket = numbers[: len(part)], buckets[: len(part)]
+        exact[:] = part
+        with np.errstate(all="ignore"):
+            total, squares = total + exact.sum(), squares + np.einsum("i,i", exact, exact)
+        exact -= left
+        exact *= bins / (right - left)
+        np.copyto(bucket, exact, casting="unsafe")
+        counts += torch.bincount(torch.from_numpy(bucket), minlength=bins + 1).numpy()  # NumPy's would widen them
     counts[bins - 1] += counts[bins]
-    edges = left + (right - left) * torch.linspace(0, 1, bins + 1, dtype=torch.float64)
-    head = torch.tensor([low, high, len(values), total, squares, 0], dtype=torch.float64)
-    return torch.cat([head, edges[1:], counts[:-1]])
+    edges = left + (right - left) * np.linspace(0, 1, bins + 1)
+    return torch.from_numpy(np.concatenate([[low, high, len(array), total, squares, 0], edges[1:], counts[:-1]]))
 
 
 def relative_change(before: Tensor, after: Tensor) -> Tensor:
