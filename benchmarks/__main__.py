@@ -35,7 +35,12 @@ MEASURES = {  # and the number of rounds
     "cure-costs": (measures.what_cures_add, 9),
 }
 OWN_DATA = {"foreign", "models", "planted"}
-PARTS: dict[str, Mapping[str, object]] = {"growth": AXES, "foreign": measures.FOREIGN, "models": measures.MODELS}
+PARTS: dict[str, Mapping[str, object]] = {
+    "growth": AXES,
+    "foreign": measures.FOREIGN,
+    "models": measures.MODELS,
+    "cure-costs": measures.CURES_PARTS,
+}
 READERS = ("cures", "prediction", "curves")  # modules that measure no time
 
 
@@ -46,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("measure", nargs="?", default="quick", choices=MEASURES)
     parser.add_argument("--rounds", type=int, help="Interleaved rounds; more narrow the intervals.")
-    parser.add_argument("--only", nargs="+", default=[], help="Axes of growth, or networks of foreign and models.")
+    parser.add_argument("--only", nargs="+", default=[], help="Parts of growth, foreign, models, cure-costs.")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--data", type=Path, default=Path(os.environ.get("DATA_DIR") or "data"),
