@@ -121,7 +121,7 @@ _TOGETHER = 1 << 14
 _SITES_TOGETHER = 1 << 20
 
 
-class _Tally:
+class _Totals:
     """Adds up the units of one site, or of several that are alike, one after the other."""
 
     def __init__(self, units: int, device: torch.device, flags: FlagBuffer) -> None:
@@ -152,8 +152,8 @@ class _Site:
 
     def __init__(self, counts: SiteCounts, units: int, flags: FlagBuffer) -> None:
         self.counts, self.units, self._flags = counts, units, flags  # counts lack the sums per unit
-        self.tally: _Tally | None = None  # perhaps shared
-        self.place = 0  # of its first unit in the tally
+        self.totals: _Totals | None = None  # perhaps shared
+        self.place = 0  # of its first unit in the totals
         self.feed: FeedLook | None = FeedLook()
         self.waiting: list[Tensor] = []  # small batches, not counted so far
         self.dim, self.start = 0, 0.0  # of the waiting ones
@@ -162,14 +162,14 @@ class _Site:
     @property
     def goes_on(self) -> bool:
         """Whether any unit may still turn out to be dead."""
-        return self.tally is None or (self.tally.look is not None and self.tally.look.goes_on)
+        return self.totals is None or (self.totals.look is not None and self.totals.look.goes_on)
 
     def add(self, values: Tensor, dim: int, start: float, feed: Feed | None) -> None:
         """Take one call's pre-activations, as `UnitLook.add` does."""
         try:
             if self.feed is not None:
                 self.feed.add(feed, self.goes_on)
-        except Exception:  # as in `_Tally`
+        except Exception:  # as in `_Totals`
             self.feed = None
         follows = self.waiting and dim == self.dim and (start == self._next or math.isnan(start + self._next))
         if not follows or values.shape[1:] != self.waiting[0].shape[1:] or values.dtype != self.waiting[0].dtype:
@@ -192,16 +192,16 @@ class _Site:
             self._count(torch.cat(waiting))
 
     def _count(self, values: Tensor) -> None:
-        if self.tally is None:
-            self.tally = _Tally(self.units, values.device, self._flags)
-        self.tally.add(values, self.dim, self.start)
+        if self.totals is None:
+            self.totals = _Totals(self.units, values.device, self._flags)
+        self.totals.add(values, self.dim, self.start)
 
 
-def _tallies(sites: Collection[_Site], flags: FlagBuffer) -> list[_Tally]:
-    """Count what waits, sites together that are alike and have not been counted before; give every tally."""
+def _totals_of(sites: Collection[_Site], flags: FlagBuffer) -> list[_Totals]:
+    """Count what waits, sites together that are alike and have not been counted before; give the totals of all."""
     alike = defaultdict[object, list[_Site]](list)
     for site in sites:
-        if site.tally is not None:
+        if site.totals is not None:
             site.count_waiting()
         elif site.waiting:
             shapes = tuple((batch.shape[: site.dim], batch.shape[site.dim + 1 :]) for batch in site.waiting)
@@ -211,12 +211,12 @@ def _tallies(sites: Collection[_Site], flags: FlagBuffer) -> list[_Tally]:
         for some in (group[first : first + count] for first in range(0, len(group), count)):
             batches = zip(*(site.waiting for site in some), strict=True)
             values = torch.cat([torch.cat(batch, some[0].dim) for batch in batches])
-            tally = _Tally(values.shape[some[0].dim], values.device, flags)
-            tally.add(values, some[0].dim, some[0].start)
+            totals = _Totals(values.shape[some[0].dim], values.device, flags)
+            totals.add(values, some[0].dim, some[0].start)
             places = accumulate((site.units for site in some), initial=0)
             for site, place in zip(some, places, strict=False):
-                site.tally, site.place, site.waiting = tally, place, []
-    return list(dict.fromkeys(site.tally for site in sites if site.tally is not None))
+                site.totals, site.place, site.waiting = totals, place, []
+    return list(dict.fromkeys(site.totals for site in sites if site.totals is not None))
 
 
 class UnitCounter:
@@ -303,37 +303,37 @@ class UnitCounter:
         """Fetch everything from the device at once, and start a new window."""
         window = WindowCounts(self._examples)
         with torch.inference_mode():  # as the batches may have been in
-            tallies = _tallies(self._sites.values(), self._flags)
-            parts = [part for tally in tallies for part in (tally.active.counts(), tally.active.finite())]
+            all_totals = _totals_of(self._sites.values(), self._flags)
+            parts = [part for totals in all_totals for part in (totals.active.counts(), totals.active.finite())]
             fetched = _fetched(parts, torch.int64)
-        counts = dict(zip(tallies, zip(fetched[::2], fetched[1::2], strict=True), strict=True))
+        counts = dict(zip(all_totals, zip(fetched[::2], fetched[1::2], strict=True), strict=True))
         for name, site in self._sites.items():
-            if site.tally is not None:
-                active, finite = (part[site.place : site.place + site.units] for part in counts[site.tally])
+            if site.totals is not None:
+                active, finite = (part[site.place : site.place + site.units] for part in counts[site.totals])
                 broken = np.flatnonzero(finite == 0).tolist()
                 window.sites[name] = replace(site.counts, active=active.tolist(), not_a_number=broken)
         with suppress(Exception):  # the counts are worth more
-            window.looks = self._looks({tally: tally.look for tally in tallies if tally.look is not None})
+            window.looks = self._looks({totals: totals.look for totals in all_totals if totals.look is not None})
         self.clear()
         return window
 
-    def _looks(self, of: Mapping[_Tally, UnitLook]) -> dict[str, SiteLook]:
+    def _looks(self, of: Mapping[_Totals, UnitLook]) -> dict[str, SiteLook]:
         sites = {
-            name: (site.tally, site.feed, range(site.place, site.place + site.units))
+            name: (site.totals, site.feed, range(site.place, site.place + site.units))
             for name, site in self._sites.items()
-            if site.tally in of and site.feed is not None
+            if site.totals in of and site.feed is not None
         }
         parts = [part for look in of.values() for part in look.packed()]
         parts += [part for _, feed, _ in sites.values() for part in feed.packed()]
         mps = any(part.device.type == "mps" for part in parts)  # which has no double precision
         fetched = iter(_fetched(parts, torch.float32 if mps else torch.float64))
-        units = {tally: look.unpacked([next(fetched) for _ in range(5)]) for tally, look in of.items()}
+        units = {totals: look.unpacked([next(fetched) for _ in range(5)]) for totals, look in of.items()}
         looks = {}
-        for name, (tally, feed, places) in sites.items():
-            assert tally is not None
-            first, moments = units[tally]
+        for name, (totals, feed, places) in sites.items():
+            assert totals is not None
+            first, moments = units[totals]
             mine = {unit: moments[place] for unit, place in enumerate(places) if place in moments}
-            looks[name] = SiteLook(mine, first[places.start : places.stop], of[tally].aligned)
+            looks[name] = SiteLook(mine, first[places.start : places.stop], of[totals].aligned)
             feed.fill(looks[name], [next(fetched) for _ in range(3)])
         return looks
 
