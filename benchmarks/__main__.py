@@ -32,7 +32,7 @@ MEASURES = {  # and the number of rounds
     "gpu": (measures.on_gpu, 10),
     "growth": (grow, 7),
     "variants": (measures.steps_of_variants, 9),
-    "cure-costs": (measures.what_cures_add, 9),
+    "cure-costs": (measures.what_cures_add, 12),
 }
 OWN_DATA = {"foreign", "models", "planted"}
 PARTS: dict[str, Mapping[str, object]] = {

@@ -5,8 +5,8 @@ vector ``[epoch, n, v_1 ... v_k]``: the 0-based epoch, what the values were meas
 NaN or 0 where unknown), and the values. A unit's activity of NaN says that its output was not a number. A text record
 is a scalar string that holds JSON. The tag's summary metadata is JSON with ``version``, ``kind`` and what it takes to
 read the values without the code that wrote them. A tag carries one record per step, and its step is that of Lightning's
-own epoch-end scalars. TensorBoard hands out the metadata of a tag's first record only, so an event file holds them once
-for each tag; later records name the plugin alone.
+own epoch-end scalars. TensorBoard hands out the metadata of a tag's first record only, so an event file holds those of
+numeric records once for each tag; later ones name the plugin alone.
 
 What the monitor of dead units records, besides the activity itself:
 

@@ -204,10 +204,13 @@ class EventFile(_EventSink):
 
     @override
     def _described(self) -> set[str]:
+        if self._path is not None and not self._path.exists():  # deleted while the run goes on
+            self._path, self._tags = None, set()
         return self._tags
 
     @override
     def _write(self, step: int, summaries: list[Any]) -> None:
+        self._described()
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
 

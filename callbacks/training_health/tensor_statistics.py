@@ -74,11 +74,11 @@ def _flat(tensor: Tensor) -> Tensor:
     return (torch.view_as_real(values) if values.is_complex() else values).flatten()
 
 
+@np.errstate(all="ignore")
 def _in_blocks(values: Tensor, bins: int) -> Tensor | None:
     """`packed_statistics` on a CPU, by one thread, in bytes; None where nothing is finite or the range overflows."""
-    array = values.numpy()
-    with np.errstate(all="ignore"):
-        low, high = float(array.min()), float(array.max())  # NaN where any is
+    array = values.resolve_neg().numpy()
+    low, high = float(array.min()), float(array.max())  # NaN where any is
     if not math.isfinite(high - low):
         finite = values[values.isfinite()]
         row = _in_blocks(finite, bins) if 0 < len(finite) < len(values) else None
@@ -95,8 +95,7 @@ def _in_blocks(values: Tensor, bins: int) -> Tensor | None:
         part = array[start : start + _BLOCK]
         exact, bucket = numbers[: len(part)], buckets[: len(part)]
         exact[:] = part
-        with np.errstate(all="ignore"):
-            total, squares = total + exact.sum(), squares + np.einsum("i,i", exact, exact)
+        total, squares = total + exact.sum(), squares + np.einsum("i,i", exact, exact)
         exact -= left
         exact *= bins / (right - left)
         np.copyto(bucket, exact, casting="unsafe")

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tensorboard.util import tensor_util
 from torch import nn
@@ -425,6 +425,7 @@ class SideBySide(nn.Module):
     skipped=st.sets(st.tuples(st.integers(0, 7), st.integers(0, 3)), max_size=3),
     seed=st.integers(0, 9),
 )
+@example(widths=[40, 40, 40], sizes=[3, 200, 200], skipped={(0, 0), (2, 0), (4, 0)}, seed=0)
 def test_many_small_sites_are_counted_each_for_itself(widths, sizes, skipped, seed):
     torch.manual_seed(seed)
     net = SideBySide(widths, skipped).eval()
@@ -446,6 +447,43 @@ def test_many_small_sites_are_counted_each_for_itself(widths, sizes, skipped, se
             of_unit = z[:, unit].double().numpy()
             expected = (of_unit.mean(), of_unit.std(), of_unit.max())
             assert (moments.mean, moments.sd, moments.top) == pytest.approx(expected, rel=1e-5, abs=1e-5, nan_ok=True)
+
+
+def test_a_batch_with_other_rows_than_examples_leaves_their_numbers_unknown():
+    counter, net = UnitCounter({}), nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    sites = ReLUSites(counter.add)
+    sites.attach(net)
+    for rows in (50, 150):  # of 50 examples each
+        counter.begin_batch(BatchSize(50, 50))
+        sites.begin_pass()
+        net(torch.randn(rows, 4))
+        sites.end_pass()
+        counter.end_batch(BatchSize(50, 50))
+    sites.detach()
+
+    (look,) = counter.take().looks.values()
+    assert not look.aligned
+
+
+class MaskedBefore(nn.Module):
+    """A ReLU behind minus infinity, and another whose units are dead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.act, self.other = nn.Linear(4, 4), nn.Linear(4, 2), nn.ReLU(), nn.ReLU()
+        nn.init.constant_(self.two.bias, -99.0)
+
+    def forward(self, x):
+        self.act((self.one(x) - 99).masked_fill(x > 1, -torch.inf))
+        return self.other(self.two(x))
+
+
+def test_infinity_at_one_site_costs_no_other_its_causes():
+    torch.manual_seed(0)
+
+    report = inspect(MaskedBefore().eval(), [torch.randn(40, 4)]).to_dict()
+
+    assert report["sites"]["other"]["dead_unit_causes"] == ["any input", "any input"]
 
 
 @few

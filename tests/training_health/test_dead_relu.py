@@ -1,5 +1,6 @@
 """Planted truth: networks whose dead, rare and lively units are known are counted exactly."""
 
+import gc
 import math
 
 import pytest
@@ -396,6 +397,27 @@ def test_the_training_window_is_counted_on_training_examples(tmp_path):
 def test_a_wrong_argument_is_an_error_that_names_it(options, message):
     with pytest.raises(MisconfigurationException, match=message):
         DeadReLUMonitor(**options)
+
+
+class NotingTheCollector(Toy):
+    """Notes in each validation step whether Python looks for cyclic garbage."""
+
+    def validation_step(self, batch, batch_idx):
+        self.collects = gc.isenabled()
+        return super().validation_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_pythons_collector_is_in_the_users_hands(collects, tmp_path):
+    module = NotingTheCollector()
+    (gc.enable if collects else gc.disable)()
+    try:
+        fit(module, [DeadReLUMonitor()], tmp_path, epochs=1)
+        after = gc.isenabled()
+    finally:
+        gc.enable()
+
+    assert (module.collects, after) == (collects, collects)
 
 
 def test_a_second_monitor_is_an_error(tmp_path):

@@ -145,6 +145,18 @@ def test_each_event_file_describes_a_tag_once(logger, tmp_path):
     assert described(tmp_path) == ([[True, False], [True, False]] if logger else [[True, False, False, False]])
 
 
+def test_a_file_that_was_deleted_is_begun_again(tmp_path):
+    file = EventFile(tmp_path)
+    record = ("gap", "gap", [1, 0.5], {"columns": ["val_accuracy"]})
+    file.records(0, 0, [record])
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    file.records(1, 1, [record])
+    file.records(2, 2, [record])
+
+    assert described(tmp_path) == [[True, False]]
+
+
 def test_what_follows_in_a_new_file_after_a_failed_write_is_described_again(tmp_path, monkeypatch):
     file = EventFile(tmp_path)
     record = ("gap", "gap", [1, 0.5], {"columns": ["val_accuracy"]})

@@ -80,3 +80,11 @@ def test_a_sparse_tensor_is_drawn_with_its_zeros():
     sparse = torch.tensor([[0.0, 2.0], [0.0, 0.0]]).to_sparse()
 
     assert statistics(sparse, bins=2).counts == [3, 1]
+
+
+def test_numbers_too_close_for_double_precision_and_views_with_a_sign_to_come_are_counted():
+    close = torch.tensor([0, 1e-306, 5e-307], dtype=torch.float64)
+    negated = torch.tensor([1 + 2j, 3 - 4j]).conj().imag  # torch negates it when it is read
+
+    assert statistics(close).finite == 3
+    assert (statistics(negated).minimum, statistics(negated).total) == (-2.0, 2.0)

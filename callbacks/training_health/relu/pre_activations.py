@@ -93,15 +93,15 @@ class UnitLook:
         """Whether any unit may still turn out to be dead."""
         return self.candidates is None or len(self.candidates) > 0
 
-    def narrow(self, values: Tensor, dim: int) -> None:
-        """On a CPU, leave out the units that fire in a few of the first batch's examples."""
+    def narrow(self, values: Tensor, dim: int, start: float) -> None:
+        """On a CPU, leave out the units that fire in a few of the first batch's examples; arguments as of `add`."""
         if not self._on_cpu or self.candidates is not None:
             return
-        self.candidates = torch.arange(self.units)
+        self.candidates, first = torch.arange(self.units), 0 if math.isnan(start) else int(start)
         for count in _FIRST_LOOKS:
             if dim and count < len(values) and values.numel() > _FEW and self.goes_on:
                 rows = rows_of(values[:count], dim, self.candidates)
-                self.candidates = self.candidates[~self._note_fired(rows, count, 0)]
+                self.candidates = self.candidates[~self._note_fired(rows, count, first)]
 
     def add(self, rows: Tensor | None, values: Tensor, dim: int, start: float) -> None:
         """Take one call's pre-activations.

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from training_health.garbage import pause_collection
 from training_health.relu.activation_calls import ACTIVATION_MODULES, RELU_BY_NUMBERS, calls_no_activation, role_of
 from training_health.relu.feeds import Feed, Source
 from training_health.relu.origins import DATA, FIRST, LATER, Origin, Origins
@@ -100,7 +99,6 @@ class ReLUSites(TorchFunctionMode):
         self._report, self._eager, self._done = report, eager and ForcedEager.possible, done
         self._undo: list[Callable[[], None]] = []
         self._passing = False  # between `begin_pass` and `end_pass`
-        self._resume: Callable[[], None] = lambda: None
         self._opaque_depth = 0  # opaque parts whose forward is running
         self._on_stack = False  # the mode is on torch's stack: a pass is running, and no opaque part in it
         self._frames: list[_Frame] = []
@@ -150,18 +148,14 @@ class ReLUSites(TorchFunctionMode):
         self._ranged = set()
         self._opaque_depth, self._guess = 0, 1
         self._passing = bool(self._undo)
-        if self._passing:
-            self._resume = pause_collection()
-            if self._eager:
-                ForcedEager.enter()
+        if self._passing and self._eager:
+            ForcedEager.enter()
         self._enter_or_leave()
 
     def end_pass(self) -> None:
         """Stop to watch."""
-        if self._passing:
-            self._resume()
-            if self._eager:
-                ForcedEager.leave()
+        if self._passing and self._eager:
+            ForcedEager.leave()
         self._passing = False
         self._enter_or_leave()
 

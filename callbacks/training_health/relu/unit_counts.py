@@ -132,7 +132,7 @@ class _Totals:
         """Take pre-activations, as `UnitLook.add` does."""
         with self._looking() as look:
             if look is not None:
-                look.narrow(values, dim)
+                look.narrow(values, dim, start)
         picked = self.active.add(values, dim, None if self.look is None else self.look.candidates)
         with self._looking() as look:
             if look is not None:
@@ -157,7 +157,7 @@ class _Site:
         self.feed: FeedLook | None = FeedLook()
         self.waiting: list[Tensor] = []  # small batches, not counted so far
         self.dim, self.start = 0, 0.0  # of the waiting ones
-        self._elements, self._next = 0, 0.0
+        self.elements, self._next = 0, 0.0
 
     @property
     def goes_on(self) -> bool:
@@ -171,7 +171,8 @@ class _Site:
                 self.feed.add(feed, self.goes_on)
         except Exception:  # as in `_Totals`
             self.feed = None
-        follows = self.waiting and dim == self.dim and (start == self._next or math.isnan(start + self._next))
+        goes_on = start == self._next or (math.isnan(start) and math.isnan(self._next))
+        follows = self.waiting and dim == self.dim and goes_on
         if not follows or values.shape[1:] != self.waiting[0].shape[1:] or values.dtype != self.waiting[0].dtype:
             self.count_waiting()
             self.dim, self.start = dim, start
@@ -181,14 +182,14 @@ class _Site:
             self._count(values)
             return
         self.waiting.append(values.clone())  # what comes next may write over it
-        self._elements, self._next = self._elements + values.numel(), start + values.shape[0]
-        if self._elements >= _TOGETHER:
+        self.elements, self._next = self.elements + values.numel(), start + values.shape[0]
+        if self.elements >= _TOGETHER:
             self.count_waiting()
 
     def count_waiting(self) -> None:
         """Count the batches that wait."""
         if self.waiting:
-            waiting, self.waiting, self._elements = self.waiting, [], 0
+            waiting, self.waiting, self.elements = self.waiting, [], 0
             self._count(torch.cat(waiting))
 
     def _count(self, values: Tensor) -> None:
@@ -207,7 +208,7 @@ def _totals_of(sites: Collection[_Site], flags: FlagBuffer) -> list[_Totals]:
             shapes = tuple((batch.shape[: site.dim], batch.shape[site.dim + 1 :]) for batch in site.waiting)
             alike[shapes, site.waiting[0].dtype, None if math.isnan(site.start) else site.start].append(site)
     for group in alike.values():
-        count = max(1, _SITES_TOGETHER // sum(batch.numel() for batch in group[0].waiting))
+        count = max(1, _SITES_TOGETHER // max(site.elements for site in group))
         for some in (group[first : first + count] for first in range(0, len(group), count)):
             batches = zip(*(site.waiting for site in some), strict=True)
             values = torch.cat([torch.cat(batch, some[0].dim) for batch in batches])
@@ -312,7 +313,7 @@ class UnitCounter:
                 active, finite = (part[site.place : site.place + site.units] for part in counts[site.totals])
                 broken = np.flatnonzero(finite == 0).tolist()
                 window.sites[name] = replace(site.counts, active=active.tolist(), not_a_number=broken)
-        with suppress(Exception):  # the counts are worth more
+        with suppress(Exception), np.errstate(all="ignore"):  # the counts are worth more
             window.looks = self._looks({totals: totals.look for totals in all_totals if totals.look is not None})
         self.clear()
         return window
