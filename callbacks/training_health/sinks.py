@@ -25,6 +25,7 @@ from typing_extensions import override
 
 from training_health import lightning as pl
 from training_health.log_format import PLUGIN_NAME, Record, tensor_record, text_record
+from training_health.record_writer import hasten, write_record
 from training_health.tensor_statistics import TensorStatistics
 
 WANDB_BUCKETS = 512  # the most that a W&B histogram takes
@@ -137,7 +138,9 @@ class TensorBoardSink(_EventSink):
             # In one event: each is handed to the writer's thread, which takes longer than writing it.
             for summary in summaries[1:]:
                 summaries[0].MergeFrom(summary)
-            self._writer._get_file_writer().add_summary(summaries[0], global_step=step)
+            file_writer = self._writer._get_file_writer()
+            hasten(file_writer)
+            file_writer.add_summary(summaries[0], global_step=step)
             self._writer.flush()
 
 
@@ -212,7 +215,6 @@ class EventFile(_EventSink):
     def _write(self, step: int, summaries: list[Any]) -> None:
         self._described()
         from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.summary.writer.record_writer import RecordWriter
 
         now = time.time()
         events = [Event(wall_time=now, step=step, summary=summary) for summary in summaries]
@@ -222,9 +224,8 @@ class EventFile(_EventSink):
             self._path, events = self._folder / name, [Event(wall_time=now, file_version="brain.Event:2"), *events]
         try:
             with self._path.open("ab") as file:
-                writer = RecordWriter(file)
                 for event in events:
-                    writer.write(event.SerializeToString())
+                    write_record(file, event.SerializeToString())
         except OSError:
             self._path, self._tags = None, set()  # it may end in half a record, behind which nothing is read
             raise

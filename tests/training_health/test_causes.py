@@ -3,6 +3,7 @@
 import math
 import time
 from collections import defaultdict
+from functools import partial
 from itertools import product
 from types import SimpleNamespace
 
@@ -447,6 +448,99 @@ def test_many_small_sites_are_counted_each_for_itself(widths, sizes, skipped, se
             of_unit = z[:, unit].double().numpy()
             expected = (of_unit.mean(), of_unit.std(), of_unit.max())
             assert (moments.mean, moments.sd, moments.top) == pytest.approx(expected, rel=1e-5, abs=1e-5, nan_ok=True)
+
+
+class LayersOfAKind(nn.Module):
+    """Layers of some kinds side by side, each with a batch normalisation of its own or none, and a ReLU."""
+
+    def __init__(self, kinds) -> None:
+        super().__init__()
+        make = {
+            "dense": lambda: nn.Linear(4, 3),
+            "wide": lambda: nn.Linear(4, 5000),
+            "convolution": lambda: nn.Conv1d(2, 4, 2, groups=2),
+            "transposed": lambda: nn.ConvTranspose1d(2, 3, 2, bias=False),
+        }
+        norm = {"none": nn.Identity, "plain": partial(nn.BatchNorm1d, affine=False), "affine": nn.BatchNorm1d}
+        self.layers = nn.ModuleList(make[kind]() for kind, _ in kinds)
+        widths = [getattr(layer, "out_features", 0) or layer.out_channels for layer in self.layers]
+        self.norms = nn.ModuleList(
+            norm[of]() if of == "none" else norm[of](width) for (_, of), width in zip(kinds, widths, strict=True)
+        )
+        self.acts = nn.ModuleList(nn.ReLU() for _ in kinds)
+        for module in self.norms:
+            for values in (*module.parameters(), *(b for b in module.buffers() if b.is_floating_point())):
+                nn.init.uniform_(values, 0.5, 2.0)
+
+    def forward(self, x):
+        for layer, norm, act in zip(self.layers, self.norms, self.acts, strict=True):
+            act(norm(layer(x if isinstance(layer, nn.Linear) else x.reshape(len(x), 2, 2))))
+
+
+LAYERS = st.sampled_from(["dense", "wide", "convolution", "transposed"])
+
+
+def numbers_by_the_formulas(layer, norm) -> np.ndarray:
+    """What `feeds.numbers_of` says that it gives, row by row: (9, U)."""
+    transposed = isinstance(layer, nn.ConvTranspose1d)
+    w = (layer.weight.transpose(0, 1) if transposed else layer.weight).detach().double().flatten(1).numpy()
+    b = np.zeros(len(w)) if layer.bias is None else layer.bias.detach().double().numpy()
+    along = w.sum(1) / math.sqrt(w.shape[1])
+    across = np.sqrt(np.maximum((w**2).sum(1) - along**2, 0))
+    if isinstance(norm, nn.Identity):
+        unknown = np.full(len(w), NAN)
+        return np.stack([w.clip(0).sum(1), w.clip(max=0).sum(1), b, b, along, across, b, unknown, unknown])
+    mean, var = norm.running_mean.double().numpy(), norm.running_var.double().numpy()
+    gain, shift = (np.ones(len(w)), np.zeros(len(w)))
+    if norm.affine:
+        gain, shift = norm.weight.detach().double().numpy(), norm.bias.detach().double().numpy()
+    scaled = w * (gain / np.sqrt(var + norm.eps))[:, None]
+    offset = (b - mean) * gain / np.sqrt(var + norm.eps) + shift
+    return np.stack([scaled.clip(0).sum(1), scaled.clip(max=0).sum(1), offset, shift, along, across, b, gain, shift])
+
+
+@few
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["dense", "wide", "convolution", "transposed"]),
+            st.sampled_from(["none", "plain", "affine"]),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    st.integers(0, 9),
+)
+def test_layers_that_are_read_together_keep_each_its_own_numbers(kinds, seed):
+    torch.manual_seed(seed)
+    net = LayersOfAKind(kinds).eval()
+
+    window = counted(net, [torch.rand(5, 4), torch.rand(3, 4)])
+
+    for number, (layer, norm) in enumerate(zip(net.layers, net.norms, strict=True)):
+        expected = numbers_by_the_formulas(layer, norm)
+        np.testing.assert_allclose(window.looks[f"acts.{number}"].numbers, expected, rtol=1e-6, atol=1e-6)
+
+
+class Unreadable(nn.Parameter):
+    """A weight of another library's kind, of which layers can be computed and little else."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func in (torch.Tensor.movedim, torch.movedim):
+            raise NotImplementedError
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def test_a_weight_that_cannot_be_read_costs_no_other_site_its_causes():
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2), nn.ReLU()).eval()
+    net[0].weight = Unreadable(net[0].weight.detach())
+    nn.init.constant_(net[0].bias, 99.0)
+    nn.init.constant_(net[2].bias, -9999.0)
+
+    report = inspect(net, [torch.rand(40, 4)]).to_dict()
+
+    assert report["sites"]["relu.3"]["dead_unit_causes"] == ["any input", "any input"]
 
 
 def test_a_batch_with_other_rows_than_examples_leaves_their_numbers_unknown():

@@ -420,6 +420,15 @@ def test_pythons_collector_is_in_the_users_hands(collects, tmp_path):
     assert (module.collects, after) == (collects, collects)
 
 
+def test_pythons_collector_waits_while_a_window_is_published(tmp_path, monkeypatch):
+    collects = []
+    monkeypatch.setattr(DeadReLUReport, "records", lambda report: collects.append(gc.isenabled()) or iter(()))
+
+    fit(Toy(), [DeadReLUMonitor()], tmp_path, epochs=2)
+
+    assert (collects, gc.isenabled()) == ([False, False], True)
+
+
 def test_a_second_monitor_is_an_error(tmp_path):
     class Derived(DeadReLUMonitor):
         """Lightning itself takes it for another kind."""

@@ -108,8 +108,8 @@ class History:
         silent, since, change = self.silent.get(site), self.since.get(site, {}), self.change.get(site, {})
         before = self.weights.get(site, np.empty(0))
         known = len(before) == len(weights) == counts.units
-        new_since, new_change = {}, {}
-        for unit in counts.dead:
+        new_since, new_change, dead = {}, {}, counts.dead
+        for unit in dead:
             if unit in since:
                 new_since[unit], new_change[unit] = since[unit], change.get(unit, NAN)
             elif silent is None or unit in silent:
@@ -117,7 +117,7 @@ class History:
             else:
                 moved = weight_change(before[unit], weights[unit]) if known else NAN
                 new_since[unit], new_change[unit] = epoch, moved
-        self.silent[site] = sorted({*counts.dead, *counts.not_a_number})
+        self.silent[site] = sorted({*dead, *counts.not_a_number})
         self.since[site], self.change[site] = new_since, new_change
         self.weights[site] = weights
 
@@ -161,25 +161,32 @@ def verdicts(
         change: As in `History`.
     """
     found = {unit: Verdict("not a number") for unit in counts.not_a_number}
+    maps = look.numbers[_BOUND].T.tolist() if len(look.numbers) else None
     for unit in counts.dead:
-        numbers = _numbers(look, unit)._replace(since=since.get(unit, NAN), weight_change=change.get(unit, NAN))
-        found[unit] = numbers._replace(cause=_cause(numbers, look, unit, dead_before))
+        numbers = maps[unit] if maps is not None else _UNKNOWN_MAP
+        verdict = _without_cause(look, unit, numbers, change.get(unit, NAN), since.get(unit, NAN))
+        found[unit] = verdict._replace(cause=_cause(verdict, look, unit, dead_before))
     return found
 
 
-def _numbers(look: SiteLook, unit: int) -> Verdict:
-    moments = look.moments.get(unit, Moments(1, NAN, NAN, NAN))
+_BOUND = [NUMBERS.index(name) for name in ("up", "down", "offset", "bias")]
+_UNSEEN, _UNKNOWN_MAP = Moments(1, NAN, NAN, NAN), [NAN] * len(_BOUND)
+
+
+def _without_cause(look: SiteLook, unit: int, numbers: Sequence[float], change: float, since: float) -> Verdict:
+    """Give a unit's numbers; ``numbers``: those of its layer by `_BOUND`."""
+    moments = look.moments.get(unit, _UNSEEN)
     top, sd = moments.top, moments.sd
     depth = abs(min(top, 0.0)) / sd if sd > 0 and not moments.is_constant else NAN
-    seen = Verdict(depth=depth, top=top, sd=sd)
-    numbers = look.numbers[:, unit].tolist() if len(look.numbers) else [NAN] * len(NUMBERS)
-    up, down, offset, bias = (numbers[NUMBERS.index(name)] for name in ("up", "down", "offset", "bias"))
+    up, down, offset, bias = numbers
     bound = up * look.high + down * look.low + offset
     size = max(abs(up), abs(down)) * max(abs(look.low), abs(look.high)) + abs(offset) + _TINY
     least = up * look.low + down * look.high + offset
     if top > bound + _ROUNDING * size or moments.mean < least - _ROUNDING * size:
-        return seen  # something else came between that layer and the ReLU
-    return seen._replace(bound=bound, low=look.low, high=look.high, mean_shift=moments.mean - bias, bias=bias)
+        # Something else came between that layer and the ReLU.
+        return Verdict("unknown", depth, top, sd, weight_change=change, since=since)
+    shift = moments.mean - bias
+    return Verdict("unknown", depth, top, sd, bound, look.low, look.high, shift, bias, change, since)
 
 
 def _cause(of: Verdict, look: SiteLook, unit: int, dead_before: set[int]) -> str:

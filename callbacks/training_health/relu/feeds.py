@@ -8,6 +8,7 @@ normalisation in eval mode, views, dropout and max-pools.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from math import prod
 from typing import Any, NamedTuple
@@ -98,28 +99,26 @@ def feed_of(
         call: The call's number in the pass.
         ranged: Whether the input's range is wanted.
     """
-    transposed = "transpose" in name
-    given = dict(zip(_TRANSPOSED if transposed else _ARGUMENTS, args, strict=False)) | kwargs
     pads, unit_dim, groups = False, 0, 1
-    if name == "linear":
-        x, weight, fan_in_dim = given["input"], given["weight"], given["input"].dim() - 1
-    elif name in _SPATIAL:
-        x, weight = given["input"], given["weight"]
+    if name == "linear" and not kwargs:
+        x, weight, bias = args if len(args) == 3 else (*args, None)
+        fan_in_dim = x.dim() - 1
+    elif name == "linear" or name in _SPATIAL:
+        transposed = "transpose" in name
+        given = dict(zip(_TRANSPOSED if transposed else _ARGUMENTS, args, strict=False)) | kwargs
+        x, weight, bias = given["input"], given["weight"], given.get("bias")
         padding = given.get("padding", 0)
         padding = tuple(padding) if isinstance(padding, (tuple, list)) else (padding,)
         # Of a transposed convolution some outputs have fewer taps, as if there were zeros.
         pads, unit_dim = transposed or any(p not in _NO_PADDING for p in padding), int(transposed)
-        fan_in_dim = x.dim() - 1 - _SPATIAL[name]
+        fan_in_dim = x.dim() - 1 - _SPATIAL.get(name, 0)
         groups = given.get("groups", 1)
         if transposed and groups != 1:
             return None
     elif name in _PRODUCTS and len(args) == 2:
-        (x, weight), unit_dim, fan_in_dim = args, 1, args[0].dim() - 1
-    elif name == "addmm" and len(args) == 3 and not kwargs:
+        (x, weight), bias, unit_dim, fan_in_dim = args, None, 1, args[0].dim() - 1
+    elif name == "addmm" and len(args) == 3 and not kwargs and args[0].dim() == 1:
         (bias, x, weight), unit_dim, fan_in_dim = args, 1, 1
-        given["bias"] = bias if bias.dim() == 1 else None
-        if given["bias"] is None:
-            return None
     else:
         return None
     if weight.dim() < 2 or is_transformed(x) or is_transformed(weight):
@@ -129,10 +128,9 @@ def feed_of(
         source = None
     low = high = None
     if ranged and x.numel() and x.is_floating_point():
-        low, high = x.detach().aminmax()
+        low, high = (x.detach() if x.requires_grad else x).aminmax()
         if pads:
             low, high = low.clamp(max=0), high.clamp(min=0)
-    bias = given.get("bias")
     return Feed(call, weight, unit_dim, () if bias is None else (bias,), source, low, high, groups)
 
 
@@ -154,31 +152,52 @@ def biased(feed: Feed, bias: Tensor, output: Tensor, dim: int) -> Feed | None:
     return feed._replace(biases=(*feed.biases, bias.reshape(-1)))
 
 
+_SMALL = 1 << 14  # weights of a layer
 _BLOCK = 1 << 17  # weights whose copies in double precision stay in a CPU's cache
 # What `numbers_of` gives for each unit.
 NUMBERS = ("up", "down", "offset", "bias", "along", "across", "layer_bias", "gain", "shift")
 
 
-def read_numbers(feed: Feed) -> Tensor:
-    """Read what `numbers_of` needs of an affine map on its device, in double precision where that has it.
+def read_numbers(feeds: Sequence[Feed]) -> list[Tensor]:
+    """Read what `numbers_of` needs of affine maps on their devices, in double precision where these have it.
 
-    Rows of (U,): the sum of a unit's positive incoming weights, of all, their norm, the bias, and the number of inputs;
-    behind a batch normalisation then its mean, variance, weight, bias and eps.
+    Of each, rows of (U,): the sum of a unit's positive incoming weights, of all, their norm, the bias, and the number
+    of inputs; behind a batch normalisation then its mean, variance, weight, bias and eps.
     """
-    exact = torch.float32 if feed.weight.device.type == "mps" else torch.float64
-    rows = feed.rows().flatten(1)
+    alike = defaultdict[object, list[int]](list)  # small ones are read together: a call costs more than the sums
+    for place, feed in enumerate(feeds):
+        weight, norms = feed.weight, [(norm.weight is None, norm.bias is None, norm.eps) for norm in feed.norms]
+        kind = weight.numel() // feed.units, weight.dtype, weight.device, len(feed.biases), *norms
+        alike[kind if weight.numel() <= _SMALL else place].append(place)
+    found: dict[int, Tensor] = {}
+    for places in alike.values():
+        some = [feeds[place] for place in places]
+        found |= zip(places, _read_alike(some).split([feed.units for feed in some], 1), strict=True)
+    return [found[place] for place in range(len(feeds))]
+
+
+def _read_alike(feeds: Sequence[Feed]) -> Tensor:
+    exact = torch.float32 if feeds[0].weight.device.type == "mps" else torch.float64
+    rows = _joined([feed.rows().flatten(1) for feed in feeds])
     parts = rows.split(max(1, _BLOCK // rows.shape[1])) if rows.is_cpu and rows.numel() > _BLOCK else [rows]
     wide = (part.to(exact) for part in parts)
     sums = [(part.relu().sum(1), part.sum(1), torch.linalg.vector_norm(part, dim=1)) for part in wide]
-    read = [*(sums[0] if len(sums) == 1 else map(torch.cat, zip(*sums, strict=True)))]
+    read = [*map(_joined, zip(*sums, strict=True))]
     zeros, ones = torch.zeros_like(read[0]), torch.ones_like(read[0])
-    read += [sum((part.detach() for part in feed.biases), zeros), ones * rows.shape[1]]
-    for mean, var, weight, beta, eps in feed.norms:
-        assert mean is not None
-        assert var is not None
-        norm = mean, var, ones if weight is None else weight, zeros if beta is None else beta
-        read += [*(row.detach().to(exact) for row in norm), ones * eps]
+    biases = zip(*([bias.detach().expand(feed.units) for bias in feed.biases] for feed in feeds), strict=True)
+    read += [sum(map(_joined, biases), zeros), ones * rows.shape[1]]
+    for norms in zip(*(feed.norms for feed in feeds), strict=True):
+        for values, without in zip(
+            zip(*(norm[:4] for norm in norms), strict=True), (None, None, ones, zeros), strict=True
+        ):
+            known = [value.detach() for value in values if value is not None]
+            read.append(_joined(known).to(exact) if known or without is None else without)
+        read.append(ones * norms[0].eps)
     return torch.stack(read)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat([*parts])
 
 
 def numbers_of(read: np.ndarray) -> np.ndarray:
@@ -213,8 +232,10 @@ def units_read(feed: Feed, units: Sequence[int]) -> dict[int, list[int]]:
     if source is None or feed.groups > 1 or not units:
         return {}
     index = torch.tensor(units, device=feed.weight.device)
-    weights = (feed.rows().index_select(0, index) != 0).any(2).cpu().numpy()
-    read = np.any(weights.reshape(len(units), source.outer, source.units, source.block), axis=(1, 3))
+    weights = (feed.rows().index_select(0, index) != 0).cpu().numpy()
     everything = list(range(source.units))  # one list for all units of a dense layer, which may be thousands
+    if weights.all():
+        return dict.fromkeys(units, everything)
+    read = np.any(weights.reshape(len(units), source.outer, source.units, -1), axis=(1, 3))
     rows = zip(units, np.all(read, axis=1), read, strict=True)
     return {unit: everything if reads_all else np.flatnonzero(row).tolist() for unit, reads_all, row in rows}

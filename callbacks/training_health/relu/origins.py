@@ -184,6 +184,29 @@ class Origins:
             self.take(rest, f"`{name}` takes its values")
         return first
 
+    def through_layer(self, name: str, dim: int, args: tuple[Any, ...], output: Tensor) -> Origin | None:
+        """Do in short what `follow` does for a layer; None where its weight and bias are not parameters themselves.
+
+        Args:
+            name: As of `follow`.
+            dim: The output's dimension that holds the features.
+            args: The input, the weight, the bias ...
+            output: As of `follow`.
+        """
+        if len(args) < 2 or any(arg is not None and self.of(arg) is not _PARAMETER for arg in args[1:3]):
+            return None
+        before = self.of(args[0])
+        if before.level == WEIGHTS:
+            return None
+        feed, dims = self._feed_of(name, args, {}, before, args[1]), output.dim()
+        if feed is not None and feed.source is not None:
+            self.uses.setdefault(feed.source.site, []).append(feed)
+        elif before.source is not None or before.feed is not None:
+            self.take([before], f"`{name}` takes its values")
+        origin = Origin(FIRST if before.level == DATA else LATER, dim % dims if dims >= -dim else None, None, feed)
+        self._known[id(output)] = weakref.ref(output), origin
+        return origin
+
     def keep(self, x: Tensor, before: Origin, output: Tensor) -> Origin | None:
         """Do in short what `follow` does for a ReLU; None where its output lies in memory in another way than x."""
         if output.shape != x.shape or output.stride() != x.stride():
@@ -199,14 +222,19 @@ class Origins:
         self._known[id(output)] = weakref.ref(output), Origin(known.level, known.feature_dim, known.mask, None, source)
 
     def _feed(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Feed | None:
-        call, self._feeds = self._feeds, self._feeds + 1
         first = args[1:] if name == "addmm" else args
         x, weight = first[0] if first else kwargs.get("input"), first[1] if len(first) > 1 else kwargs.get("weight")
-        if not isinstance(x, Tensor) or not isinstance(weight, Tensor):
-            return None
-        origin = self.of(x)
-        if self.of(weight).level != WEIGHTS or origin.level == WEIGHTS:
-            return None
+        if isinstance(x, Tensor) and isinstance(weight, Tensor):
+            origin = self.of(x)
+            if self.of(weight).level == WEIGHTS != origin.level:
+                return self._feed_of(name, args, kwargs, origin, weight)
+        self._feeds += 1
+        return None
+
+    def _feed_of(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], origin: Origin, weight: Tensor
+    ) -> Feed | None:
+        call, self._feeds = self._feeds, self._feeds + 1
         self.calls[id(weight)] += 1
         try:
             ranged = self._ranged is None or call in self._ranged

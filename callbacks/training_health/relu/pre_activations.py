@@ -7,8 +7,10 @@ that the host never waits. For a unit that stays dead all numbers are exact over
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -206,9 +208,21 @@ class FeedLook:
             self._highs.append(feed.high)
             if len(self._lows) == _RANGES:
                 self._lows, self._highs = [torch.stack(self._lows).amin()], [torch.stack(self._highs).amax()]
-        if self._feed is None:
-            self._read = read_numbers(feed)
         self._feed = feed
+
+    @staticmethod
+    def read(looks: Iterable[FeedLook]) -> None:
+        """Read the layers' numbers, before somebody changes them; of those that have been read nothing more is."""
+        new = [(look, look._feed) for look in looks if look._feed is not None and not len(look._read)]
+        try:
+            for (look, _), read in zip(new, read_numbers([feed for _, feed in new]), strict=True):
+                look._read = read
+        except Exception:  # one that cannot be read must not cost the others theirs
+            for look, _ in new:
+                if len(new) > 1:
+                    FeedLook.read([look])
+                else:
+                    look._is_followed = False
 
     def packed(self) -> list[Tensor]:
         """All that is on the device, to be fetched at once."""
@@ -216,19 +230,41 @@ class FeedLook:
         read = self._read if self._is_followed else torch.empty(0)
         return [read, *(torch.stack(part) if ranged else torch.empty(0) for part in (self._lows, self._highs))]
 
-    def fill(self, look: SiteLook, parts: Sequence[np.ndarray]) -> None:
-        """Say of the layer what `packed` gave, in a look that says all of the units."""
-        read, lows, highs = parts
-        if not self._is_followed or self._feed is None:
-            return
-        look.numbers, look.source = numbers_of(read.reshape(self._read.shape)), self._feed.source
-        if len(lows):
-            look.low, look.high = float(lows.min()), float(highs.max())
-        constant = [unit for unit, of in look.moments.items() if of.is_constant]
-        if look.source is not None and constant:
-            now = read_numbers(self._feed).nan_to_num()
-            if torch.equal(now, self._read.nan_to_num()):  # else another callback has put other weights there
-                look.reads = units_read(self._feed, constant)
+    @staticmethod
+    def fill(looks: Sequence[tuple[FeedLook, SiteLook, Sequence[np.ndarray]]]) -> None:
+        """Say of layers what `packed` gave, in looks that say all of the units."""
+        constant = list[tuple[Feed, np.ndarray, SiteLook, list[int]]]()
+        alike = defaultdict[int, list[tuple[SiteLook, np.ndarray]]](list)
+        for own, look, (read, lows, highs) in looks:
+            feed = own._feed
+            if feed is None or not own._is_followed:
+                continue
+            alike[len(own._read)].append((look, read.reshape(own._read.shape)))
+            look.source = feed.source
+            if len(lows):
+                look.low, look.high = float(lows.min()), float(highs.max())
+            units = [unit for unit, of in look.moments.items() if of.is_constant] if feed.source is not None else []
+            if units:
+                constant.append((feed, read, look, units))
+        for some in alike.values():
+            numbers, end = numbers_of(np.concatenate([read for _, read in some], axis=1)), 0
+            for look, read in some:
+                look.numbers, end = numbers[:, end : end + read.shape[1]], end + read.shape[1]
+        now = fetched(read_numbers([feed for feed, *_ in constant]), torch.float64)
+        for (feed, read, look, units), again in zip(constant, now, strict=True):
+            if np.array_equal(read, again, equal_nan=True):  # else another callback has put other weights there
+                look.reads = units_read(feed, units)
+
+
+def fetched(parts: Sequence[Tensor], dtype: torch.dtype) -> list[np.ndarray]:
+    """Everything from the device in one transfer, each tensor as a vector."""
+    if not parts:
+        return []
+    if any(part.device.type == "mps" for part in parts) and dtype == torch.float64:
+        dtype = torch.float32  # it has no double precision
+    whole = torch.cat([part.flatten().to(parts[0].device, dtype) for part in parts]).cpu().numpy()
+    ends = accumulate(part.numel() for part in parts)
+    return [whole[end - part.numel() : end] for part, end in zip(parts, ends, strict=True)]
 
 
 def rows_of(values: Tensor, dim: int, units: Tensor) -> Tensor:

@@ -6,14 +6,20 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from training_health.relu.activation_calls import ACTIVATION_MODULES, RELU_BY_NUMBERS, calls_no_activation, role_of
+from training_health.relu.activation_calls import (
+    ACTIVATION_MODULES,
+    RELU_BY_NUMBERS,
+    Role,
+    calls_no_activation,
+    role_of,
+)
 from training_health.relu.feeds import Feed, Source
 from training_health.relu.origins import DATA, FIRST, LATER, Origin, Origins
 from training_health.torch_private import (
@@ -266,11 +272,11 @@ class ReLUSites(TorchFunctionMode):
         kwargs = kwargs or {}
         if ReLUSites._seeing or ReLUSites._repeating not in (None, self):
             return func(*args, **kwargs)  # the layer runs once more for another watcher, or that watcher counts
-        in_place = _is_in_place(func.__name__, kwargs) and bool(args)
-        if in_place:  # what goes into a ReLU is gone behind it
-            call = self._try_to_see(func, args, kwargs, args[0])
-        output = func(*args, **kwargs)
-        if not in_place:
+        if args and (_changes_its_input(func.__name__) or kwargs.get("inplace") is True):
+            call = self._try_to_see(func, args, kwargs, args[0])  # what goes into a ReLU is gone behind it
+            output = func(*args, **kwargs)
+        else:
+            output = func(*args, **kwargs)
             call = self._try_to_see(func, args, kwargs, output)
         if call is not None and self._done is not None:
             ReLUSites._seeing = True
@@ -298,6 +304,9 @@ class ReLUSites(TorchFunctionMode):
     ) -> ReLUCall | None:
         name = func.__name__.strip("_")
         role, x = role_of(func, args, kwargs), args[0] if args else kwargs.get("input")
+        if role is not None and role.kind == "weights":
+            self._see_layer(name, role, args, kwargs, output)
+            return None
         plain = role is not None and role.kind == "relu"
         if role is None and (written_out := self.origins.rectified(name, args, kwargs)) is not None:
             role, x = RELU_BY_NUMBERS, written_out
@@ -308,9 +317,6 @@ class ReLUSites(TorchFunctionMode):
         if origin is None:
             origin = self.origins.follow(name, role, args, kwargs, output)
         if role is None:
-            return None
-        if role.kind == "weights":
-            self._guess = 1 if origin.feature_dim in (None, 1) else -1
             return None
         call = None
         if role.kind == "uncounted":  # outside of modules it may be anything
@@ -327,6 +333,14 @@ class ReLUSites(TorchFunctionMode):
         if role.kind == "relu" and (call is None or before.source is not None):
             self.origins.take([before], f"`{name}` takes its values")
         return call
+
+    def _see_layer(self, name: str, role: Role, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+        origin = None
+        if role.feature_dim is not None and not kwargs and isinstance(output, Tensor):
+            origin = self.origins.through_layer(name, role.feature_dim, args, output)
+        if origin is None:
+            origin = self.origins.follow(name, role, args, kwargs, output)
+        self._guess = 1 if origin.feature_dim in (None, 1) else -1
 
     def _see_relu(
         self, site: str, activation: str, x: Tensor, output: Tensor, origin: Origin, feed: Feed | None
@@ -365,11 +379,10 @@ class ReLUSites(TorchFunctionMode):
         self.opaque[name] = self.unwatched[name] = reason
 
 
-def _is_in_place(name: str, kwargs: dict[str, Any]) -> bool:
-    """Whether a function changes its first argument, as ``relu_``, ``x[mask] = 0`` and ``inplace=True`` do."""
-    if name.startswith("__"):
-        return name in ("__setitem__", "__imul__")
-    return name.endswith("_") or kwargs.get("inplace") is True
+@cache
+def _changes_its_input(name: str) -> bool:
+    """Whether a function changes its first argument, as ``relu_`` and ``x[mask] = 0`` do."""
+    return name in ("__setitem__", "__imul__") or (name.endswith("_") and not name.startswith("__"))
 
 
 def _is_stock(module: nn.Module, kind: type[nn.Module]) -> bool:

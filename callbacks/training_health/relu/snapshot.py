@@ -118,6 +118,8 @@ class SnapshotTaker:
 
     def add(self, call: ReLUCall, values: Tensor, dim: int) -> None:
         """Take a call's pre-activations (N, ...), of the examples that count; whatever fails is left out."""
+        if self._batches > 1 and not self._units:
+            return
         with suppress(Exception):
             if self._batches == 1:
                 wide = torch.promote_types(values.dtype, torch.float32)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from training_health.relu.pre_activations import SiteLook
 from training_health.relu.unit_counts import WindowCounts
@@ -43,7 +45,7 @@ class SubWindows(NamedTuple):
 
 
 def sub_windows(
-    parts: Sequence[WindowCounts], sites: Mapping[str, Container[int]], examples: float
+    parts: Sequence[WindowCounts], sites: Mapping[str, Collection[int]], examples: float
 ) -> SubWindows | None:
     """Count the dead units on the first examples.
 
@@ -67,17 +69,13 @@ def sub_windows(
     if any(part.sites[site].examples != part.examples for part in parts for site in sites):
         return None
     sizes = tuple(int(examples) // part for part in PARTS)
-    fired = [0] * len(PARTS)
-    units = 0
+    firsts = []  # (ranks, units) each
     for site, found in looks.items():
-        for unit, firsts in enumerate(zip(*(look.first for look in found), strict=True)):
-            if unit in sites[site]:
-                continue
-            units += 1
-            numbers = [first * len(parts) + rank for rank, first in enumerate(firsts) if first >= 0]
-            for i, size in enumerate(sizes):
-                fired[i] += bool(numbers) and min(numbers) < size
-    return SubWindows(sizes, tuple(units - count for count in fired), units)
+        first = np.array([look.first for look in found])
+        firsts.append(np.delete(first, [*sites[site]], axis=1) if sites[site] else first)
+    first = np.concatenate(firsts, axis=1)
+    numbers = np.where(first >= 0, first * len(parts) + np.arange(len(parts))[:, None], sizes[-1]).min(axis=0)
+    return SubWindows(sizes, tuple(int((numbers >= size).sum()) for size in sizes), numbers.size)
 
 
 def predicted(dead_on_a_tenth: int, dead: int) -> tuple[int, int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from training_health.batches import BatchSize
 from training_health.relu.feeds import Feed
-from training_health.relu.pre_activations import FeedLook, SiteLook, UnitLook
+from training_health.relu.pre_activations import FeedLook, SiteLook, UnitLook, fetched
 from training_health.relu.sites import ReLUCall
 from training_health.relu.unit_activity import ActivityCounter, FlagBuffer
 
@@ -65,6 +65,8 @@ class SiteCounts:
     def known(self) -> dict[int, int]:
         """``active`` of the units that gave numbers, by index."""
         broken = set(self.not_a_number)
+        if not broken:
+            return dict(enumerate(self.active))
         return {unit: count for unit, count in enumerate(self.active) if unit not in broken}
 
     @property
@@ -157,6 +159,7 @@ class _Site:
         self.feed: FeedLook | None = FeedLook()
         self.waiting: list[Tensor] = []  # small batches, not counted so far
         self.dim, self.start = 0, 0.0  # of the waiting ones
+        self.like = torch.Size(), torch.float32  # of the waiting ones: an example's shape, and the type
         self.elements, self._next = 0, 0.0
 
     @property
@@ -171,18 +174,18 @@ class _Site:
                 self.feed.add(feed, self.goes_on)
         except Exception:  # as in `_Totals`
             self.feed = None
+        shape, elements = values.shape, values.numel()
         goes_on = start == self._next or (math.isnan(start) and math.isnan(self._next))
-        follows = self.waiting and dim == self.dim and goes_on
-        if not follows or values.shape[1:] != self.waiting[0].shape[1:] or values.dtype != self.waiting[0].dtype:
+        if not goes_on or dim != self.dim or self.like != (shape[1:], values.dtype) or not self.waiting:
             self.count_waiting()
-            self.dim, self.start = dim, start
-        if not values.is_cpu or dim == 0 or values.numel() >= _TOGETHER:
+            self.dim, self.start, self.like = dim, start, (shape[1:], values.dtype)
+        if elements >= _TOGETHER or dim == 0 or not values.is_cpu:
             self.count_waiting()
             self.start = start
             self._count(values)
             return
         self.waiting.append(values.clone())  # what comes next may write over it
-        self.elements, self._next = self.elements + values.numel(), start + values.shape[0]
+        self.elements, self._next = self.elements + elements, start + shape[0]
         if self.elements >= _TOGETHER:
             self.count_waiting()
 
@@ -205,8 +208,9 @@ def _totals_of(sites: Collection[_Site], flags: FlagBuffer) -> list[_Totals]:
         if site.totals is not None:
             site.count_waiting()
         elif site.waiting:
-            shapes = tuple((batch.shape[: site.dim], batch.shape[site.dim + 1 :]) for batch in site.waiting)
-            alike[shapes, site.waiting[0].dtype, None if math.isnan(site.start) else site.start].append(site)
+            ahead, behind = site.like[0][: site.dim - 1], site.like[0][site.dim :]  # of the units' dimension
+            kind = ahead, behind, site.like[1], None if math.isnan(site.start) else site.start
+            alike[kind, tuple(map(len, site.waiting))].append(site)
     for group in alike.values():
         count = max(1, _SITES_TOGETHER // max(site.elements for site in group))
         for some in (group[first : first + count] for first in range(0, len(group), count)):
@@ -251,8 +255,11 @@ class UnitCounter:
     def end_batch(self, size: BatchSize) -> None:
         """Add the batch's examples, NaN for a size that is unknown."""
         self._examples += size.counted
-        for site in self._called & self._sites.keys():
-            self._sites[site].counts.examples += size.counted
+        called = [self._sites[site] for site in self._called & self._sites.keys()]
+        for site in called:
+            site.counts.examples += size.counted
+        with suppress(Exception):  # as in `_Totals`
+            FeedLook.read(site.feed for site in called if site.feed is not None)
 
     def add(self, call: ReLUCall) -> bool:
         """Add one call; returns whether any of its units may still turn out to be dead.
@@ -262,7 +269,7 @@ class UnitCounter:
         """
         # What a constant is broadcast to is rectified in another shape.
         source = call.input if call.input.shape == call.output.shape else call.output
-        output, dim = source.detach(), call.unit_dim
+        output, dim, examples = source.detach() if source.requires_grad else source, call.unit_dim, self._batch.examples
         named = None
         if self._unit_dims:
             named = next((dim for pattern, dim in self._unit_dims.items() if fnmatchcase(call.site, pattern)), None)
@@ -272,25 +279,26 @@ class UnitCounter:
             dim = named % output.dim()
         elif not call.derived:
             self.assumed[call.site] = dim
-        if self._batch.counted < self._batch.examples:
-            if output.shape[0] != self._batch.examples:
+        if self._batch.counted < examples:
+            if output.shape[0] != examples:
                 raise ValueError("the first dimension does not hold the examples: a repeated one cannot be left out")
             output = output[: int(self._batch.counted)]
-        if output.numel() == 0:
+        elements = output.numel()
+        if elements == 0:
             return True
         units = output.shape[dim]
         feed = call.feed if call.feed is not None and call.feed.units == units and dim == call.unit_dim else None
-        if call.site not in self._sites:
-            positions = output.numel() // units // output.shape[1 if dim == 0 else 0]
-            counts = SiteCounts(call.activation, positions, call.first_layer, 0, [])
-            self._sites[call.site] = _Site(counts, units, self._flags)
-        site = self._sites[call.site]
+        site = self._sites.get(call.site)
+        if site is None:
+            positions = elements // units // output.shape[1 if dim == 0 else 0]
+            site = _Site(SiteCounts(call.activation, positions, call.first_layer, 0, []), units, self._flags)
+            self._sites[call.site] = site
         if units != site.units:
             raise ValueError("its number of units changes from batch to batch")
         site.add(output, dim, self._start(call.site, output), feed)
         if self._also is not None:
             self._also(call, output, dim)
-        site.counts.pairs += output.numel() // units
+        site.counts.pairs += elements // units
         site.counts.first_layer &= call.first_layer
         return site.goes_on
 
@@ -306,8 +314,8 @@ class UnitCounter:
         with torch.inference_mode():  # as the batches may have been in
             all_totals = _totals_of(self._sites.values(), self._flags)
             parts = [part for totals in all_totals for part in (totals.active.counts(), totals.active.finite())]
-            fetched = _fetched(parts, torch.int64)
-        counts = dict(zip(all_totals, zip(fetched[::2], fetched[1::2], strict=True), strict=True))
+            sums = fetched(parts, torch.int64)
+        counts = dict(zip(all_totals, zip(sums[::2], sums[1::2], strict=True), strict=True))
         for name, site in self._sites.items():
             if site.totals is not None:
                 active, finite = (part[site.place : site.place + site.units] for part in counts[site.totals])
@@ -324,25 +332,17 @@ class UnitCounter:
             for name, site in self._sites.items()
             if site.totals in of and site.feed is not None
         }
+        FeedLook.read(feed for _, feed, _ in sites.values())
         parts = [part for look in of.values() for part in look.packed()]
         parts += [part for _, feed, _ in sites.values() for part in feed.packed()]
-        mps = any(part.device.type == "mps" for part in parts)  # which has no double precision
-        fetched = iter(_fetched(parts, torch.float32 if mps else torch.float64))
-        units = {totals: look.unpacked([next(fetched) for _ in range(5)]) for totals, look in of.items()}
-        looks = {}
+        values = iter(fetched(parts, torch.float64))
+        units = {totals: look.unpacked([next(values) for _ in range(5)]) for totals, look in of.items()}
+        looks, of_feeds = {}, []
         for name, (totals, feed, places) in sites.items():
             assert totals is not None
             first, moments = units[totals]
             mine = {unit: moments[place] for unit, place in enumerate(places) if place in moments}
             looks[name] = SiteLook(mine, first[places.start : places.stop], of[totals].aligned)
-            feed.fill(looks[name], [next(fetched) for _ in range(3)])
+            of_feeds.append((feed, looks[name], [next(values) for _ in range(3)]))
+        FeedLook.fill(of_feeds)
         return looks
-
-
-def _fetched(parts: Sequence[Tensor], dtype: torch.dtype) -> list[np.ndarray]:
-    """Everything from the device in one transfer, each tensor as a vector."""
-    if not parts:
-        return []
-    whole = torch.cat([part.flatten().to(parts[0].device, dtype) for part in parts]).cpu().numpy()
-    ends = accumulate(part.numel() for part in parts)
-    return [whole[end - part.numel() : end] for part, end in zip(parts, ends, strict=True)]

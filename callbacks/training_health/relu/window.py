@@ -211,11 +211,11 @@ class DeadReLUReport:
             yield from self._activities("start", sites, self.start.examples, "validation")
 
     def _activities(self, kind: str, sites: Mapping[str, SiteCounts], examples: float, window: str) -> Iterator[Record]:
-        order = list(self.sites)
+        order = {name: index for index, name in enumerate(self.sites)}
         for name, site in sites.items():
             content = {
                 "site": name,
-                "index": order.index(name),
+                "index": order[name],
                 "units": site.units,
                 "positions": site.positions,
                 "window": window,

@@ -1,0 +1,57 @@
+"""Event files are written as TensorBoard writes them, to the byte, without its checksums in Python."""
+
+import io
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
+from tensorboard.summary.writer import record_writer
+from torch.utils.tensorboard import SummaryWriter
+
+from tests.training_health.toys import events
+from training_health.record_writer import crc32c, hasten, write_record
+
+
+@given(st.binary(min_size=4, max_size=3000))
+@example(bytes(4))
+@example(b"\xff" * 1024)
+@example(bytes(range(256)) * 9)
+def test_the_checksum_is_tensorboards(data):
+    assert crc32c(data) == pywrap_tensorflow.crc32c(data)
+
+
+@pytest.mark.parametrize("size", [0, 3, 255, 256, 1024, 5000])
+def test_a_record_is_tensorboards_to_the_byte(size):
+    data = (bytes(range(256)) * 20)[:size]
+    theirs, ours = io.BytesIO(), io.BytesIO()
+    record_writer.RecordWriter(theirs).write(data)
+
+    write_record(ours, data)
+
+    assert ours.getvalue() == theirs.getvalue()
+
+
+def test_a_summary_writer_goes_on_without_tensorboards_checksum_of_what_is_large(tmp_path, monkeypatch):
+    def refuse(data):
+        raise AssertionError(f"{len(data)} bytes")
+
+    writer = SummaryWriter(tmp_path)
+    hasten(writer._get_file_writer())
+    writer.flush()  # what has begun
+    monkeypatch.setattr(record_writer, "masked_crc32c", refuse)
+    writer.add_text("long", "x" * 2000)
+    writer.add_scalar("short", 1.5)
+    writer.close()
+
+    assert [tag for tag, _, _ in events(tmp_path)] == ["long/text_summary", "short"]
+
+
+def test_a_writer_that_is_built_otherwise_is_left_alone():
+    class Other:
+        event_writer = None
+
+    other = Other()
+    hasten(other)
+
+    assert vars(other) == {}
