@@ -527,7 +527,7 @@ class Unreadable(nn.Parameter):
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
-        if func in (torch.Tensor.movedim, torch.movedim):
+        if func is torch.Tensor.detach:
             raise NotImplementedError
         return super().__torch_function__(func, types, args, kwargs or {})
 
