@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 
 _POLYNOMIAL = 0x82F63B78  # Castagnoli's, bits reversed
-_BLOCK = 1024  # bytes
+_BLOCK, _BLOCKS = 1024, 64  # bytes, and how many blocks are looked up at once
 
 
 @cache
@@ -37,12 +37,14 @@ def crc32c(data: bytes) -> int:
     bits = np.frombuffer(data, np.uint8).copy()
     bits[:4] ^= 0xFF  # the checksum of nothing has all bits set
     blocks = np.pad(bits, (-len(bits) % _BLOCK, 0)).reshape(-1, _BLOCK)  # zeros in front add nothing
-    table, crc = _table(), 0
+    table, places, crc = _table(), np.arange(_BLOCK), 0
     firsts = table[:4].tolist()
-    for added in np.bitwise_xor.reduce(table[np.arange(_BLOCK), blocks], axis=1).tolist():
-        for row in firsts:
-            added, crc = added ^ row[crc & 0xFF], crc >> 8
-        crc = added
+    for start in range(0, len(blocks), _BLOCKS):
+        some = blocks[start : start + _BLOCKS]
+        for added in np.bitwise_xor.reduce(table[places, some], axis=1).tolist():
+            for row in firsts:
+                added, crc = added ^ row[crc & 0xFF], crc >> 8
+            crc = added
     return crc ^ 0xFFFFFFFF
 
 
@@ -54,10 +56,11 @@ def write_record(file: IO[bytes], data: bytes) -> None:
 
 def hasten(file_writer: Any) -> None:  # noqa: ANN401 - a `FileWriter` of any version
     """Have the file writer behind a ``SummaryWriter`` write by `write_record`; one that is built otherwise stays."""
-    from tensorboard.summary.writer.record_writer import RecordWriter
+    from tensorboard.summary.writer import record_writer
 
     records: Any = getattr(getattr(getattr(file_writer, "event_writer", None), "_async_writer", None), "_writer", None)
-    if type(records) is RecordWriter and "write" not in vars(records) and hasattr(records, "_writer"):
+    is_stock = type(records) is record_writer.RecordWriter and set(vars(records)) == {"_writer"}
+    if is_stock and records.write.__module__ == record_writer.__name__:
         records.write = partial(write_record, records._writer)
 
 

@@ -450,6 +450,17 @@ def test_many_small_sites_are_counted_each_for_itself(widths, sizes, skipped, se
             assert (moments.mean, moments.sd, moments.top) == pytest.approx(expected, rel=1e-5, abs=1e-5, nan_ok=True)
 
 
+class OneBias(nn.Linear):
+    """Adds the same to all units."""
+
+    def __init__(self, *sizes) -> None:
+        super().__init__(*sizes, bias=False)
+        self.shift = nn.Parameter(torch.rand(1))
+
+    def forward(self, x):
+        return super().forward(x) + self.shift
+
+
 class LayersOfAKind(nn.Module):
     """Layers of some kinds side by side, each with a batch normalisation of its own or none, and a ReLU."""
 
@@ -460,8 +471,14 @@ class LayersOfAKind(nn.Module):
             "wide": lambda: nn.Linear(4, 5000),
             "convolution": lambda: nn.Conv1d(2, 4, 2, groups=2),
             "transposed": lambda: nn.ConvTranspose1d(2, 3, 2, bias=False),
+            "one bias": partial(OneBias, 4, 3),
         }
-        norm = {"none": nn.Identity, "plain": partial(nn.BatchNorm1d, affine=False), "affine": nn.BatchNorm1d}
+        norm = {
+            "none": nn.Identity,
+            "plain": partial(nn.BatchNorm1d, affine=False),
+            "affine": nn.BatchNorm1d,
+            "wide eps": partial(nn.BatchNorm1d, eps=0.5),
+        }
         self.layers = nn.ModuleList(make[kind]() for kind, _ in kinds)
         widths = [getattr(layer, "out_features", 0) or layer.out_channels for layer in self.layers]
         self.norms = nn.ModuleList(
@@ -477,14 +494,16 @@ class LayersOfAKind(nn.Module):
             act(norm(layer(x if isinstance(layer, nn.Linear) else x.reshape(len(x), 2, 2))))
 
 
-LAYERS = st.sampled_from(["dense", "wide", "convolution", "transposed"])
+LAYERS = st.sampled_from(["dense", "wide", "convolution", "transposed", "one bias"])
+NORMS = st.sampled_from(["none", "plain", "affine", "wide eps"])
 
 
 def numbers_by_the_formulas(layer, norm) -> np.ndarray:
     """What `feeds.numbers_of` says that it gives, row by row: (9, U)."""
     transposed = isinstance(layer, nn.ConvTranspose1d)
     w = (layer.weight.transpose(0, 1) if transposed else layer.weight).detach().double().flatten(1).numpy()
-    b = np.zeros(len(w)) if layer.bias is None else layer.bias.detach().double().numpy()
+    b = getattr(layer, "shift", layer.bias)
+    b = np.zeros(len(w)) + (0 if b is None else b.detach().double().numpy())
     along = w.sum(1) / math.sqrt(w.shape[1])
     across = np.sqrt(np.maximum((w**2).sum(1) - along**2, 0))
     if isinstance(norm, nn.Identity):
@@ -500,17 +519,7 @@ def numbers_by_the_formulas(layer, norm) -> np.ndarray:
 
 
 @few
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(["dense", "wide", "convolution", "transposed"]),
-            st.sampled_from(["none", "plain", "affine"]),
-        ),
-        min_size=1,
-        max_size=6,
-    ),
-    st.integers(0, 9),
-)
+@given(st.lists(st.tuples(LAYERS, NORMS), min_size=1, max_size=6), st.integers(0, 9))
 def test_layers_that_are_read_together_keep_each_its_own_numbers(kinds, seed):
     torch.manual_seed(seed)
     net = LayersOfAKind(kinds).eval()
@@ -520,6 +529,64 @@ def test_layers_that_are_read_together_keep_each_its_own_numbers(kinds, seed):
     for number, (layer, norm) in enumerate(zip(net.layers, net.norms, strict=True)):
         expected = numbers_by_the_formulas(layer, norm)
         np.testing.assert_allclose(window.looks[f"acts.{number}"].numbers, expected, rtol=1e-6, atol=1e-6)
+
+
+class Averaged(Toy):
+    """Its validation runs on other weights than its training, in which the first layer's units are dead."""
+
+    def __init__(self, in_the_step: bool) -> None:
+        super().__init__(nn.Sequential(nn.Linear(8, 3), nn.ReLU(), nn.Linear(3, 4)))
+        self.in_the_step = in_the_step
+
+    def swap(self):
+        self.net[0].bias.data.sub_(99.0)
+
+    def swap_back(self):
+        self.net[0].bias.data.add_(99.0)
+
+    def validation_step(self, batch, batch_idx):
+        if self.in_the_step:
+            self.swap()
+        super().validation_step(batch, batch_idx)
+        if self.in_the_step:
+            self.swap_back()
+
+
+class SwapsInEachBatch(pl.Callback):
+    def on_validation_batch_start(self, trainer, pl_module, *_):
+        pl_module.swap()
+
+    def on_validation_batch_end(self, trainer, pl_module, *_):
+        pl_module.swap_back()
+
+
+@pytest.mark.parametrize("in_the_step", [True, False])
+def test_causes_are_those_of_the_weights_that_the_pass_ran_on(in_the_step, tmp_path):
+    monitor = DeadReLUMonitor()
+    trainer = make_trainer([*([] if in_the_step else [SwapsInEachBatch()]), monitor], tmp_path, epochs=1)
+    trainer.fit(Averaged(in_the_step), examples(100), examples(200))
+
+    (site,) = monitor.summary()["sites"].values()
+    assert site["dead_unit_causes"] == ["any input"] * 3
+
+
+@pytest.mark.parametrize(("where", "cause"), [("block", "any input"), ("layer", "unknown")])
+def test_units_are_counted_where_weights_are_freed(where, cause):
+    """As sharding and offloading do: a layer's or a block's weights are there while it runs."""
+    block = nn.Sequential(nn.Linear(4, 2), nn.ReLU())
+    owner, layer = block if where == "block" else block[0], block[0]
+    nn.init.constant_(layer.bias, -99.0)
+    weight = layer.weight.detach().clone()
+
+    def put(values):
+        layer.weight.data = values
+
+    owner.register_forward_pre_hook(lambda *_: put(weight.clone()))
+    owner.register_forward_hook(lambda *_: put(torch.empty(0)))
+
+    (site,) = inspect(nn.Sequential(block), [torch.rand(40, 4)]).to_dict()["sites"].values()
+
+    assert (site["dead_units"], site["dead_unit_causes"]) == ([0, 1], [cause, cause])
 
 
 class Unreadable(nn.Parameter):

@@ -16,7 +16,7 @@ from training_health.record_writer import crc32c, hasten, write_record
 @given(st.binary(min_size=4, max_size=3000))
 @example(bytes(4))
 @example(b"\xff" * 1024)
-@example(bytes(range(256)) * 9)
+@example(bytes(range(256)) * 700)
 def test_the_checksum_is_tensorboards(data):
     assert crc32c(data) == pywrap_tensorflow.crc32c(data)
 
@@ -55,3 +55,23 @@ def test_a_writer_that_is_built_otherwise_is_left_alone():
     hasten(other)
 
     assert vars(other) == {}
+
+
+@pytest.mark.parametrize("of_the_class", [True, False])
+def test_what_others_put_in_place_of_tensorboards_way_to_write_stays(of_the_class, tmp_path, monkeypatch):
+    seen, tensorboards = [], record_writer.RecordWriter.write
+    writer = SummaryWriter(tmp_path)
+    file_writer = writer._get_file_writer()
+    writer.flush()
+    owner = record_writer.RecordWriter if of_the_class else file_writer.event_writer._async_writer._writer
+
+    def write(*arguments):
+        seen.append(len(arguments[-1]))
+        tensorboards(file_writer.event_writer._async_writer._writer, arguments[-1])
+
+    monkeypatch.setattr(owner, "write", write)
+    hasten(file_writer)
+    writer.add_scalar("short", 1.5)
+    writer.close()
+
+    assert len(seen) == 1

@@ -66,6 +66,7 @@ class Feed(NamedTuple):
     call: int  # its number among those of the pass
     weight: Tensor
     unit_dim: int  # the weight's dimension that has a row for each unit
+    units: int  # how many there are, also where the weight is freed behind its layer
     biases: tuple[Tensor, ...]  # (U,) or (1,) each
     source: Source | None  # of its inputs
     low: Tensor | None  # the range of all its inputs in this call, with 0 where it pads; None: not looked at
@@ -76,9 +77,16 @@ class Feed(NamedTuple):
     affine: bool = True
 
     @property
-    def units(self) -> int:
-        """Number of units."""
-        return self.weight.shape[self.unit_dim]
+    def is_small(self) -> bool:
+        """Whether a call of a function takes longer than its work on the weight."""
+        return self.weight.numel() <= _SMALL
+
+    def copied(self) -> Feed:
+        """Give the same with tensors of its own."""
+        weight, *biases = (tensor.detach().clone() for tensor in (self.weight, *self.biases))
+        parts = ([None if part is None else part.detach().clone() for part in norm[:4]] for norm in self.norms)
+        norms = tuple(Norm._make([*own, norm.eps]) for own, norm in zip(parts, self.norms, strict=True))
+        return self._replace(weight=weight, biases=tuple(biases), norms=norms)
 
     def rows(self) -> Tensor:
         """The weight with a row for each unit: (U, inputs, taps)."""
@@ -131,7 +139,8 @@ def feed_of(
         low, high = (x.detach() if x.requires_grad else x).aminmax()
         if pads:
             low, high = low.clamp(max=0), high.clamp(min=0)
-    return Feed(call, weight, unit_dim, () if bias is None else (bias,), source, low, high, groups)
+    biases = () if bias is None else (bias,)
+    return Feed(call, weight, unit_dim, weight.shape[unit_dim], biases, source, low, high, groups)
 
 
 def normalized(feed: Feed, args: Sequence[Any], kwargs: dict[str, Any]) -> Feed:
@@ -152,7 +161,7 @@ def biased(feed: Feed, bias: Tensor, output: Tensor, dim: int) -> Feed | None:
     return feed._replace(biases=(*feed.biases, bias.reshape(-1)))
 
 
-_SMALL = 1 << 14  # weights of a layer
+_SMALL, _TOGETHER = 1 << 14, 1 << 20  # weights of a layer, and of those that are read together
 _BLOCK = 1 << 17  # weights whose copies in double precision stay in a CPU's cache
 # What `numbers_of` gives for each unit.
 NUMBERS = ("up", "down", "offset", "bias", "along", "across", "layer_bias", "gain", "shift")
@@ -164,27 +173,37 @@ def read_numbers(feeds: Sequence[Feed]) -> list[Tensor]:
     Of each, rows of (U,): the sum of a unit's positive incoming weights, of all, their norm, the bias, and the number
     of inputs; behind a batch normalisation then its mean, variance, weight, bias and eps.
     """
-    alike = defaultdict[object, list[int]](list)  # small ones are read together: a call costs more than the sums
+    alike = defaultdict[object, list[int]](list)  # small ones are read together
     for place, feed in enumerate(feeds):
         weight, norms = feed.weight, [(norm.weight is None, norm.bias is None, norm.eps) for norm in feed.norms]
         kind = weight.numel() // feed.units, weight.dtype, weight.device, len(feed.biases), *norms
-        alike[kind if weight.numel() <= _SMALL else place].append(place)
+        alike[kind if feed.is_small else place].append(place)
     found: dict[int, Tensor] = {}
-    for places in alike.values():
-        some = [feeds[place] for place in places]
-        found |= zip(places, _read_alike(some).split([feed.units for feed in some], 1), strict=True)
+    for group in alike.values():
+        count = max(1, _TOGETHER // max(feeds[place].weight.numel() for place in group))
+        for places in (group[first : first + count] for first in range(0, len(group), count)):
+            some = [feeds[place] for place in places]
+            found |= zip(places, _read_alike(some).split([feed.units for feed in some], 1), strict=True)
     return [found[place] for place in range(len(feeds))]
+
+
+def read_each(feeds: Sequence[Feed]) -> list[Tensor | None]:
+    """Do as `read_numbers`; None for one that cannot be read, which must not cost the others theirs."""
+    try:
+        return [*read_numbers(feeds)]
+    except Exception:
+        return [None] if len(feeds) == 1 else [read_each([feed])[0] for feed in feeds]
 
 
 def _read_alike(feeds: Sequence[Feed]) -> Tensor:
     exact = torch.float32 if feeds[0].weight.device.type == "mps" else torch.float64
     rows = _joined([feed.rows().flatten(1) for feed in feeds])
     parts = rows.split(max(1, _BLOCK // rows.shape[1])) if rows.is_cpu and rows.numel() > _BLOCK else [rows]
-    wide = (part.to(exact) for part in parts)
+    wide = (part.to(exact, memory_format=torch.contiguous_format) for part in parts)  # whose sums are one row's each
     sums = [(part.relu().sum(1), part.sum(1), torch.linalg.vector_norm(part, dim=1)) for part in wide]
     read = [*map(_joined, zip(*sums, strict=True))]
     zeros, ones = torch.zeros_like(read[0]), torch.ones_like(read[0])
-    biases = zip(*([bias.detach().expand(feed.units) for bias in feed.biases] for feed in feeds), strict=True)
+    biases = zip(*([bias.detach().flatten().expand(feed.units) for bias in feed.biases] for feed in feeds), strict=True)
     read += [sum(map(_joined, biases), zeros), ones * rows.shape[1]]
     for norms in zip(*(feed.norms for feed in feeds), strict=True):
         for values, without in zip(

@@ -185,15 +185,18 @@ class Origins:
         return first
 
     def through_layer(self, name: str, dim: int, args: tuple[Any, ...], output: Tensor) -> Origin | None:
-        """Do in short what `follow` does for a layer; None where its weight and bias are not parameters themselves.
+        """Do in short what `follow` does for most layers.
 
         Args:
             name: As of `follow`.
             dim: The output's dimension that holds the features.
             args: The input, the weight, the bias ...
             output: As of `follow`.
+
+        Returns:
+            None where another tensor than the input is not a parameter itself, or the input is made of parameters.
         """
-        if len(args) < 2 or any(arg is not None and self.of(arg) is not _PARAMETER for arg in args[1:3]):
+        if len(args) < 2 or any(isinstance(arg, Tensor) and self.of(arg) is not _PARAMETER for arg in args[1:]):
             return None
         before = self.of(args[0])
         if before.level == WEIGHTS:

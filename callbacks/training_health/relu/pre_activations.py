@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training_health.relu.feeds import Feed, Source, numbers_of, read_numbers, units_read
+from training_health.relu.feeds import Feed, Source, numbers_of, read_each, units_read
 
 # Examples of a window's first batch after which the units that have fired are left out; then the rest of them.
 _FIRST_LOOKS = (4, 32)
@@ -190,7 +190,8 @@ class FeedLook:
 
     def __init__(self) -> None:
         self._feed: Feed | None = None
-        self._is_followed = True  # the layer was found in all calls
+        self._copy: Feed | None = None  # of a small layer, as it was in the first call
+        self._is_followed = True  # the layer was found in all calls, and its numbers could be read
         self._read = torch.empty(0)
         self._lows: list[Tensor] = []
         self._highs: list[Tensor] = []
@@ -208,21 +209,23 @@ class FeedLook:
             self._highs.append(feed.high)
             if len(self._lows) == _RANGES:
                 self._lows, self._highs = [torch.stack(self._lows).amin()], [torch.stack(self._highs).amax()]
+        if self._feed is None:  # others may have other weights there, or none, as soon as this call is over
+            if feed.is_small:
+                self._copy = feed.copied()
+            else:
+                self._take(*read_each([feed]))
         self._feed = feed
+
+    def _take(self, read: Tensor | None) -> None:
+        self._is_followed &= read is not None
+        self._read = torch.empty(0) if read is None else read
 
     @staticmethod
     def read(looks: Iterable[FeedLook]) -> None:
-        """Read the layers' numbers, before somebody changes them; of those that have been read nothing more is."""
-        new = [(look, look._feed) for look in looks if look._feed is not None and not len(look._read)]
-        try:
-            for (look, _), read in zip(new, read_numbers([feed for _, feed in new]), strict=True):
-                look._read = read
-        except Exception:  # one that cannot be read must not cost the others theirs
-            for look, _ in new:
-                if len(new) > 1:
-                    FeedLook.read([look])
-                else:
-                    look._is_followed = False
+        """Read the numbers of the small layers, all together."""
+        copies = [(look, look._copy) for look in looks if look._copy is not None]
+        for (look, _), read in zip(copies, read_each([copy for _, copy in copies]), strict=True):
+            look._take(read)
 
     def packed(self) -> list[Tensor]:
         """All that is on the device, to be fetched at once."""
@@ -233,7 +236,6 @@ class FeedLook:
     @staticmethod
     def fill(looks: Sequence[tuple[FeedLook, SiteLook, Sequence[np.ndarray]]]) -> None:
         """Say of layers what `packed` gave, in looks that say all of the units."""
-        constant = list[tuple[Feed, np.ndarray, SiteLook, list[int]]]()
         alike = defaultdict[int, list[tuple[SiteLook, np.ndarray]]](list)
         for own, look, (read, lows, highs) in looks:
             feed = own._feed
@@ -245,15 +247,20 @@ class FeedLook:
                 look.low, look.high = float(lows.min()), float(highs.max())
             units = [unit for unit, of in look.moments.items() if of.is_constant] if feed.source is not None else []
             if units:
-                constant.append((feed, read, look, units))
+                look.reads = own._units_read(units, read)
         for some in alike.values():
             numbers, end = numbers_of(np.concatenate([read for _, read in some], axis=1)), 0
             for look, read in some:
                 look.numbers, end = numbers[:, end : end + read.shape[1]], end + read.shape[1]
-        now = fetched(read_numbers([feed for feed, *_ in constant]), torch.float64)
-        for (feed, read, look, units), again in zip(constant, now, strict=True):
-            if np.array_equal(read, again, equal_nan=True):  # else another callback has put other weights there
-                look.reads = units_read(feed, units)
+
+    def _units_read(self, units: Sequence[int], read: np.ndarray) -> dict[int, list[int]]:
+        if self._copy is not None:
+            return units_read(self._copy, units)
+        assert self._feed is not None
+        now = fetched([part for part in read_each([self._feed]) if part is not None], torch.float64)
+        # Else another callback has put other weights there.
+        same = len(now) == 1 and np.array_equal(read, now[0], equal_nan=True)
+        return units_read(self._feed, units) if same else {}
 
 
 def fetched(parts: Sequence[Tensor], dtype: torch.dtype) -> list[np.ndarray]:

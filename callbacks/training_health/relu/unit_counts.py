@@ -159,7 +159,7 @@ class _Site:
         self.feed: FeedLook | None = FeedLook()
         self.waiting: list[Tensor] = []  # small batches, not counted so far
         self.dim, self.start = 0, 0.0  # of the waiting ones
-        self.like = torch.Size(), torch.float32  # of the waiting ones: an example's shape, and the type
+        self.like = torch.Size(), torch.float32  # an example's shape, and the type
         self.elements, self._next = 0, 0.0
 
     @property
@@ -255,11 +255,8 @@ class UnitCounter:
     def end_batch(self, size: BatchSize) -> None:
         """Add the batch's examples, NaN for a size that is unknown."""
         self._examples += size.counted
-        called = [self._sites[site] for site in self._called & self._sites.keys()]
-        for site in called:
-            site.counts.examples += size.counted
-        with suppress(Exception):  # as in `_Totals`
-            FeedLook.read(site.feed for site in called if site.feed is not None)
+        for site in self._called & self._sites.keys():
+            self._sites[site].counts.examples += size.counted
 
     def add(self, call: ReLUCall) -> bool:
         """Add one call; returns whether any of its units may still turn out to be dead.
