@@ -254,9 +254,9 @@ class FeedLook:
                 look.numbers, end = numbers[:, end : end + read.shape[1]], end + read.shape[1]
 
     def _units_read(self, units: Sequence[int], read: np.ndarray) -> dict[int, list[int]]:
-        if self._copy is not None:
-            return units_read(self._copy, units)
         assert self._feed is not None
+        if self._copy is not None:
+            return units_read(self._copy._replace(source=self._feed.source), units)
         now = fetched([part for part in read_each([self._feed]) if part is not None], torch.float64)
         # Else another callback has put other weights there.
         same = len(now) == 1 and np.array_equal(read, now[0], equal_nan=True)
