@@ -155,7 +155,9 @@ class ConvBlock(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.pad = nn.Identity() if kernel_size % 2 else nn.ZeroPad2d((0, 1, 0, 1))
+        self.pad: nn.Module = nn.Identity() if kernel_size % 2 else nn.ZeroPad2d((0, 1, 0, 1))
+        if kernel_size == 1 < stride:
+            self.pad, stride = EveryNth(stride), 1
         self.conv = nn.Conv2d(channels, filters, kernel_size, stride, padding=(kernel_size - 1) // 2)
         self.norm = nn.BatchNorm2d(filters) if normalization == "batch" else nn.Identity()
         self.activation = _ACTIVATIONS[activation]()
@@ -165,6 +167,22 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, filters, H', W')."""
         return conv_block(x, self.pad, self.conv, self.norm, self.activation, self.pool, self.dropout)
+
+
+class EveryNth(nn.Module):
+    """Every n-th row and column, all that a 1x1 convolution with a stride of n reads.
+
+    Without a stride the convolution is the same function. With one, torch 2.14's backward pass writes outside of its
+    memory on a CPU with AVX2, on one thread, where the channels are innermost.
+    """
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.n = n
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C, H / n, W / n), rounded up."""
+        return x[:, :, :: self.n, :: self.n]
 
 
 class HiddenBlock(nn.Module):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -72,6 +72,7 @@ def run(module: nn.Module, x: torch.Tensor, *, watched: bool = False) -> list[to
     threads=st.sampled_from([1, 2, 4]),
 )
 @settings(deadline=None, max_examples=60)
+@example(3, 16, 1, 2, (4, 8), 6, 0.0, "relu", torch.channels_last, 1)
 def test_a_block_is_the_same_function_as_its_stock_layers(
     channels, filters, kernel, stride, size, count, rate, activation, layout, threads
 ):
@@ -83,6 +84,15 @@ def test_a_block_is_the_same_function_as_its_stock_layers(
 
     assert torch.equal(fast[0], stock[0])
     torch.testing.assert_close(fast[1:], stock[1:], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(4, 8), (5, 9), (1, 2)])
+def test_one_tap_with_a_stride_is_torchs_convolution(size):
+    module, x = with_exact_numbers(ConvBlock(3, 16, 1, 2, "relu", "none", False, 0.0)), torch.randn(4, 3, *size)
+
+    expected = F.conv2d(x, module.conv.weight, module.conv.bias, stride=2).relu()
+
+    torch.testing.assert_close(module(x), expected)
 
 
 def test_batch_normalisation_stays_between_convolution_and_activation():
