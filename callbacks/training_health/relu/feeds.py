@@ -180,7 +180,7 @@ def read_numbers(feeds: Sequence[Feed]) -> list[Tensor]:
         alike[kind if feed.is_small else place].append(place)
     found: dict[int, Tensor] = {}
     for group in alike.values():
-        count = max(1, _TOGETHER // max(feeds[place].weight.numel() for place in group))
+        count = _TOGETHER // max(1, *(feeds[place].weight.numel() for place in group)) or 1
         for places in (group[first : first + count] for first in range(0, len(group), count)):
             some = [feeds[place] for place in places]
             found |= zip(places, _read_alike(some).split([feed.units for feed in some], 1), strict=True)
@@ -206,9 +206,8 @@ def _read_alike(feeds: Sequence[Feed]) -> Tensor:
     biases = zip(*([bias.detach().flatten().expand(feed.units) for bias in feed.biases] for feed in feeds), strict=True)
     read += [sum(map(_joined, biases), zeros), ones * rows.shape[1]]
     for norms in zip(*(feed.norms for feed in feeds), strict=True):
-        for values, without in zip(
-            zip(*(norm[:4] for norm in norms), strict=True), (None, None, ones, zeros), strict=True
-        ):
+        mean, var, weight, shift = zip(*(norm[:4] for norm in norms), strict=True)
+        for values, without in ((mean, None), (var, None), (weight, ones), (shift, zeros)):
             known = [value.detach() for value in values if value is not None]
             read.append(_joined(known).to(exact) if known or without is None else without)
         read.append(ones * norms[0].eps)
