@@ -172,8 +172,8 @@ class ConvBlock(nn.Module):
 class EveryNth(nn.Module):
     """Every n-th row and column, all that a 1x1 convolution with a stride of n reads.
 
-    Without a stride the convolution is the same function. With one, torch 2.14's backward pass writes outside of its
-    memory on a CPU with AVX2, on one thread, where the channels are innermost.
+    Without a stride the convolution is the same function. With one, torch 2.14's backward pass may write outside of its
+    memory on a CPU with AVX2: seen on one thread, with one or three channels, innermost.
     """
 
     def __init__(self, n: int) -> None:

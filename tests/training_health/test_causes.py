@@ -610,6 +610,69 @@ def test_a_weight_that_cannot_be_read_costs_no_other_site_its_causes():
     assert report["sites"]["relu.3"]["dead_unit_causes"] == ["any input", "any input"]
 
 
+class Products(nn.Module):
+    """Pairs of a layer and a product with a weight, each with its ReLU."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, width) for _ in range(3))
+        self.weights = nn.ParameterList(torch.randn(width, width) for _ in range(3))
+        self.acts = nn.ModuleList(nn.ReLU() for _ in range(6))
+
+    def forward(self, x):
+        for number, (layer, weight) in enumerate(zip(self.layers, self.weights, strict=True)):
+            self.acts[2 * number + 1](self.acts[2 * number](layer(x)) @ weight)
+
+
+@pytest.mark.parametrize("width", [16, 37, 100])
+def test_dead_inputs_are_found_beside_layers_that_are_read_together(width):
+    torch.manual_seed(0)
+    net = Products(width).eval()
+    nn.init.constant_(net.layers[0].bias, -99.0)
+
+    report = inspect(net, [torch.rand(40, 4)]).to_dict()
+
+    assert report["sites"]["acts.1"]["dead_unit_causes"] == ["dead inputs"] * width
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_large_layer_that_has_other_weights_by_now_reads_what_is_not_known(replaced):
+    net = nn.Sequential(nn.Linear(4, 5000), nn.ReLU(), nn.Linear(5000, 4), nn.ReLU()).eval()
+    nn.init.constant_(net[0].bias, -99.0)
+    nn.init.constant_(net[2].bias, -1.0)
+
+    def batches():
+        yield torch.rand(40, 4)
+        if replaced:
+            net[2].weight.data.mul_(2)
+
+    (look,) = [look for look in counted(net, batches()).looks.values() if look.source is not None]
+
+    assert look.reads.keys() == (set() if replaced else {0, 1, 2, 3})
+
+
+def test_a_unit_that_a_bilinear_layer_takes_as_its_bias_is_used_in_other_ways_too():
+    act, sites = nn.ReLU(), ReLUSites(lambda _: None)
+    layer, weight, other = nn.Linear(4, 3), nn.Parameter(torch.randn(3, 4, 4)), nn.Parameter(torch.randn(5, 4))
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act, self.layer = act, layer
+
+        def forward(self, x):
+            return F.bilinear(x, other, weight, self.act(self.layer(x))[0])
+
+    net = Net()
+    sites.attach(net)
+    sites.begin_pass()
+    net(torch.rand(5, 4))
+    sites.end_pass()
+    sites.detach()
+
+    assert sites.origins.taken == {"act": "`bilinear` takes its values"}
+
+
 def test_a_batch_with_other_rows_than_examples_leaves_their_numbers_unknown():
     counter, net = UnitCounter({}), nn.Sequential(nn.Linear(4, 3), nn.ReLU())
     sites = ReLUSites(counter.add)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from lightning_utilities.core import rank_zero
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+from tensorboard.summary.writer import record_writer
 from torch import nn
 
 from tests.training_health.tab.test_one_file import data_in, unpacked
@@ -363,3 +364,14 @@ def test_a_writer_that_does_more_with_a_value_gets_those_of_many_sites(tmp_path)
 
     assert {tag for tag, _, _ in scalars(tmp_path)} == set(seen)
     assert len([tag for tag in set(seen) if tag.startswith("dead_relu/net.")]) == 20
+
+
+@pytest.mark.parametrize("tensorboard", [True, False])
+def test_what_the_monitors_write_needs_no_checksum_of_tensorboards(tensorboard, tmp_path, monkeypatch):
+    sizes, own = [], record_writer.masked_crc32c
+    monkeypatch.setattr(record_writer, "masked_crc32c", lambda data: sizes.append(len(data)) or own(data))
+
+    seeded_fit(tmp_path, loggers.TensorBoardLogger(tmp_path) if tensorboard else False, epochs=1)
+
+    assert max(value.ByteSize() for _, _, value in events(tmp_path)) > 512
+    assert max(sizes, default=0) < 512
