@@ -661,7 +661,7 @@ def test_a_unit_that_a_bilinear_layer_takes_as_its_bias_is_used_in_other_ways_to
             self.act, self.layer = act, layer
 
         def forward(self, x):
-            return F.bilinear(x, other, weight, self.act(self.layer(x))[0])
+            return F.bilinear(x, other, weight, self.act(self.layer(x[:1])).squeeze(0))
 
     net = Net()
     sites.attach(net)
