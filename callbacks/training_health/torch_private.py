@@ -86,6 +86,34 @@ class ForcedEager:
             cls._stance = None
 
 
+def leave_mode(mode: overrides.TorchFunctionMode) -> int | None:
+    """Take a mode off torch's stack, and nothing else: torch's own ``__exit__`` takes the top one, whichever it is.
+
+    Returns how many lay above it; None where it is not there, as while it handles a call.
+    """
+    stack = getattr(overrides, "_get_current_function_mode_stack", None)
+    if stack is None:
+        warn_renamed("_get_current_function_mode_stack", "a network's own mode may end where a part is not watched")
+    modes = [mode] if stack is None else stack()
+    if mode not in modes:
+        return None
+    above: int = modes[::-1].index(mode)
+    _change_below(above, lambda: mode.__exit__(None, None, None))
+    return above
+
+
+def enter_mode(mode: overrides.TorchFunctionMode, below: int) -> None:
+    """Put a mode on torch's stack, below that many of the top ones."""
+    _change_below(below, mode.__enter__)
+
+
+def _change_below(top: int, change: Callable[[], object]) -> None:
+    others = [overrides._pop_mode() for _ in range(top)]
+    change()
+    for other in reversed(others):
+        overrides._push_mode(other)
+
+
 def wrap(owner: Any, name: str, around: Callable[..., Any]) -> Callable[[], None]:  # noqa: ANN401
     """Have ``around(inner, *args, **kwargs)`` called in the place of ``owner.name``; several may wrap the same.
 

@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.overrides import _get_current_function_mode_stack
+from torch.overrides import (
+    TorchFunctionMode,
+    _get_current_function_mode_stack,
+    handle_torch_function,
+    has_torch_function_unary,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics import Metric
 
@@ -454,6 +459,68 @@ def test_the_fused_evaluation_of_a_transformer_stays_on_and_its_relus_are_counte
     }
     assert all(call.unit_dim == 2 and call.derived and not call.first_layer for call in calls)
     assert (sum(call.output.numel() for call in calls), sites.unwatched) == (positions * 16, {})
+
+
+class Listing(TorchFunctionMode):
+    """A network's own mode, which lists what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+class WithMode(nn.Module):
+    """Runs attention, whose inside is not watched, and a ReLU in a mode of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.listing = nn.MultiheadAttention(8, 2, batch_first=True), Listing()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with self.listing:
+            return torch.relu(self.attention(x, x, x)[0])
+
+
+def test_a_networks_own_mode_sees_what_it_sees_without_watching():
+    net, x = WithMode().eval(), torch.randn(2, 5, 8)
+    with torch.no_grad():
+        net(x)
+    alone, net.listing.names = net.listing.names, []
+    calls, _ = watch(net, x)
+
+    assert "multi_head_attention_forward" in alone
+    assert net.listing.names == alone
+    assert [call.site for call in calls] == ["relu"]
+    assert_clean(net)
+
+
+class Overridable(nn.Module):
+    """Runs attention inside a function that a mode sees, as torch's own are written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.attend(x))
+
+    def attend(self, x: torch.Tensor) -> torch.Tensor:
+        if has_torch_function_unary(x):
+            return handle_torch_function(self.attend, (x,), x)
+        return self.attention(x, x, x)[0]
+
+
+def test_attention_inside_a_function_that_the_mode_sees_leaves_the_mode_where_it_is():
+    net = Overridable().eval()
+    calls, sites = watch(net, torch.randn(2, 5, 8), passes=2)
+
+    assert [call.site for call in calls] == ["relu", "relu"]
+    assert sites.unwatched == {}
+    assert_clean(net)
 
 
 def test_a_transformer_with_gelu_is_listed_as_one_that_cannot_die():

@@ -24,10 +24,12 @@ from training_health.relu.feeds import Feed, Source
 from training_health.relu.origins import DATA, FIRST, LATER, Origin, Origins
 from training_health.torch_private import (
     ForcedEager,
+    enter_mode,
     has_forward_hook,
     inside_wrapper,
     is_compiled,
     is_transformed,
+    leave_mode,
     watch_scripted,
     wrap,
     wrap_compiled_call,
@@ -107,6 +109,7 @@ class ReLUSites(TorchFunctionMode):
         self._passing = False  # between `begin_pass` and `end_pass`
         self._opaque_depth = 0  # opaque parts whose forward is running
         self._on_stack = False  # the mode is on torch's stack: a pass is running, and no opaque part in it
+        self._above: int | None = 0  # modes of the network that lie above it there, while an opaque part runs
         self._frames: list[_Frame] = []
         self._calls: Counter[str] = Counter()  # of this pass, by name
         self._ranged: set[int] | None = None  # the layers' calls whose inputs' range the next pass looks at; None: all
@@ -152,7 +155,7 @@ class ReLUSites(TorchFunctionMode):
         self._calls.clear()
         self.origins.clear(self._ranged)
         self._ranged = set()
-        self._opaque_depth, self._guess = 0, 1
+        self._opaque_depth, self._above, self._guess = 0, 0, 1
         self._passing = bool(self._undo)
         if self._passing and self._eager:
             ForcedEager.enter()
@@ -172,7 +175,10 @@ class ReLUSites(TorchFunctionMode):
             self._on_stack = wanted
             if self._passing and not wanted:
                 self.origins.hide()
-            _ = self.__enter__() if wanted else self.__exit__(None, None, None)
+            if not wanted:
+                self._above = leave_mode(self)
+            elif self._above is not None:
+                enter_mode(self, self._above)
 
     # ---- whose call it is
 
