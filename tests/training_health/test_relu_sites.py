@@ -1,5 +1,7 @@
 """Seeing every form of ReLU, by name, and leaving the model as it was."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -521,6 +523,58 @@ def test_attention_inside_a_function_that_the_mode_sees_leaves_the_mode_where_it
     assert [call.site for call in calls] == ["relu", "relu"]
     assert sites.unwatched == {}
     assert_clean(net)
+
+
+class Threaded(nn.Module):
+    """Runs a part in a thread of its own, perhaps after it ran in the thread of the others, then a ReLU."""
+
+    def __init__(self, part: nn.Module, before: bool = False) -> None:
+        super().__init__()
+        self.part, self.before = part, before
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.before:
+            self.part(x)
+        with ThreadPoolExecutor(1) as pool, torch.no_grad():
+            return torch.relu(pool.submit(self.run, x).result())
+
+    @torch.no_grad()
+    def run(self, x: torch.Tensor) -> torch.Tensor:
+        return self.part(x, x, x)[0] if isinstance(self.part, nn.MultiheadAttention) else self.part(x)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Sequential(nn.Linear(8, 8), nn.ReLU()),
+        lambda: nn.Sequential(nn.Sequential(nn.Linear(8, 8), nn.ReLU())),
+        lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
+    ],
+)
+def test_a_part_in_a_thread_of_its_own_is_named_and_the_others_are_counted(make):
+    net, x = Threaded(make().eval()), torch.randn(2, 5, 8)
+    expected = net.run(x)
+    calls, sites = watch(net, x)
+
+    assert sites.opaque == sites.unwatched == {"part": "it runs in a thread of its own"}
+    assert [(call.site, call.first_layer) for call in calls] == [("relu", False)]
+    assert torch.equal(calls[0].input, expected)
+    assert_clean(net)
+
+
+def test_attention_in_a_thread_of_its_own_counts_as_a_layer():
+    attention = nn.MultiheadAttention(8, 2, batch_first=True).eval()
+    calls, _ = watch(Threaded(attention), torch.randn(2, 5, 8))
+
+    assert [(call.site, call.first_layer) for call in calls] == [("relu", False)]
+
+
+def test_what_runs_once_more_in_another_thread_is_counted_once():
+    net = Threaded(nn.Sequential(nn.Linear(8, 8), nn.ReLU()), before=True)
+    calls, sites = watch(net, torch.randn(2, 8))
+
+    assert [call.site for call in calls] == ["part.1", "relu"]
+    assert sites.unwatched == {}
 
 
 def test_a_transformer_with_gelu_is_listed_as_one_that_cannot_die():

@@ -116,8 +116,10 @@ class Origins:
 
     def hide(self) -> None:
         """Take note that a part runs whose calls are not seen: it may take anything that is still there."""
-        self._known = {key: known for key, known in self._known.items() if known[0]() is not None}
-        self.take((origin for _, origin in self._known.values()), "a part that cannot be watched may take it")
+        known = [*self._known.values()]  # a part in a thread of its own hides while others go on
+        self.take(
+            (origin for there, origin in known if there() is not None), "a part that cannot be watched may take it"
+        )
 
     def take(self, origins: Iterable[Origin], reason: str) -> None:
         """Take note that values are used in a way that is not followed."""

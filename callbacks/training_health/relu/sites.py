@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -106,7 +107,7 @@ class ReLUSites(TorchFunctionMode):
         self.origins = Origins()
         self._report, self._eager, self._done = report, eager and ForcedEager.possible, done
         self._undo: list[Callable[[], None]] = []
-        self._passing = False  # between `begin_pass` and `end_pass`
+        self._passing, self._thread = False, 0  # between `begin_pass` and `end_pass`; in which thread
         self._opaque_depth = 0  # opaque parts whose forward is running
         self._on_stack = False  # the mode is on torch's stack: a pass is running, and no opaque part in it
         self._above: int | None = 0  # modes of the network that lie above it there, while an opaque part runs
@@ -124,7 +125,7 @@ class ReLUSites(TorchFunctionMode):
             if reason is not None:
                 self._hide(name or type(root).__name__, reason)
                 if name:  # a root that is compiled as a whole: nothing is hooked, and no pass watched
-                    self._around(module, partial(self._count_opaque, 1), partial(self._count_opaque, -1))
+                    self._around(name, module, partial(self._count_opaque, 1), partial(self._count_opaque, -1))
             elif _is_stock(module, nn.MultiheadAttention):
                 self._undo.append(wrap(module, "forward", self._run_hidden))
             elif isinstance(module, nn.TransformerEncoderLayer) and _is_stock(module, nn.TransformerEncoderLayer):
@@ -133,7 +134,7 @@ class ReLUSites(TorchFunctionMode):
             elif module not in inside and (name == "" or not calls_no_activation(module)):
                 metric = getattr(sys.modules.get("torchmetrics"), "Metric", ())
                 frame = _Frame(name, isinstance(module, ACTIVATION_MODULES), isinstance(module, metric))
-                self._around(module, partial(self._frames.append, frame), partial(self._leave, frame))
+                self._around(name, module, partial(self._frames.append, frame), partial(self._leave, frame))
                 stock = _is_stock(module, nn.TransformerEncoder)
                 if stock and all(
                     _is_stock(layer, nn.TransformerEncoderLayer) for layer in module.get_submodule("layers").children()
@@ -156,7 +157,7 @@ class ReLUSites(TorchFunctionMode):
         self.origins.clear(self._ranged)
         self._ranged = set()
         self._opaque_depth, self._above, self._guess = 0, 0, 1
-        self._passing = bool(self._undo)
+        self._passing, self._thread = bool(self._undo), threading.get_ident()
         if self._passing and self._eager:
             ForcedEager.enter()
         self._enter_or_leave()
@@ -182,17 +183,36 @@ class ReLUSites(TorchFunctionMode):
 
     # ---- whose call it is
 
-    def _around(self, module: nn.Module, before: Callable[[], None], after: Callable[[], None]) -> None:
+    def _around(self, name: str, module: nn.Module, before: Callable[[], None], after: Callable[[], None]) -> None:
         """Have ``before`` and ``after`` called around every forward of ``module``, also around one that raises."""
-        undo = None if self._eager else wrap_compiled_call(module, before, after)
+
+        def begin(*_: object) -> None:
+            if self._is_here(name):
+                before()
+
+        def end(*_: object) -> None:
+            if self._is_here(name):
+                after()
+
+        undo = None if self._eager else wrap_compiled_call(module, begin, end)
         if undo is not None:
             self._undo.append(undo)
             return
         if isinstance(module, torch.jit.RecursiveScriptModule):  # takes no hook; `watch_scripted` sees its calls
             return
-        enter = module.register_forward_pre_hook(lambda *_: before())
-        leave = module.register_forward_hook(lambda *_: after(), always_call=True)
+        enter, leave = module.register_forward_pre_hook(begin), module.register_forward_hook(end, always_call=True)
         self._undo += [enter.remove, leave.remove]
+
+    def _is_here(self, name: str) -> bool:
+        """Whether a module's forward runs in the pass's own thread, as the mode does; else take note of it."""
+        if threading.get_ident() == self._thread or not self._passing:
+            return True
+        # One that has calls already runs once more, for a backward pass.
+        others = [*self._calls, *self.opaque]
+        if not any(name == other or other.startswith(f"{name}.") or name.startswith(f"{other}.") for other in others):
+            self._hide(name or "the network", "it runs in a thread of its own")
+        self.origins.lose()
+        return False
 
     def _leave(self, frame: _Frame) -> None:
         while self._frames and self._frames.pop() is not frame:
@@ -225,6 +245,9 @@ class ReLUSites(TorchFunctionMode):
             self._enter_or_leave()
 
     def _run_hidden(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        if self._passing and threading.get_ident() != self._thread:
+            self.origins.lose()
+            return forward(*args, **kwargs)
         with self._depth(self._opaque_depth + 1):
             output = forward(*args, **kwargs)
         self.origins.note(output, Origin(LATER, -1))
@@ -239,6 +262,8 @@ class ReLUSites(TorchFunctionMode):
         *args: Any,  # noqa: ANN401
         **kwargs: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
+        if not self._is_here(frame.name):
+            return forward(src, *args, **kwargs)
         hooked = has_forward_hook(*layer.modules())
         known = layer.activation_relu_or_gelu and layer.self_attn.batch_first and not layer.training
         self._frames.append(frame)
@@ -373,7 +398,7 @@ class ReLUSites(TorchFunctionMode):
             return None
 
     def _see_scripted(self, function: str, hides_relu: bool) -> None:
-        if not self._on_stack:  # a part runs that is named as a whole
+        if not self._on_stack or threading.get_ident() != self._thread:  # a part runs that is named as a whole
             return
         self.origins.hide()
         if hides_relu:
