@@ -89,26 +89,36 @@ class ForcedEager:
 def leave_mode(mode: overrides.TorchFunctionMode) -> int | None:
     """Take a mode off torch's stack, and nothing else: torch's own ``__exit__`` takes the top one, whichever it is.
 
-    Returns how many lay above it; None where it is not there, as while it handles a call.
+    Returns how many of other kinds lay above it; None where it is not there, as while it handles a call.
     """
+    modes = _modes()
+    if modes is not None and mode not in modes:
+        return None
+    above = [] if modes is None else modes[len(modes) - modes[::-1].index(mode) :]
+    _change_below(len(above), lambda: mode.__exit__(None, None, None))
+    return sum(not isinstance(other, type(mode)) for other in above)
+
+
+def enter_mode(mode: overrides.TorchFunctionMode, above: int) -> None:
+    """Put a mode on torch's stack, below so many of other kinds: its own come and go in an order of their own."""
+    modes, place = _modes() or [], 0
+    while above and place < len(modes):
+        place += 1
+        above -= not isinstance(modes[-place], type(mode))
+    _change_below(place, mode.__enter__)
+
+
+def _modes() -> list[Any] | None:
+    """The modes on torch's stack, the top one last; None where it cannot be asked."""
     stack = getattr(overrides, "_get_current_function_mode_stack", None)
     if stack is None:
         warn_renamed("_get_current_function_mode_stack", "a network's own mode may end where a part is not watched")
-    modes = [mode] if stack is None else stack()
-    if mode not in modes:
         return None
-    above: int = modes[::-1].index(mode)
-    _change_below(above, lambda: mode.__exit__(None, None, None))
-    return above
+    return [*stack()]
 
 
-def enter_mode(mode: overrides.TorchFunctionMode, below: int) -> None:
-    """Put a mode on torch's stack, below that many of the top ones."""
-    _change_below(below, mode.__enter__)
-
-
-def _change_below(top: int, change: Callable[[], object]) -> None:
-    others = [overrides._pop_mode() for _ in range(top)]
+def _change_below(above: int, change: Callable[[], object]) -> None:
+    others = [overrides._pop_mode() for _ in range(above)]
     change()
     for other in reversed(others):
         overrides._push_mode(other)

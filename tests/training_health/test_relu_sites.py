@@ -1,6 +1,7 @@
 """Seeing every form of ReLU, by name, and leaving the model as it was."""
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 import torch
@@ -487,7 +488,7 @@ class WithMode(nn.Module):
             return torch.relu(self.attention(x, x, x)[0])
 
 
-def test_a_networks_own_mode_sees_what_it_sees_without_watching():
+def test_a_networks_own_mode_around_attention_sees_what_it_sees_without_watching():
     net, x = WithMode().eval(), torch.randn(2, 5, 8)
     with torch.no_grad():
         net(x)
@@ -526,7 +527,7 @@ def test_attention_inside_a_function_that_the_mode_sees_leaves_the_mode_where_it
 
 
 class Threaded(nn.Module):
-    """Runs a part in a thread of its own, perhaps after it ran in the thread of the others, then a ReLU."""
+    """Runs a part in another thread, perhaps after it ran in the pass's own, then a ReLU."""
 
     def __init__(self, part: nn.Module, before: bool = False) -> None:
         super().__init__()
@@ -551,30 +552,102 @@ class Threaded(nn.Module):
         lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
     ],
 )
-def test_a_part_in_a_thread_of_its_own_is_named_and_the_others_are_counted(make):
+def test_a_module_in_another_thread_is_named_and_the_others_are_counted(make):
     net, x = Threaded(make().eval()), torch.randn(2, 5, 8)
     expected = net.run(x)
     calls, sites = watch(net, x)
 
-    assert sites.opaque == sites.unwatched == {"part": "it runs in a thread of its own"}
+    assert sites.opaque == sites.unwatched == {"part": "it runs in another thread"}
     assert [(call.site, call.first_layer) for call in calls] == [("relu", False)]
     assert torch.equal(calls[0].input, expected)
     assert_clean(net)
 
 
-def test_attention_in_a_thread_of_its_own_counts_as_a_layer():
+def test_attention_in_another_thread_counts_as_a_layer():
     attention = nn.MultiheadAttention(8, 2, batch_first=True).eval()
     calls, _ = watch(Threaded(attention), torch.randn(2, 5, 8))
 
     assert [(call.site, call.first_layer) for call in calls] == [("relu", False)]
 
 
-def test_what_runs_once_more_in_another_thread_is_counted_once():
-    net = Threaded(nn.Sequential(nn.Linear(8, 8), nn.ReLU()), before=True)
+@pytest.mark.parametrize(
+    ("part", "names"),
+    [
+        (nn.Sequential(nn.Linear(8, 8), nn.ReLU()), ["part.1", "relu"]),
+        (nn.Sequential(nn.Linear(8, 8)), ["relu"]),
+    ],
+)
+def test_a_module_that_runs_once_more_in_another_thread_is_not_named(part, names):
+    calls, sites = watch(Threaded(part, before=True), torch.randn(2, 8))
+
+    assert [call.site for call in calls] == names
+    assert sites.unwatched == {}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_scripted_function_in_another_thread_is_named():
+    net = Threaded(nn.Identity())
+    net.run = torch.jit.script(scripted)
     calls, sites = watch(net, torch.randn(2, 8))
 
-    assert [call.site for call in calls] == ["part.1", "relu"]
-    assert sites.unwatched == {}
+    assert sites.opaque == {"scripted": "a TorchScript function"}
+    assert [(call.site, call.first_layer) for call in calls] == [("relu", False)]
+
+
+class Meeting(TorchFunctionMode):
+    """Calls something at the first function that it sees."""
+
+    def __init__(self, meet) -> None:
+        super().__init__()
+        self.meet = meet
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        meet, self.meet = self.meet, lambda: None
+        meet()
+        return func(*args, **(kwargs or {}))
+
+
+def test_attention_that_began_in_another_thread_before_a_pass_takes_no_mode_along():
+    attention, x = nn.MultiheadAttention(8, 2, batch_first=True).eval(), torch.randn(2, 5, 8)
+    began, goes_on, ended, calls = Event(), Event(), Event(), []
+    sites = ReLUSites(calls.append)
+    sites.attach(nn.Sequential(attention))
+
+    def run(meet) -> list[object]:
+        with torch.no_grad(), Meeting(meet):
+            torch.relu(attention(x, x, x)[0])
+        return _get_current_function_mode_stack()
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(run, lambda: (began.set(), goes_on.wait(10)))
+        other.add_done_callback(lambda _: ended.set())
+        assert began.wait(10)
+        sites.begin_pass()
+        here = run(lambda: (goes_on.set(), ended.wait(10)))
+        sites.end_pass()
+    sites.detach()
+
+    assert (here, other.result()) == ([sites], [])
+    assert [call.site for call in calls] == ["relu"]
+
+
+@pytest.mark.parametrize("last_first", [False, True])
+def test_two_watchers_leave_and_enter_beside_each_other(last_first):
+    net = nn.Sequential(First(nn.RNN(8, 8, nonlinearity="relu", batch_first=True)), nn.ReLU())
+    seen: tuple[list, list] = [], []
+    watchers = [ReLUSites(calls.append) for calls in seen]
+    for watcher in watchers:
+        watcher.attach(net)
+    for watcher in watchers:
+        watcher.begin_pass()
+    net(torch.randn(2, 5, 8))
+    for watcher in watchers[::-1] if last_first else watchers:
+        watcher.end_pass()
+    for watcher in watchers:
+        watcher.detach()
+
+    assert [[call.site for call in calls] for calls in seen] == [["1"], ["1"]]
+    assert_clean(net)
 
 
 def test_a_transformer_with_gelu_is_listed_as_one_that_cannot_die():

@@ -116,10 +116,12 @@ class Origins:
 
     def hide(self) -> None:
         """Take note that a part runs whose calls are not seen: it may take anything that is still there."""
-        known = [*self._known.values()]  # a part in a thread of its own hides while others go on
-        self.take(
-            (origin for there, origin in known if there() is not None), "a part that cannot be watched may take it"
-        )
+        known = [*self._known.items()]  # another thread may add some meanwhile
+        for key, entry in known:
+            if entry[0]() is None and self._known.get(key) is entry:
+                self._known.pop(key, None)
+        living = (origin for _, (there, origin) in known if there() is not None)
+        self.take(living, "a part that cannot be watched may take it")
 
     def take(self, origins: Iterable[Origin], reason: str) -> None:
         """Take note that values are used in a way that is not followed."""

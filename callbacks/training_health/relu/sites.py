@@ -110,9 +110,12 @@ class ReLUSites(TorchFunctionMode):
         self._passing, self._thread = False, 0  # between `begin_pass` and `end_pass`; in which thread
         self._opaque_depth = 0  # opaque parts whose forward is running
         self._on_stack = False  # the mode is on torch's stack: a pass is running, and no opaque part in it
-        self._above: int | None = 0  # modes of the network that lie above it there, while an opaque part runs
+        # Modes of the network that lay above it there when it left; None: it was not there, as while it handles a call.
+        self._above: int | None = 0
         self._frames: list[_Frame] = []
         self._calls: Counter[str] = Counter()  # of this pass, by name
+        self._ran: set[str] = set()  # modules of this pass
+        self._elsewhere: set[str] = set()  # modules that ran in another thread
         self._ranged: set[int] | None = None  # the layers' calls whose inputs' range the next pass looks at; None: all
         self._guess = 1  # the dimension of the latest features, for what they cannot be followed to
 
@@ -154,6 +157,7 @@ class ReLUSites(TorchFunctionMode):
         self.end_pass()
         self._frames.clear()
         self._calls.clear()
+        self._ran.clear()
         self.origins.clear(self._ranged)
         self._ranged = set()
         self._opaque_depth, self._above, self._guess = 0, 0, 1
@@ -188,6 +192,7 @@ class ReLUSites(TorchFunctionMode):
 
         def begin(*_: object) -> None:
             if self._is_here(name):
+                self._ran.add(name)
                 before()
 
         def end(*_: object) -> None:
@@ -204,13 +209,14 @@ class ReLUSites(TorchFunctionMode):
         self._undo += [enter.remove, leave.remove]
 
     def _is_here(self, name: str) -> bool:
-        """Whether a module's forward runs in the pass's own thread, as the mode does; else take note of it."""
+        """Whether a module runs in the thread of the pass, if there is one; else name it as one that is not seen."""
         if threading.get_ident() == self._thread or not self._passing:
             return True
-        # One that has calls already runs once more, for a backward pass.
-        others = [*self._calls, *self.opaque]
-        if not any(name == other or other.startswith(f"{name}.") or name.startswith(f"{other}.") for other in others):
-            self._hide(name or "the network", "it runs in a thread of its own")
+        # One that has run is taken to run once more, as in a backward pass.
+        inside = any(not whole or name.startswith(f"{whole}.") for whole in [*self._elsewhere])
+        if name not in self._ran and not inside:
+            self._elsewhere.add(name)
+            self._hide(name or "the network", "it runs in another thread")
         self.origins.lose()
         return False
 
@@ -245,7 +251,9 @@ class ReLUSites(TorchFunctionMode):
             self._enter_or_leave()
 
     def _run_hidden(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        if self._passing and threading.get_ident() != self._thread:
+        if not self._passing:
+            return forward(*args, **kwargs)
+        if threading.get_ident() != self._thread:
             self.origins.lose()
             return forward(*args, **kwargs)
         with self._depth(self._opaque_depth + 1):
@@ -262,13 +270,14 @@ class ReLUSites(TorchFunctionMode):
         *args: Any,  # noqa: ANN401
         **kwargs: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
-        if not self._is_here(frame.name):
+        if not self._passing or not self._is_here(frame.name):
             return forward(src, *args, **kwargs)
+        self._ran.add(frame.name)
         hooked = has_forward_hook(*layer.modules())
         known = layer.activation_relu_or_gelu and layer.self_attn.batch_first and not layer.training
         self._frames.append(frame)
         try:
-            if not self._passing or hooked or not known or torch.is_grad_enabled():
+            if hooked or not known or torch.is_grad_enabled():
                 with self._depth(0):
                     return forward(src, *args, **kwargs)  # has no fused way now
             output = self._run_hidden(forward, src, *args, **kwargs)
@@ -398,13 +407,17 @@ class ReLUSites(TorchFunctionMode):
             return None
 
     def _see_scripted(self, function: str, hides_relu: bool) -> None:
-        if not self._on_stack or threading.get_ident() != self._thread:  # a part runs that is named as a whole
+        here = threading.get_ident() == self._thread
+        if not self._passing or (here and not self._on_stack):  # a part runs that is named as a whole
             return
-        self.origins.hide()
         if hides_relu:
-            name = ".".join([*[frame.name for frame in self._frames[-1:] if frame.name], function])
+            frames = self._frames[-1:] if here else []
+            name = ".".join([*[frame.name for frame in frames if frame.name], function])
             self._hide(name, "a TorchScript function")
+        if hides_relu or not here:
             self.origins.lose()
+        else:
+            self.origins.hide()
 
     def _hide(self, name: str, reason: str) -> None:
         self.opaque[name] = self.unwatched[name] = reason
