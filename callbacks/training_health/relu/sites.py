@@ -191,12 +191,14 @@ class ReLUSites(TorchFunctionMode):
         """Have ``before`` and ``after`` called around every forward of ``module``, also around one that raises."""
 
         def begin(*_: object) -> None:
-            if self._is_here(name):
+            if self._in_own_thread():
                 self._ran.add(name)
                 before()
+            else:
+                self._miss(name)
 
         def end(*_: object) -> None:
-            if self._is_here(name):
+            if self._in_own_thread():
                 after()
 
         undo = None if self._eager else wrap_compiled_call(module, begin, end)
@@ -208,17 +210,17 @@ class ReLUSites(TorchFunctionMode):
         enter, leave = module.register_forward_pre_hook(begin), module.register_forward_hook(end, always_call=True)
         self._undo += [enter.remove, leave.remove]
 
-    def _is_here(self, name: str) -> bool:
-        """Whether a module runs in the thread of the pass, if there is one; else name it as one that is not seen."""
-        if threading.get_ident() == self._thread or not self._passing:
-            return True
-        # One that has run is taken to run once more, as in a backward pass.
+    def _in_own_thread(self) -> bool:
+        """Whether this is the pass's thread, the only one in which torch has the mode; True outside a pass."""
+        return threading.get_ident() == self._thread or not self._passing
+
+    def _miss(self, name: str) -> None:
+        """Take note that a module runs in another thread, where it is not seen."""
+        self.origins.lose()
         inside = any(not whole or name.startswith(f"{whole}.") for whole in [*self._elsewhere])
-        if name not in self._ran and not inside:
+        if name not in self._ran and not inside:  # one that has run is taken to run once more, as in a backward pass
             self._elsewhere.add(name)
             self._hide(name or "the network", "it runs in another thread")
-        self.origins.lose()
-        return False
 
     def _leave(self, frame: _Frame) -> None:
         while self._frames and self._frames.pop() is not frame:
@@ -253,7 +255,7 @@ class ReLUSites(TorchFunctionMode):
     def _run_hidden(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         if not self._passing:
             return forward(*args, **kwargs)
-        if threading.get_ident() != self._thread:
+        if not self._in_own_thread():
             self.origins.lose()
             return forward(*args, **kwargs)
         with self._depth(self._opaque_depth + 1):
@@ -270,7 +272,10 @@ class ReLUSites(TorchFunctionMode):
         *args: Any,  # noqa: ANN401
         **kwargs: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
-        if not self._passing or not self._is_here(frame.name):
+        if not self._passing:
+            return forward(src, *args, **kwargs)
+        if not self._in_own_thread():
+            self._miss(frame.name)
             return forward(src, *args, **kwargs)
         self._ran.add(frame.name)
         hooked = has_forward_hook(*layer.modules())
@@ -407,7 +412,7 @@ class ReLUSites(TorchFunctionMode):
             return None
 
     def _see_scripted(self, function: str, hides_relu: bool) -> None:
-        here = threading.get_ident() == self._thread
+        here = self._in_own_thread()
         if not self._passing or (here and not self._on_stack):  # a part runs that is named as a whole
             return
         if hides_relu:
