@@ -21,7 +21,7 @@ from tensorboard.context import RequestContext
 from fmnist_pl.compare.output import table
 from fmnist_pl.compare.results import Difference, paired_difference, spread
 from training_health.health.health_run import HealthRun
-from training_health.health.unit_life import lasting_revivals
+from training_health.health.unit_life import transitions
 from training_health.log_format import PLUGIN_NAME
 from training_health.tab.health_data import HealthData
 from training_health.tab.loader import KEEP_ALL
@@ -159,6 +159,20 @@ def cure_runs(logdir: Path) -> tuple[list[CureRun], list[str]]:
 def _summaries(logdir: Path) -> list[tuple[Path, dict[str, Any]]]:
     files = sorted(logdir.glob("*/version_*/summary.json"), key=lambda file: (len(str(file)), file))
     return [(file.parent, json.loads(file.read_text(encoding="utf-8"))) for file in files]
+
+
+def lasting_revivals(activity: np.ndarray) -> np.ndarray:
+    """Where a unit revived for good: dead a row before, and above zero in this and the next rows, three in all.
+
+    (E, U) bool. A revival less than three rows before the end is not among them: it is too young to tell.
+    """
+    alive = activity > 0
+    _, lasting = transitions(activity)
+    for later in (1, 2):
+        known = max(len(alive) - later, 0)
+        lasting[:known] &= alive[later:]
+        lasting[known:] = False
+    return lasting
 
 
 def _start_key(summary: Mapping[str, Any]) -> str:

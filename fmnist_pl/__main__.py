@@ -18,7 +18,8 @@ def run() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:  # a name that is too long, a folder that may not be read
-        print(f"error: {error.filename}: {error.strerror or error}", file=sys.stderr)
+        file = f"{error.filename}: " if error.filename else ""
+        print(f"error: {file}{error.strerror or error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:  # later Ctrl-C and SIGTERM have a handler of their own
         print("Stopped before training began.", file=sys.stderr)

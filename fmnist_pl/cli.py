@@ -22,7 +22,7 @@ from fmnist_pl.checkpoints.callbacks import LastCheckpoint
 from fmnist_pl.checkpoints.checkpoint_file import BEST, DurableCheckpointIO, load_checked
 from fmnist_pl.checkpoints.resume import ResumePoint
 from fmnist_pl.classifier import FashionClassifier
-from fmnist_pl.configuration import BASE, load_yaml, option, options, overlay_path, variant_name
+from fmnist_pl.configuration import BASE, load_yaml, overlay_path, value_of, values_of, variant_name
 from fmnist_pl.data import FashionMNISTDataModule
 from fmnist_pl.dataset.clothes import SIDE
 from fmnist_pl.dataset.files import CLASS_NAMES
@@ -111,7 +111,7 @@ class FashionCLI(LightningCLI):
             raise UserError(f"--seed_everything must be from 0 to {2**32 - 1}, got {config.seed_everything}.", 2)
         if (every := config.trainer.check_val_every_n_epoch) is not None and every < 1:  # Lightning divides by it
             raise UserError(f"--trainer.check_val_every_n_epoch must be 1 or more, or null; got {every}.", 2)
-        if (variant := option(given, "variant")) is not None:
+        if (variant := value_of(given, "variant")) is not None:
             self.overlay = content_hash(load_yaml(overlay_path(variant)))
         if command != "fit":
             self._take_network(parser, given)
@@ -139,11 +139,11 @@ class FashionCLI(LightningCLI):
         self.loaded = file, checkpoint
         config.ckpt_path, config.weights_only = str(file), True
         run, found = checkpoint.get(RUN, {}), {"model": checkpoint.get("hyper_parameters", {})}
-        if option(given, "model.flip_at_test") is not None:  # how it is tested, not what was trained
+        if value_of(given, "model.flip_at_test") is not None:  # how it is tested, not what was trained
             self.flip_at_test = config.model.flip_at_test
-        if "variant" in run and option(given, "variant") is None:
+        if "variant" in run and value_of(given, "variant") is None:
             found["variant"] = run["variant"]
-        if "dataset" in run and option(given, "data.dataset") is None:
+        if "dataset" in run and value_of(given, "data.dataset") is None:
             found["data"] = {"dataset": run["dataset"]}
         elif config.data.dataset != run.get("dataset", config.data.dataset):
             print(f"Note: trained on {run['dataset']}, evaluated on {config.data.dataset}.", file=sys.stderr)
@@ -317,10 +317,10 @@ def configs_of(args: list[str]) -> list[str]:
 
     A variant named in one of the user's own ``--config`` files brings its overlay too, below that file.
     """
-    if (variant := option(args, "variant")) is not None:
+    if (variant := value_of(args, "variant")) is not None:
         overlays = [overlay_path(variant)]
     else:
-        contents = [load_yaml(Path(file)) for file in options(args, "config")]
+        contents = [load_yaml(Path(file)) for file in values_of(args, "config")]
         named = [content.get("variant") for content in contents if isinstance(content, dict)]
         # A file of the user's may be gone: what it said is in the configuration that was saved.
         names = [str(name) for name in named if name is not None and not str(name).endswith((".yaml", ".yml"))]

@@ -12,7 +12,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from fmnist_pl.configuration import option, overlay_path
+from fmnist_pl.configuration import overlay_path, value_of
 from fmnist_pl.process import import_lightning, printable
 from training_health.errors import UserError
 
@@ -102,7 +102,7 @@ def _run(command: str, rest: list[str]) -> None:
     elif command == "check":
         sys.exit(check(rest))
     elif command in COMMANDS:
-        if (variant := option(rest, "variant")) is not None:
+        if (variant := value_of(rest, "variant")) is not None:
             overlay_path(variant)  # a mistyped one is refused here, before seconds of imports
         import_lightning()
         from fmnist_pl.cli import main as lightning

@@ -18,7 +18,7 @@ BASE = CONFIGS / "base.yaml"
 _MOST_CHARACTERS = 1_000_000
 
 
-def options(args: list[str], name: str) -> list[str]:
+def values_of(args: list[str], name: str) -> list[str]:
     """All values that ``args`` give to ``--name``, as ``--name value`` or ``--name=value``, in their order."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     short = ["-c"] if name == "config" else []  # LightningCLI's
@@ -26,9 +26,9 @@ def options(args: list[str], name: str) -> list[str]:
     return [value for value in parser.parse_known_args(args)[0].values if value is not None]
 
 
-def option(args: list[str], name: str) -> str | None:
+def value_of(args: list[str], name: str) -> str | None:
     """The last value that ``args`` give to ``--name``; None without one."""
-    return next(reversed(options(args, name)), None)
+    return next(reversed(values_of(args, name)), None)
 
 
 def load_yaml(path: Path) -> Any:  # noqa: ANN401

@@ -13,8 +13,8 @@ SUM_TYPE = torch.float32 if torch.backends.mps.is_available() else torch.float64
 class ExampleMean(Metric):
     """Mean of one number per example, over all batches and processes; NaN before the first example.
 
-    Every example weighs the same, whatever the size of its batch. An update costs one reduction and no synchronisation
-    with the host, which torchmetrics' ``MeanMetric`` needs to look for NaN.
+    Every example weighs the same, whatever the size of its batch. An update costs one reduction; torchmetrics'
+    ``MeanMetric`` waits for a GPU to look for NaN, or with ``nan_strategy="disable"`` makes a weight for each value.
 
     Example:
         >>> mean = ExampleMean()

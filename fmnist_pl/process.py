@@ -195,6 +195,14 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def ended_by(status: int) -> str | None:
+    """Which signal a status below 0 stands for, in words; None for others."""
+    if status >= 0:
+        return None
+    name = signal.Signals(-status).name
+    return f"ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+
+
 def slot_environment(slot: int, jobs: int) -> dict[str, str]:
     """The environment of the process in one slot (0 to ``jobs - 1``): its part of the threads and GPUs.
 

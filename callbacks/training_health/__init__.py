@@ -1,6 +1,6 @@
 """Monitors for any Lightning project: dead ReLU units, weight histograms, the train/validation gap.
 
-The monitors change nothing about the training they watch; `ReviveUnits`, a cure to be compared with none, does.
+The monitors change nothing about the training they watch; `ReviveUnits` and `GapStopping` do, on purpose.
 Importing this package imports neither torch nor Lightning, so that TensorBoard can load the tab *Training Health* from
 it; each monitor is imported when it is first asked for.
 

@@ -61,8 +61,8 @@ def median_bias(model: nn.Module, batches: Iterable[Any], *, forward: Forward | 
     and random generators are put back. On several processes, call it on each with the same batches before the
     model is wrapped. Results depend on the number of threads as far as torch's own do, in their last bits.
 
-    Cost: for each layer one pass over the batches, whose values of one activation are in memory together, and two
-    passes over the first batch.
+    Cost: one pass over the first batch; then for each layer one over all batches, whose values of one activation are in
+    memory together, and one more over the first.
 
     Args:
         model: Any module, on any device.

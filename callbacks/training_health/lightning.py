@@ -3,9 +3,10 @@
 Lightning comes in two packages, `lightning` and `pytorch_lightning`, whose classes know nothing of each other. What is
 inherited or raised here is of each package that is installed, so that a monitor fits into the trainer of either.
 
-Three things have no public way. Each is used in one function and has a substitute, with a warning, should it disappear:
-``_batches_that_stepped`` in `epoch_end_step`, ``_on_before_batch_transfer`` in `to_device`, and in `torch_private` the
-mark of a module that was compiled before it reached the trainer. `sinks` knows the one of torch's ``SummaryWriter``.
+Four things have no public way. Each is used in one function and has a substitute, with a warning, should it disappear:
+``_batches_that_stepped`` in `epoch_end_step`, ``_on_before_batch_transfer`` in `to_device`, ``_results`` in
+`is_of_an_epoch`, and in `torch_private` the mark of a module that was compiled before it reached the trainer. `sinks`
+and `record_writer` know those of TensorBoard's writers.
 """
 
 from __future__ import annotations

@@ -261,22 +261,17 @@ def log_scalars(
     """
     known = {key: float(value) for key, value in values.items() if not math.isnan(value)}
     of_parts = {key: float(value) for key, value in (parts or {}).items() if not math.isnan(value)}
+    if trainer.state.fn == "fit":  # what Lightning does not write: to the event file of our own
+        written = known | of_parts
+        _to_each(trainer, lambda sink: sink.scalars(pl.epoch_end_step(trainer), written))
     if len(of_parts) > _MANY_VALUES:
         for logger in trainer.loggers:
             board = trainer.is_global_zero and _is(logger, "TensorBoardLogger")
             log = TensorBoardSink(logger).log_metrics if board else logger.log_metrics
             log({**of_parts, "epoch": trainer.current_epoch}, step=pl.epoch_end_step(trainer))
-        write_scalars(trainer, of_parts)
         trainer.callback_metrics.update({key: torch.tensor(value) for key, value in of_parts.items()})
         of_parts = {}
     pl.log_scalars(trainer, pl_module, known | of_parts)
-    write_scalars(trainer, known | of_parts)
-
-
-def write_scalars(trainer: pl.Trainer, values: Mapping[str, float]) -> None:
-    """Write a fit's values, none of them NaN, where Lightning does not: to the event file of our own."""
-    if trainer.state.fn == "fit":
-        _to_each(trainer, lambda sink: sink.scalars(pl.epoch_end_step(trainer), values))
 
 
 def write_metrics(trainer: pl.Trainer) -> None:

@@ -26,9 +26,9 @@ class TensorStatistics(NamedTuple):
     nonfinite: int = 0
 
 
-def exact_dtype(tensor: Tensor) -> torch.dtype:
-    """Give the widest floating type that the tensor's device has: float64, on MPS float32."""
-    return torch.float32 if tensor.device.type == "mps" else torch.float64
+def exact_dtype(device: torch.device) -> torch.dtype:
+    """Give the widest floating type that a device has: float64, on MPS float32."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def packed_statistics(tensor: Tensor, bins: int) -> Tensor:
@@ -40,7 +40,7 @@ def packed_statistics(tensor: Tensor, bins: int) -> Tensor:
     On a CPU, 100 tensors of 200,000 elements each take about 0.1 s; with NaN or infinities some times that.
     """
     values = _flat(tensor)
-    exact = exact_dtype(values)
+    exact = exact_dtype(values.device)
     if values.dtype in (torch.float16, torch.bfloat16):
         values = values.float()
     if values.numel() == 0:
@@ -109,12 +109,12 @@ def relative_change(before: Tensor, after: Tensor) -> Tensor:
     """Compute the norm of the difference over the norm before, on the tensors' device, without waiting for it."""
     before, after = _flat(before), _flat(after)
     block = _BLOCK if before.is_cpu else max(len(before), 1)
-    wide = torch.float32 if before.dtype in (torch.float16, torch.bfloat16) else before.dtype
+    wide = torch.promote_types(before.dtype, torch.float32)
     norms = [
         torch.stack([torch.linalg.vector_norm(new - old, dtype=wide), torch.linalg.vector_norm(old, dtype=wide)])
         for old, new in zip(before.split(block), after.split(block), strict=True)
     ]
-    squares = torch.stack(norms).to(exact_dtype(before)).square().sum(dim=0)
+    squares = torch.stack(norms).to(exact_dtype(before.device)).square().sum(dim=0)
     return (squares[0] / squares[1]).sqrt()
 
 

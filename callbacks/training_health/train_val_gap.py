@@ -54,8 +54,9 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
     exact sums over examples, on any number of processes. Otherwise the monitor reads what the module logs under
     ``loss_key`` and ``accuracy_key``, in the step or at the epoch's end: numbers of the steps are averaged with the
     batch sizes, metric objects are computed on the sample. Where a default key is not logged, other usual spellings
-    stand for it, such as ``val_loss``, ``valid/loss``, ``validation_loss`` and ``val_acc``. The standard error is then
-    each side's own, from its batch means: with one batch there is none, and it depends on the number of processes.
+    stand for it, such as ``val_loss``, ``valid/loss``, ``validation_loss`` and ``val_acc``. An accuracy of
+    known n keeps its binomial error. Other standard errors are then each side's own, from its batch means: with one
+    batch there is none, and they depend on the number of processes.
 
     **Sample.** A training loader or datamodule may offer ``evaluation_sample(count, seed, rank, world_size)``, which
     returns batches. Otherwise examples are drawn from those that the training loader draws, with the validation set's

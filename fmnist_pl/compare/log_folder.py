@@ -9,7 +9,7 @@ from typing import Any
 
 from fmnist_pl.checkpoints.checkpoint_file import RESUMABLE
 from fmnist_pl.compare.run_metrics import METRICS
-from fmnist_pl.runs.identity import FILE_NAME
+from fmnist_pl.runs.identity import IDENTITY_FILE
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class LogFolder:
 
     def interrupted(self, run: WantedRun) -> Path | None:
         """The newest folder of a run with this identity that can be resumed: begun, saved, not finished."""
-        for folder, identity in reversed(self._read(FILE_NAME)):
+        for folder, identity in reversed(self._read(IDENTITY_FILE)):
             saved = any((folder / "checkpoints" / name).is_file() for name in RESUMABLE)
             if saved and identity.get("digest") == run.digest and not (folder / "summary.json").exists():
                 return folder

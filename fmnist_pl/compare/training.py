@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from fmnist_pl.compare.log_folder import LogFolder, WantedRun
 from fmnist_pl.compare.run_metrics import BY_KEY
-from fmnist_pl.process import PARENT, slot_environment
+from fmnist_pl.process import PARENT, ended_by, slot_environment
 from training_health.errors import UserError
 
 try:
@@ -176,14 +175,6 @@ class TrainingPool:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def ended_by(status: int) -> str | None:
-    """Which signal a status below 0 stands for, in words; None for others."""
-    if status >= 0:
-        return None
-    name = signal.Signals(-status).name
-    return f"ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 
 def last_words(log: Path) -> str:

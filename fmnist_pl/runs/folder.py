@@ -1,6 +1,5 @@
 """``lightning_logs/<variant>[-synthetic]/version_N/``: a run's files, and how its logger writes there."""
 
-import contextlib
 import os
 import time
 import warnings
@@ -17,7 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from fmnist_pl.configuration import variant_name
-from training_health.durable_file import remove_stale_temporaries, replace_durably
+from training_health.durable_file import remove_stale_temporaries, replace_durably, sync_folder
 from training_health.errors import UserError
 
 TENSORBOARD = ("RunLogger", "TensorBoardLogger")
@@ -143,12 +142,7 @@ def sync_curves(loggers: list[Any]) -> None:
                 with path.open("rb" if os.name == "posix" else "r+b") as file:  # Windows syncs what may be written
                     os.fsync(file.fileno())
             for path in (folder, *folder.parents[:2]):
-                with contextlib.suppress(OSError):  # some systems cannot open or sync a folder
-                    descriptor = os.open(path, os.O_RDONLY)
-                    try:
-                        os.fsync(descriptor)
-                    finally:
-                        os.close(descriptor)
+                sync_folder(path)
 
 
 def new_version(folder: Path) -> int:

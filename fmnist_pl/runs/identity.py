@@ -18,7 +18,7 @@ from fmnist_pl.data import VALIDATION_IMAGES
 from fmnist_pl.dataset.files import FASHION_MNIST
 from fmnist_pl.dataset.synthetic import SYNTHETIC_IMAGES, VERSION
 
-FILE_NAME = "identity.json"  # written into the run's folder at the start
+IDENTITY_FILE = "identity.json"  # written into the run's folder at the start
 
 # The parts of the configuration that bear on a run's metrics, and what of them does not: where files lie, what is
 # shown. The variant's name is left out too: what counts is what is in its overlay.

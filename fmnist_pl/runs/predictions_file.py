@@ -15,7 +15,7 @@ from fmnist_pl.process import printable
 from fmnist_pl.runs.folder import write_file
 from training_health.lightning import every_rank
 
-FILE_NAME = "predictions.csv"
+PREDICTIONS_FILE = "predictions.csv"
 
 
 class PredictionsFile(pl.Callback):
@@ -56,7 +56,7 @@ class PredictionsFile(pl.Callback):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         ranks = every_rank(trainer, torch.cat([torch.empty(0, 3), *self._batches]))
-        path = Path(trainer.log_dir or ".") / FILE_NAME  # every rank must ask
+        path = Path(trainer.log_dir or ".") / PREDICTIONS_FILE  # every rank must ask
         if trainer.is_global_zero:
             rows, text = in_image_order(ranks), io.StringIO()
             writer = csv.writer(text, lineterminator="\n")

@@ -18,7 +18,7 @@ from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from fmnist_pl.network import parameter_count
 from fmnist_pl.runs.folder import sync_curves, wait_for_later_names, write_file
-from fmnist_pl.runs.identity import FILE_NAME, versions
+from fmnist_pl.runs.identity import IDENTITY_FILE, versions
 from training_health.sinks import write_text
 
 HISTORY = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
@@ -73,7 +73,7 @@ class RunRecord(pl.Callback):
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
-                    write_json(Path(logger.log_dir) / FILE_NAME, self.identity)
+                    write_json(Path(logger.log_dir) / IDENTITY_FILE, self.identity)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the time."""

@@ -25,7 +25,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from fmnist_pl.process import keep_writing, slot_environment
+from fmnist_pl.process import ended_by, keep_writing, slot_environment
 from fmnist_pl.search.storage import StorageError, opened, to_stderr
 from fmnist_pl.search.study import Settings, best_of, counts, open_study, origin, retry
 from training_health.errors import UserError
@@ -98,9 +98,9 @@ def run_workers(search: Search, objective: str) -> None:
                     continue
                 slot, process = pool.pop(receiver)
                 process.join()
-                if process.exitcode == 0:
+                if (status := process.exitcode or 0) == 0:
                     continue
-                reason = told or f"ended with status {process.exitcode} (-9: out of memory?)"
+                reason = told or ended_by(status) or f"ended with status {status}"
                 deaths += 1
                 if deaths == _MOST_DEATHS * search.jobs:
                     raise UserError(
@@ -171,15 +171,14 @@ def _train(
                 return objective(trial)
             finally:
                 training = False
-        except (KeyboardInterrupt, SystemExit, UserError) as reason:
-            retry(study, study.get_trials(deepcopy=False)[trial.number])
+        except (KeyboardInterrupt, SystemExit, UserError, SQLAlchemyError, StorageInternalError) as reason:
+            retry(study, study.get_trials(deepcopy=False)[trial.number])  # none of them says anything of the trial
             if isinstance(reason, UserError):
                 raise UserError(f"Trial {trial.number} cannot be trained: {reason}") from reason
-            raise KeyboardInterrupt from reason  # Optuna ends a trial with that, not with SystemExit
-        except (optuna.TrialPruned, TrialFailedError):
+            if isinstance(reason, SystemExit):  # Optuna does not end a trial with that
+                raise KeyboardInterrupt from reason
             raise
-        except (SQLAlchemyError, StorageInternalError):  # says nothing of the trial
-            retry(study, study.get_trials(deepcopy=False)[trial.number])
+        except (optuna.TrialPruned, TrialFailedError):
             raise
         except Exception as error:
             trial.set_user_attr("failure", f"{type(error).__name__}: {error}"[:300])

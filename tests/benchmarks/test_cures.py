@@ -4,8 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from benchmarks.cures import CureRun, cure_runs, cures_table, differences_table, main
+from benchmarks.cures import CureRun, cure_runs, cures_table, differences_table, lasting_revivals, main
 from training_health.sinks import EventFile
 
 NONE = [[0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 0.5, 0.5]]
@@ -88,3 +91,15 @@ def test_a_reader_is_told_of_runs_that_differ_or_are_left_out(logdir):
 def test_a_folder_without_runs_is_said(tmp_path):
     with pytest.raises(SystemExit, match=r"There is no finished run in .* Train with"):
         main(["--logdir", str(tmp_path)])
+
+
+@given(
+    arrays(np.float64, st.tuples(st.integers(1, 6), st.integers(1, 3)), elements=st.sampled_from([0.0, 0.5, np.nan]))
+)
+@settings(deadline=None, max_examples=100)
+def test_a_revival_lasts_if_the_unit_fires_in_three_rows_one_after_the_other(activity):
+    expected = [
+        [row > 0 and column[row - 1] == 0 and list(column[row : row + 3]) == [0.5] * 3 for column in activity.T]
+        for row in range(len(activity))
+    ]
+    assert lasting_revivals(activity).tolist() == expected

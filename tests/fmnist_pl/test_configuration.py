@@ -2,7 +2,7 @@
 
 import pytest
 
-from fmnist_pl.configuration import CONFIGS, load_yaml, option, overlay_path, packaged_variants, variant_name
+from fmnist_pl.configuration import CONFIGS, load_yaml, overlay_path, packaged_variants, value_of, variant_name
 from training_health.errors import UserError
 
 
@@ -17,7 +17,7 @@ from training_health.errors import UserError
     ],
 )
 def test_an_option_is_found_on_the_command_line(args, value):
-    assert option(args, "resume") == value
+    assert value_of(args, "resume") == value
 
 
 def test_values_are_plain(tmp_path):

@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from fmnist_pl.process import printable, skip_gpu_search, slot_environment
+from fmnist_pl.process import ended_by, printable, skip_gpu_search, slot_environment
 
 VARIABLE = "PYTORCH_NVML_BASED_CUDA_CHECK"
 
@@ -138,3 +138,11 @@ def test_a_process_whose_output_nobody_takes_goes_on(tmp_path, ends):
 
     assert (ended.returncode, file.read_text()) == (0, "done")
     assert "Error" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(-9, "ended by SIGKILL (out of memory?)"), (-15, "ended by SIGTERM"), (1, None), (0, None)],
+)
+def test_signals_have_names(status, words):
+    assert ended_by(status) == words

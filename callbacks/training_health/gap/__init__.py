@@ -1,1 +1,1 @@
-"""How `TrainValGapMonitor` evaluates training examples without touching the training."""
+"""Accuracy and loss of both sides, and the gap between them: its standard error, its interval, its words."""

@@ -40,7 +40,7 @@ class StepResults:
             if not isinstance(values, Tensor) or values.dim() != 1 or len(values) < examples:
                 continue
             examples = int(examples)
-            values = values.detach()[:examples].to(exact_dtype(values))
+            values = values.detach()[:examples].to(exact_dtype(values.device))
             self._known[name] = known + examples
             parts = torch.stack([values.sum(), values.square().sum()])
             if name in self._sums:

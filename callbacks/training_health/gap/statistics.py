@@ -44,7 +44,7 @@ class Evaluation:
             self.accuracy_df = self.examples - 1
 
     def set(self, name: str, value: float, se: float, df: float) -> None:
-        """Give a metric its mean, standard error and degrees of freedom."""
+        """Give a metric its mean, standard error and degrees; an accuracy of known n has its binomial ones."""
         setattr(self, name, value)
         setattr(self, f"{name}_se", se)
         setattr(self, f"{name}_df", df)
@@ -87,37 +87,36 @@ def mean_of_batches(batches: Sequence[tuple[float, float]], groups: int | None =
     >>> mean_of_batches([(1.0, 10), (3.0, 10)])
     (2.0, 1.0, 1)
     """
-    weight = sum(w for _, w in batches)
+    mean, weight = _mean_of_group(batches)
     if not weight:
         return NAN, NAN, NAN
-    mean = sum(m * w for m, w in batches) / weight
     count = min(groups or len(batches), len(batches))
     if count < 2:
         return mean, NAN, NAN
     cuts = [len(batches) * i // count for i in range(count + 1)]
-    merged = [mean_of_group(batches[a:b]) for a, b in itertools.pairwise(cuts)]
+    merged = [_mean_of_group(batches[a:b]) for a, b in itertools.pairwise(cuts)]
     return mean, math.sqrt(sum(w * (m - mean) ** 2 for m, w in merged) / (count - 1) / weight), count - 1
 
 
-def mean_of_group(batches: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Give the weighted mean of neighbouring batches and their weight."""
+def _mean_of_group(batches: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Give the weighted mean of batches, 0 without any, and their weight."""
     weight = sum(w for _, w in batches)
     return (sum(m * w for m, w in batches) / weight if weight else 0.0), weight
 
 
-def student_t(df: float, confidence: float = 0.95) -> float:
-    """Give the t beyond which, on both sides together, ``1 - confidence`` of Student's distribution lies.
+def student_t(df: float) -> float:
+    """Give the t beyond which, on both sides together, 5 % of Student's distribution lie.
 
     >>> round(student_t(1), 1), round(student_t(2), 2), round(student_t(math.inf), 2)
     (12.7, 4.3, 1.96)
     """
     if df > 1000:
-        return NormalDist().inv_cdf((1 + confidence) / 2)
+        return NormalDist().inv_cdf(0.975)
     # t = sqrt(df) tan(u) has the density cos(u)^(df - 1).
     angle = np.linspace(0, math.pi / 2, 20_001)
     density = np.cos(angle) ** (df - 1)
     below = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return math.sqrt(df) * math.tan(float(np.interp(confidence * below[-1], below, angle)))
+    return math.sqrt(df) * math.tan(float(np.interp(0.95 * below[-1], below, angle)))
 
 
 def margin(sides: Sequence[tuple[float, float]]) -> float:

@@ -42,14 +42,12 @@ class Causes:
 
     Attributes:
         epochs: (E,), 0-based.
-        n: (E,), examples of each window; 0 where unknown.
         names: Causes by code.
         fields: Each (E, U), by the names in the record, such as `log_format.CAUSE_FIELDS`; NaN where unknown. "cause"
             is among them, a code, NaN for a unit that fired.
     """
 
     epochs: np.ndarray
-    n: np.ndarray
     names: tuple[str, ...]
     fields: dict[str, np.ndarray]
 
@@ -77,15 +75,11 @@ class Revived:
 
     Attributes:
         epochs: (E,), 0-based: the epochs that began so, or could have.
-        n: (E,), the examples that the units were judged on; 0 where unknown.
         units: (E, U) bool.
-        method: How they were chosen, such as "redo".
     """
 
     epochs: np.ndarray
-    n: np.ndarray
     units: np.ndarray
-    method: str
 
 
 @dataclass(frozen=True)
@@ -235,7 +229,6 @@ class HealthRun:
     newer_format: str = ""
     problems: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)  # what an earlier run in the same folder wrote, in words
-    window: Columns = field(default_factory=Columns)  # how the count of dead units falls with the examples seen
     activation_scale: Columns = field(default_factory=Columns)  # by site
     gradient_scale: Columns = field(default_factory=Columns)  # by parameter
     class_accuracy: Columns = field(default_factory=Columns)
@@ -392,8 +385,7 @@ def _read_tag(run: HealthRun, content: dict[str, Any], data: Sequence[Datum], pa
             parts.causes[_name(content)] = _causes(content, data)
         case "revived":
             series = read_series(data, _whole(content, "units", most=MOST_UNITS))
-            method = str(content.get("method", "unknown"))
-            parts.revived[_name(content)] = Revived(series.epochs, series.n, series.values == 1, method)
+            parts.revived[_name(content)] = Revived(series.epochs, series.values == 1)
         case "filters":
             parts.filters[_name(content)] = _filters(content, data)
         case "examples":
@@ -402,8 +394,6 @@ def _read_tag(run: HealthRun, content: dict[str, Any], data: Sequence[Datum], pa
             run.activation_scale = _columns(content, "sites", data)
         case "class_accuracy":
             run.class_accuracy = _columns(content, "classes", data)
-        case "window":
-            run.window = _columns(content, "columns", data)
         case "gap":
             gap = _columns(content, "columns", data)
             unknown = np.full(len(gap.epochs), np.nan)
@@ -448,7 +438,7 @@ def _causes(content: dict[str, Any], data: Sequence[Datum]) -> Causes:
     if series.values.shape[1] != len(fields) * units:
         raise UnreadableError(f"it has {series.values.shape[1]} numbers, not {len(fields)} for each of {units} units")
     rows = series.values.reshape(len(series.epochs), len(fields), units)
-    return Causes(series.epochs, series.n, tuple(names), {name: rows[:, i] for i, name in enumerate(fields)})
+    return Causes(series.epochs, tuple(names), {name: rows[:, i] for i, name in enumerate(fields)})
 
 
 def _filters(content: dict[str, Any], data: Sequence[Datum]) -> Filters:

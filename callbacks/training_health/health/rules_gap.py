@@ -22,7 +22,10 @@ LOSS_RATIO = 2.0  # validation loss over training loss
 KERAS_FAQ = 'Keras FAQ, "Why is my training loss much higher than my testing loss?"'
 PRECHELT = "validation loss: Prechelt 1998, Early stopping - but when? (generalisation loss GL)"
 AUTOTRAINER = "gap: AUTOTRAINER (Zhang et al., ICSE 2021): 0.1, or 0.07 above 90% training accuracy"
-NOISE = "the standard errors of both sides, added in quadrature; for accuracy SE = sqrt(p(1-p)/n) each"
+NOISE = (
+    "the log's own 95% interval, by Student's t (older logs: 2 standard errors of the difference); an accuracy's SE is "
+    "binomial with one right and one wrong example added (Agresti and Caffo 2000)"
+)
 REGULARIZE = ("Dropout, or more of it{dropout}.", "Augmentation, weight decay, or a smaller network{regularization}.")
 
 _finding = partial(Finding, section="gap")

@@ -154,18 +154,19 @@ def mass_death(run: HealthRun) -> Iterator[Finding]:
 
 
 def many_rare_units(run: HealthRun) -> Iterator[Finding]:
-    """Many units fire on less than 1% of inputs: alive, but close to useless."""
+    """Many units fire on few inputs, by the monitor's limit: alive, but close to useless."""
     limit, source = limit_of(run, MANY_RARE)
     network = run.counts
     if not network.known or network.rare[-1] < limit * network.known:
         return
+    below = f"{100 * max(site.rare_below for site in run.sites):.3g}%"
     yield Finding(
         rule="many_rare_units",
         severity="notice",
         title="Many rare units",
         evidence=f"{network.rare[-1]} of {network.known} units ({network.rare[-1] / network.known:.1%}) fire, but on "
-        f"less than 1% of the inputs ({_n(network.n[-1])}){run.dated(' at epoch', network.epochs[-1])}.",
-        threshold=f"Notice when {limit:.0%} of the network's units are rare: activity above 0 and below 1%.",
+        f"less than {below} of the inputs ({_n(network.n[-1])}){run.dated(' at epoch', network.epochs[-1])}.",
+        threshold=f"Notice when {limit:.0%} of the network's units are rare: activity above 0 and below {below}.",
         source=f"the limit: {source}; 1%: Dohare et al. 2024, Loss of plasticity in deep continual learning, "
         "Nature 632",
         advice=("A narrower layer may do as well.", LEAKY),

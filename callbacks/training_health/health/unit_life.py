@@ -70,20 +70,6 @@ def order_by_death(activity: np.ndarray) -> np.ndarray:
     return np.lexsort((np.nan_to_num(activity[-1], nan=2.0), dead_since(activity)))
 
 
-def lasting_revivals(activity: np.ndarray, windows: int = 3) -> np.ndarray:
-    """Where a unit revived for good: dead a row before, and above zero in this and the next rows, ``windows`` in all.
-
-    (E, U) bool. A revival less than ``windows`` rows before the end is not among them: it is too young to tell.
-    """
-    alive = activity > 0
-    _, lasting = transitions(activity)
-    for later in range(1, windows):
-        known = max(len(alive) - later, 0)
-        lasting[:known] &= alive[later:]
-        lasting[known:] = False
-    return lasting
-
-
 def died_in(epochs: np.ndarray, activity: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
     """The epoch in which the present death of each unit began, (U,) float.
 

@@ -15,9 +15,10 @@ class Role(NamedTuple):
     """What a function call means to `ReLUSites`."""
 
     kind: Literal["relu", "never zero", "uncounted", "weights"]
-    name: str = ""  # the activation's; for "uncounted" the reason
+    name: str = ""  # the activation's
     feature_dim: int | None = None  # of the output, for "weights"; None: it depends on the operands
     by_numbers: bool = False  # a ReLU only where weights came before: a clamp may prepare data or belong to a loss
+    reason: str = ""  # for "uncounted"
 
 
 RELU = Role("relu", "relu")
@@ -25,7 +26,7 @@ RELU_BY_NUMBERS = Role("relu", "relu", by_numbers=True)
 
 
 def _uncounted(name: str, where: str) -> Role:
-    return Role("uncounted", f"{name} is zero with zero gradient {where}, which is not counted")
+    return Role("uncounted", name, reason=f"{name} is zero with zero gradient {where}, which is not counted")
 
 
 def _argument(call: Arguments, position: int, name: str, default: object = None) -> Any:  # noqa: ANN401

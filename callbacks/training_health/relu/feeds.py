@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training_health.tensor_statistics import exact_dtype
 from training_health.torch_private import is_transformed
 
 _SPATIAL = {f"conv{'_transpose' if transposed else ''}{n}d": n for n in (1, 2, 3) for transposed in (False, True)}
@@ -196,7 +197,7 @@ def read_each(feeds: Sequence[Feed]) -> list[Tensor | None]:
 
 
 def _read_alike(feeds: Sequence[Feed]) -> Tensor:
-    exact = torch.float32 if feeds[0].weight.device.type == "mps" else torch.float64
+    exact = exact_dtype(feeds[0].weight.device)
     rows = _joined([feed.rows().flatten(1) for feed in feeds])
     parts = rows.split(max(1, _BLOCK // rows.shape[1])) if rows.is_cpu and rows.numel() > _BLOCK else [rows]
     wide = (part.to(exact, memory_format=torch.contiguous_format) for part in parts)  # whose sums are one row's each

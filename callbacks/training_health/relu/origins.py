@@ -65,9 +65,8 @@ class Origin(NamedTuple):
 
     level: int
     feature_dim: int | None = None
-    mask: tuple[Callable[[], Tensor | None], bool] | None = (
-        None  # whose sign it tells; True: True where that is above 0
-    )
+    # Of a comparison with 0: the tensor compared, and whether the mask is True above 0 (else below).
+    mask: tuple[Callable[[], Tensor | None], bool] | None = None
     feed: Feed | None = None  # the layer that it is an affine map of, unit by unit
     source: Source | None = None  # the ReLU that it comes out of
 

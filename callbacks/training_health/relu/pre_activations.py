@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from training_health.relu.feeds import Feed, Source, numbers_of, read_each, units_read
+from training_health.tensor_statistics import exact_dtype
 
 # Examples of a window's first batch after which the units that have fired are left out; then the rest of them.
 _FIRST_LOOKS = (4, 32)
@@ -82,7 +83,7 @@ class UnitLook:
 
     def __init__(self, units: int, device: torch.device) -> None:
         self.units, self._on_cpu = units, device.type == "cpu"
-        self._exact = torch.float32 if device.type == "mps" else torch.float64
+        self._exact = exact_dtype(device)
         # On a CPU, the units that have not fired; None before the first batch. Elsewhere all units are looked at.
         self.candidates: Tensor | None = None
         self.aligned, self._pairs = True, 0

@@ -124,7 +124,7 @@ class ReLUSites(TorchFunctionMode):
         self.detach()
         self._ranged = None
         inside: set[nn.Module] = set()  # a fused layer's parts, which may have no hook
-        for name, module, reason in walk_visible(root, self._eager):
+        for name, module, reason in _walk_visible(root, self._eager):
             if reason is not None:
                 self._hide(name or type(root).__name__, reason)
                 if name:  # a root that is compiled as a whole: nothing is hooked, and no pass watched
@@ -366,7 +366,7 @@ class ReLUSites(TorchFunctionMode):
         call = None
         if role.kind == "uncounted":  # outside of modules it may be anything
             if self._frames and (site := self._name(name)) is not None:
-                self.unwatched[site] = role.name
+                self.unwatched[site] = role.reason
         elif role.by_numbers and (not self._frames or origin.level < FIRST):
             pass
         elif (site := self._name("relu" if role.name == "hardtanh" else role.name)) is not None:
@@ -440,7 +440,7 @@ def _is_stock(module: nn.Module, kind: type[nn.Module]) -> bool:
     return isinstance(module, kind) and type(module).forward is kind.forward and not replaced
 
 
-def why_opaque(module: nn.Module, eager: bool) -> str | None:
+def _why_opaque(module: nn.Module, eager: bool) -> str | None:
     """Say in words why calls inside ``module`` cannot be watched, or None if they can."""
     if not eager and is_compiled(module):
         return "compiled with torch.compile"
@@ -451,7 +451,7 @@ def why_opaque(module: nn.Module, eager: bool) -> str | None:
     return None
 
 
-def walk_visible(
+def _walk_visible(
     module: nn.Module, eager: bool, name: str = "", seen: set[nn.Module] | None = None
 ) -> Iterator[tuple[str, nn.Module, str | None]]:
     """Walk as ``named_modules`` does, not into opaque parts; yields name, module and the reason if it is opaque.
@@ -462,12 +462,12 @@ def walk_visible(
     if module in seen:
         return
     seen.add(module)
-    reason = why_opaque(module, eager)
+    reason = _why_opaque(module, eager)
     wrapped = inside_wrapper(module) if eager else None
     if wrapped is not None:
-        yield from walk_visible(wrapped, eager, name, seen)
+        yield from _walk_visible(wrapped, eager, name, seen)
         return
     yield name, module, reason
     if reason is None:
         for child_name, child in module.named_children():
-            yield from walk_visible(child, eager, f"{name}.{child_name}".lstrip("."), seen)
+            yield from _walk_visible(child, eager, f"{name}.{child_name}".lstrip("."), seen)

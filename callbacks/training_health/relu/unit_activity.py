@@ -63,7 +63,8 @@ class ActivityCounter:
         if layout is None:
             self._total += _count_plainly(output, unit_dim)
             # To read one number from a CPU costs less than a check of each unit; a GPU would have to be waited for.
-            if output.device.type != "cpu" or not isfinite(float(output.sum(dtype=_summable(output)))):
+            wide = torch.promote_types(output.dtype, torch.float32)
+            if output.device.type != "cpu" or not isfinite(float(output.sum(dtype=wide))):
                 self._check_finite(output, unit_dim)
             return
         if self._lanes is None or self._lanes.layout != layout:
@@ -208,10 +209,6 @@ class _ByteLanes:
         self.wide += self.words.view(np.uint8)
         self.words.fill(0)
         self.pending = 0
-
-
-def _summable(output: Tensor) -> torch.dtype:
-    return torch.float32 if output.dtype in (torch.float16, torch.bfloat16) else output.dtype
 
 
 def _count_plainly(output: Tensor, unit_dim: int) -> Tensor:

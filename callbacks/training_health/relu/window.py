@@ -73,7 +73,7 @@ class DeadReLUReport:
     never_zero: Mapping[str, str]  # activations whose units cannot die, by site
     unwatched: Mapping[str, str]  # name: reason
     verdicts: Mapping[str, Mapping[int, Verdict]] = field(default_factory=dict)  # by site, of dead units and of NaN
-    parts: SubWindows | None = None  # None where unknown
+    by_examples: SubWindows | None = None  # None where unknown
     start: WindowCounts | None = None  # before the first step, by short name; None where unknown
 
     @classmethod
@@ -129,7 +129,7 @@ class DeadReLUReport:
             found[name] = verdicts(sums, look, read, history.since[name], history.change[name])
         certain = sum(verdict.bound <= 0 for of_site in found.values() for verdict in of_site.values())
         left_out = {site: sums.not_a_number for site, sums in counted.items()}
-        parts_of = sub_windows([part.counts for part in parts], left_out, counts.examples)
+        by_examples = sub_windows([part.counts for part in parts], left_out, counts.examples)
         return cls(
             window=window,
             examples=counts.examples,
@@ -139,7 +139,7 @@ class DeadReLUReport:
             never_zero=dict(zip(shorten(list(never_zero)), never_zero.values(), strict=True)),
             unwatched=unwatched,
             verdicts=found,
-            parts=parts_of and parts_of._replace(certain=certain),
+            by_examples=by_examples and by_examples._replace(certain=certain),
             start=before,
         )
 
@@ -199,9 +199,9 @@ class DeadReLUReport:
                 content |= {"fields": list(CAUSE_FIELDS), "causes": list(CAUSES)}
                 n = self.sites[name].examples or self.examples
                 yield f"cause/{name}", "cause", [n, *(n for row in rows for n in row)], content
-        if self.parts is not None:
-            pairs = (n for pair in zip(self.parts.examples, self.parts.dead, strict=True) for n in pair)
-            values = [self.examples, *pairs, self.parts.units, *self.parts.prediction]
+        if self.by_examples is not None:
+            pairs = (n for pair in zip(self.by_examples.examples, self.by_examples.dead, strict=True) for n in pair)
+            values = [self.examples, *pairs, self.by_examples.units, *self.by_examples.prediction]
             yield "window", "window", values, {"columns": list(WINDOW_COLUMNS)}
 
     def start_records(self) -> Iterator[Record]:
@@ -260,7 +260,7 @@ class DeadReLUReport:
                 }
                 for name, site in self.sites.items()
             },
-            "by_examples": self.parts and self.parts.as_dict(),
+            "by_examples": self.by_examples and self.by_examples.as_dict(),
             "start_n": None if self.start is None or math.isnan(self.start.examples) else self.start.examples,
             "cannot_die": dict(self.never_zero),
             "unwatched": dict(self.unwatched),
@@ -293,7 +293,7 @@ def _causes_as_dict(dead: list[int], found: Mapping[int, Verdict]) -> dict[str, 
 _SITES_SAID, _EPOCHS_SAID = 3, 3  # in a sentence
 
 
-def cause_sentence(report: DeadReLUReport) -> str:
+def _cause_sentence(report: DeadReLUReport) -> str:
     """Say why units are dead and since when, for the sites with the most of them; empty if none is."""
     sites = sorted((name for name in report.sites if report.sites[name].dead), key=lambda n: -len(report.sites[n].dead))
     said = [_site_sentence(name, report.sites[name], report.verdicts.get(name, {})) for name in sites[:_SITES_SAID]]
@@ -324,16 +324,17 @@ def _site_sentence(name: str, site: SiteCounts, found: Mapping[int, Verdict]) ->
     return text + "."
 
 
-def parts_sentence(report: DeadReLUReport) -> str:
+def _examples_sentence(report: DeadReLUReport) -> str:
     """Say how the count falls with the examples, and what to expect of ten times as many; empty where unknown."""
-    if report.parts is None or not report.dead:
+    if report.by_examples is None or not report.dead:
         return ""
-    n, expected, low, high = report.parts.prediction
-    counts = ", ".join(f"{dead} on {n:,}" for n, dead in zip(report.parts.examples, report.parts.dead, strict=True))
-    return f"Dead by examples seen: {counts}; expected on {n:,}: {expected} (95 %: {low} to {high})."
+    n, expected, low, high = report.by_examples.prediction
+    counts = zip(report.by_examples.dead, report.by_examples.examples, strict=True)
+    seen = ", ".join(f"{dead} on {n:,}" for dead, n in counts)
+    return f"Dead by examples seen: {seen}; expected on {n:,}: {expected} (95 %: {low} to {high})."
 
 
-def reach_sentence(report: DeadReLUReport) -> str:
+def _reach_sentence(report: DeadReLUReport) -> str:
     """Name sites that only some batches reached, those with the fewest first; empty if there are none."""
     fewer = {name: site.examples for name, site in report.sites.items() if 0 < site.examples < report.examples}
     if not fewer:
@@ -368,7 +369,7 @@ def sentence(report: DeadReLUReport | None) -> str:
         text += f": {sites}."
         if report.not_a_number:
             text += f" Left out, since they gave NaN or infinity: {report.not_a_number:,} units."
-        more = cause_sentence(report), reach_sentence(report), parts_sentence(report)
+        more = _cause_sentence(report), _reach_sentence(report), _examples_sentence(report)
         text = " ".join(part for part in (text, *more) if part)
     for label, named in (("Cannot die", report.never_zero), ("Not counted", report.unwatched)):
         if named:

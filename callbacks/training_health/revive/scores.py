@@ -11,6 +11,7 @@ from torch import Tensor
 
 from training_health.batches import BatchSize
 from training_health.relu.sites import ReLUCall
+from training_health.tensor_statistics import exact_dtype
 
 
 @dataclass
@@ -73,11 +74,11 @@ class SumCounter:
         if self._batch.counted < self._batch.examples == len(output):
             output = output[: int(self._batch.counted)]
         positions = [d for d in range(1, output.dim()) if d != dim]
-        exact = torch.float32 if output.dtype in (torch.float16, torch.bfloat16) else output.dtype
+        wide = torch.promote_types(output.dtype, torch.float32)
         # (N, U): above 0 exactly where the unit fired at any position, since no output is below 0.
-        per_example = output.sum(dim=positions, dtype=exact) if positions else output.to(exact)
+        per_example = output.sum(dim=positions, dtype=wide) if positions else output.to(wide)
         sums = per_example.sum(dim=0)
-        parts = [sums if output.device.type == "mps" else sums.double()]
+        parts = [sums.to(exact_dtype(sums.device))]
         if self._count_fired:
             parts.append((per_example > 0).sum(dim=0))
         with torch.inference_mode(False):  # normal tensors outlive inference mode

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from training_health.relu import feeds as followed
+from training_health.relu.feeds import Feed
 from training_health.relu.origins import Origins
 
 
-class Norm(NamedTuple):
+class NormNames(NamedTuple):
     """Names of a batch normalisation's parameters and buffers; None where it has none."""
 
     weight: str | None
@@ -21,13 +21,13 @@ class Norm(NamedTuple):
     running_var: str | None
 
 
-class Feed(NamedTuple):
+class FeedNames(NamedTuple):
     """The layer that feeds a site, by the names of its parameters."""
 
     weight: str
     bias: str | None
     rows: list[int]  # of the weight and bias, for each unit; also the entries of the norms
-    norms: tuple[Norm, ...]
+    norms: tuple[NormNames, ...]
 
 
 class Use(NamedTuple):
@@ -42,7 +42,7 @@ class Use(NamedTuple):
 class Wires:
     """What belongs to a site's units; nothing may be changed where there is an ``obstacle``."""
 
-    feed: Feed | None = None
+    feed: FeedNames | None = None
     uses: list[Use] = field(default_factory=list)
     obstacle: str = ""
 
@@ -56,7 +56,9 @@ class Wires:
     def of_plain(cls, plain: list[Any]) -> Wires:
         """The reverse of `as_plain`."""
         (weight, bias, rows, norms), uses = plain
-        return cls(Feed(weight, bias, rows, tuple(Norm(*norm) for norm in norms)), [Use(*use) for use in uses])
+        return cls(
+            FeedNames(weight, bias, rows, tuple(NormNames(*norm) for norm in norms)), [Use(*use) for use in uses]
+        )
 
 
 def wires_of(module: nn.Module, origins: Origins) -> dict[str, Wires]:
@@ -79,9 +81,7 @@ def wires_of(module: nn.Module, origins: Origins) -> dict[str, Wires]:
     return found
 
 
-def _obstacle(
-    site: str, origins: Origins, feed: followed.Feed | None, uses: list[followed.Feed], names: Mapping[int, str]
-) -> str:
+def _obstacle(site: str, origins: Origins, feed: Feed | None, uses: list[Feed], names: Mapping[int, str]) -> str:
     if feed is None or feed.unit_dim or id(feed.weight) not in names:
         return "no convolution or linear layer was seen to feed it alone"
     if reason := origins.taken.get(site) or origins.taken.get(feed.call):
@@ -102,11 +102,11 @@ def _obstacle(
     return "" if uses else "no convolution or linear layer was seen to take it in"
 
 
-def _named(feed: followed.Feed, uses: list[followed.Feed], names: Mapping[int, str]) -> Wires:
+def _named(feed: Feed, uses: list[Feed], names: Mapping[int, str]) -> Wires:
     def name(tensor: Tensor | None) -> str | None:
         return None if tensor is None else names[id(tensor)]
 
-    norms = tuple(Norm(*map(name, (norm.weight, norm.bias, norm.mean, norm.var))) for norm in feed.norms)
+    norms = tuple(NormNames(*map(name, (norm.weight, norm.bias, norm.mean, norm.var))) for norm in feed.norms)
     bias = name(feed.biases[0]) if feed.biases else None
     taken = [Use(names[id(use.weight)], use.source.owners(), use.groups) for use in uses if use.source is not None]
-    return Wires(Feed(names[id(feed.weight)], bias, list(range(feed.units)), norms), taken)
+    return Wires(FeedNames(names[id(feed.weight)], bias, list(range(feed.units)), norms), taken)

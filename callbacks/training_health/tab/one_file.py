@@ -42,8 +42,9 @@ def write_report(logdir: Path, output: Path) -> None:
     """Writes the Training Health page of all runs below a folder as one HTML file.
 
     The file is the tab's own front end with the same data that TensorBoard would serve, and is the same, byte for
-    byte, whenever the logs are. It replaces ``output`` as a whole or not at all. It is about 0.6 MB (plotly.js) plus
-    the data, some 2 bytes per unit and epoch; a unit's activity is kept to three significant digits.
+    byte, whenever the logs are. It replaces ``output`` as a whole or not at all. It is about 0.8 MB (plotly.js and
+    the page's own code) plus the data, some 2 bytes per unit and epoch; a unit's activity is kept to three significant
+    digits.
 
     Args:
         logdir: Folder with event files at any depth, as for ``tensorboard --logdir``.

@@ -26,7 +26,7 @@ def _run(row: Mapping[str, Any]) -> tuple[str, ...]:
     dead = "" if row["dead_fraction"] is None else f"{row['dead_fraction']:.1%} ({row['dead']} of {row['units']}, {n})"
     gap = "" if row["gap"] is None else f"{100 * row['gap']:+.1f} points"
     if gap and row["gap_margin"] is not None:
-        gap += f" ± {100 * row['gap_margin']:.1f} (2 standard errors)"
+        gap += f" ± {100 * row['gap_margin']:.1f} (95 %)"
     accuracies = ("" if row[key] is None else f"{row[key]:.2%}" for key in ("val_accuracy", "test_accuracy"))
     epochs = "" if row["epochs"] is None else str(row["epochs"])
     return row["run"], row["verdict"]["words"] or row["message"] or "no records", epochs, dead, gap, *accuracies

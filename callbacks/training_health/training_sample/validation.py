@@ -22,7 +22,7 @@ class Validation:
         self.count_examples = count_examples
         self.logged: dict[int, LoggedValues] = {}  # by validation loader
         self.weights: list[tuple[Tensor, Tensor]] = []  # parameters and buffers, each with a copy
-        self._batch: tuple[int, int] | None = None  # the one counted last, and its size
+        self._batch: tuple[int, int] | None = None  # of the batch counted last: its number, and its loader's
         self._size = BatchSize(0, 0)
         self._module: pl.LightningModule | None = None
         self._own_log: Any = None  # a user's, in the place of the class's method

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fmnist_pl.compare.log_folder import LogFolder
-from fmnist_pl.compare.training import TrainingPool, ended_by, fit_command
+from fmnist_pl.compare.training import TrainingPool, fit_command
 from tests.fmnist_pl.compare.made_runs import begin, pretend_to_train, trained, wanted, write_summary
 
 PROJECT = Path(__file__).parents[3]
@@ -195,11 +195,3 @@ def test_a_run_that_another_process_trains_is_waited_for(tmp_path, train, compar
     assert failures == {}
     assert sorted(trained(tmp_path)) == ["baseline 0", "baseline 1", "baseline 2"]
     assert shown.count("baseline seed 1: another process trains it") == 1
-
-
-@pytest.mark.parametrize(
-    ("status", "words"),
-    [(-9, "ended by SIGKILL (out of memory?)"), (-15, "ended by SIGTERM"), (1, None), (0, None)],
-)
-def test_signals_have_names(status, words):
-    assert ended_by(status) == words

@@ -242,6 +242,14 @@ def test_units_dead_from_the_start_are_counted_per_layer():
     assert "kaiming_normal_" in evidence.advice[0]
 
 
+def test_a_rare_unit_is_one_below_the_monitors_own_limit():
+    often = of_sites(Site("fc1", np.full((1, 10), 0.05), np.arange(1), np.full(1, N), rare_below=0.125))
+    assert (
+        "10 of 10 units (100.0%) fire, but on less than 12.5% of the inputs" in the(often, "many_rare_units").evidence
+    )
+    assert "below 12.5%" in the(often, "many_rare_units").threshold
+
+
 def test_a_dead_layer_is_said_once():
     dead = of_sites(site("conv1", 64, [0, 1, 1]), site("fc1", 256, [0, 256, 256]))
     assert "since epoch 2" in the(dead, "whole_layer_dead").evidence
@@ -345,7 +353,7 @@ def with_causes(codes: list[int], depth: float = 0.5, since: float = -1) -> Site
     codes_now, first = np.array([codes], float), 0.0 if since == -1 else 0.5
     fields = {"cause": codes_now, "depth": np.full((1, 10), depth), "since": np.full((1, 10), since)}
     activity = np.stack([np.full(10, first), np.zeros(10)])
-    causes, start = Causes(np.array([1]), np.array([N]), CAUSES, fields), Start(np.full(10, first), N)
+    causes, start = Causes(np.array([1]), CAUSES, fields), Start(np.full(10, first), N)
     return Site("fc", activity, np.arange(2), np.full(2, N), causes=causes, start=start)
 
 

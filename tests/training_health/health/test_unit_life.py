@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from training_health.health.health_run import HealthRun, Site
-from training_health.health.unit_life import dead_since, died_in, lasting_revivals, order_by_death, transitions
+from training_health.health.unit_life import dead_since, died_in, order_by_death, transitions
 
 # rows are epochs; unit 0 lives, 1 dies at epoch 1, 2 dies and comes back, 3 is born dead, 4 is rare, 5 is unknown
 ACTIVITY = np.array(
@@ -71,18 +71,6 @@ def test_the_network_is_measured_on_the_fewest_examples_and_on_an_unknown_number
 def test_a_run_without_sites_counts_nothing():
     counts = HealthRun("a").counts
     assert (counts.units, counts.epochs.tolist()) == (0, [])
-
-
-@given(
-    arrays(np.float64, st.tuples(st.integers(1, 6), st.integers(1, 3)), elements=st.sampled_from([0.0, 0.5, np.nan]))
-)
-@settings(deadline=None, max_examples=100)
-def test_a_revival_lasts_if_the_unit_fires_in_three_rows_one_after_the_other(activity):
-    expected = [
-        [row > 0 and column[row - 1] == 0 and list(column[row : row + 3]) == [0.5] * 3 for column in activity.T]
-        for row in range(len(activity))
-    ]
-    assert lasting_revivals(activity).tolist() == expected
 
 
 def test_a_death_began_before_the_first_step_or_in_an_epoch_or_it_is_unknown_when():

@@ -23,8 +23,8 @@ const SECTIONS = [
   ["glance", "Runs at a glance", "One row per run. Tick the runs to compare; their colours are the same in every chart, and the address in your browser is a link to what you see."],
   ["seeds", "Variants over seeds", "Runs of one variant that differ by their seed, put together."],
   ["findings", "Findings", "What the numbers say, checked against published rules. An alarm names its evidence, its rule and what to try."],
-  ["units", "Which neurons are dead", "A unit is one channel of a convolution or one feature of a dense layer. Dead: it fired on none of the n examples of the window, at any position. Rare: it fired, but on less than 1%. That many outputs are zero (sparsity) is normal for a ReLU and is neither."],
-  ["gap", "Is the gap real", "Training accuracy as it is usually shown is measured with dropout on, while the weights still change. Here both sides are measured in eval mode with the same weights, on as many training as validation examples. A gap whose band (± 2 standard errors, 95%) includes 0 is noise."],
+  ["units", "Which neurons are dead", "A unit is one channel of a convolution or one feature of a dense layer. Dead: it fired on none of the n examples of the window, at any position. Rare: it fired, but on less than the monitor's limit, 1% by default. That many outputs are zero (sparsity) is normal for a ReLU and is neither."],
+  ["gap", "Is the gap real", "Training accuracy as it is usually shown is measured with dropout on, while the weights still change. Here both sides are measured in eval mode with the same weights, on as many training as validation examples. A gap whose band (its 95% interval) includes 0 is noise."],
   ["weights", "How the weights move", "Update ratio: the norm of one optimiser step's change over the norm of the weights, for the last step of each epoch. Around 1e-3 is healthy; far above, the weights are thrown about; far below, they hardly learn."],
 ];
 

@@ -26,7 +26,7 @@ const COLUMNS = [
   { key: "run", title: "Run", value: (row) => row.rank, cell: runCell },
   { key: "verdict", title: "Verdict", value: (row) => Object.keys(VERDICT_MARKS).indexOf(verdictOf(row).level), cell: verdictCell, help: "The worst finding. Press it to read what was seen and what to try" },
   { key: "dead", title: "Dead units", number: true, value: (row) => row.dead_fraction, cell: deadCell, help: "Units that fired on none of the n examples of the last epoch's window. Press a number to see which, since when and why" },
-  { key: "gap", title: "Gap ± 2 SE", number: true, value: (row) => row.gap ?? row.loss_gap, cell: gapCell, help: "Training minus validation accuracy in eval mode, percentage points ± 2 standard errors (95%); without an accuracy, validation minus training loss. Noise: the interval includes 0" },
+  { key: "gap", title: "Gap (95%)", number: true, value: (row) => row.gap ?? row.loss_gap, cell: gapCell, help: "Training minus validation accuracy in eval mode, percentage points ± half of the 95% interval; without an accuracy, validation minus training loss. Noise: the interval includes 0" },
   { key: "val", title: "Val. accuracy", number: true, value: (row) => row.val_accuracy, cell: valCell, help: "At the last epoch; the loss where there is no accuracy. Highest: of the runs on the same dataset" },
   { key: "test", title: "Test accuracy", number: true, value: (row) => row.test_accuracy, cell: (row) => percent(row.test_accuracy, 2), help: "Of the best checkpoint, measured once at the end" },
   { key: "epochs", title: "Epochs", number: true, value: (row) => row.epochs, cell: epochsCell, help: "Epochs done, of those planned" },
