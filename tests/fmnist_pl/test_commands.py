@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from fmnist_pl import commands
+from fmnist_pl.__main__ import run
 from training_health.errors import UserError
 
 
@@ -50,6 +51,25 @@ def test_a_users_mistake_ends_in_one_message_without_a_traceback():
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: There is no variant named 'basline'. Did you mean baseline?")
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(28, "No space left on device"), "error: No space left on device"),
+        (OSError(13, "Permission denied", "/a"), "error: /a: Permission denied"),
+    ],
+)
+def test_a_refusal_of_the_system_names_the_file_if_there_is_one(monkeypatch, capsys, error, line):
+    def refuse() -> None:
+        raise error
+
+    monkeypatch.setattr(commands, "main", refuse)
+    monkeypatch.setattr("fmnist_pl.__main__.end_with_parent", lambda: None)
+    monkeypatch.setattr("fmnist_pl.__main__.keep_writing", lambda: None)
+    with pytest.raises(SystemExit, match="1"):
+        run()
+    assert capsys.readouterr().err == f"{line}\n"
 
 
 @pytest.mark.parametrize("words", [["fit", "--variant=basline"], ["compare", "--variants", "sgd", "basline"]])
