@@ -8,7 +8,7 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn, overrides
@@ -124,28 +124,48 @@ def _change_below(above: int, change: Callable[[], object]) -> None:
         overrides._push_mode(other)
 
 
+class _Wrapper:
+    """What `wrap` puts in the place of a method. A copy of the owner, also one in a file, has what was there before."""
+
+    def __init__(self, owner: Any, name: str, around: Callable[..., Any]) -> None:  # noqa: ANN401
+        self.inner, self.own = getattr(owner, name), name in vars(owner)
+        self._owner, self._name, self._around = owner, name, around
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        return self._around(self.inner, *args, **kwargs)
+
+    def __get__(self, instance: object, _: type | None = None) -> Callable[..., Any]:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return (cast, (None, self.inner)) if self.own else (getattr, (self._owner, self._name))
+
+
 def wrap(owner: Any, name: str, around: Callable[..., Any]) -> Callable[[], None]:  # noqa: ANN401
     """Have ``around(inner, *args, **kwargs)`` called in the place of ``owner.name``; several may wrap the same.
 
     Returns what takes this wrapper off again, whichever came first.
     """
-
-    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        return around(call.inner, *args, **kwargs)  # type: ignore[attr-defined]
-
-    call.inner, call.own = getattr(owner, name), name in vars(owner)  # type: ignore[attr-defined]
+    wrapper = _Wrapper(owner, name, around)
 
     def undo() -> None:
         outer = vars(owner)[name]
-        if outer is call:
-            setattr(owner, name, call.inner) if call.own else delattr(owner, name)
+        if outer is wrapper:
+            setattr(owner, name, wrapper.inner) if wrapper.own else delattr(owner, name)
             return
-        while outer.inner is not call:
+        while outer.inner is not wrapper:
             outer = outer.inner
-        outer.inner, outer.own = call.inner, call.own
+        outer.inner, outer.own = wrapper.inner, wrapper.own
 
-    setattr(owner, name, call)
+    setattr(owner, name, wrapper)
     return undo
+
+
+def own_method(function: Any) -> Any:  # noqa: ANN401
+    """Give the function of the method that a wrapper of `wrap`, or more of them, stand before; None for others."""
+    while isinstance(function, _Wrapper):
+        function = function.inner
+    return getattr(function, "__func__", None)
 
 
 def wrap_compiled_call(

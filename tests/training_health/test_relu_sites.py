@@ -1,5 +1,7 @@
 """Seeing every form of ReLU, by name, and leaving the model as it was."""
 
+import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
@@ -80,6 +82,15 @@ class Weighted(Calls):
         (lambda x: torch.where(x <= 0, torch.zeros(()), x), "relu"), (lambda x: x.where(x > 0, 0), "relu"),
         (lambda x: x * (x > 0), "relu"), (lambda x: (x > 0).float() * x, "relu"),
         (lambda x: x.masked_fill(x < 0, 0), "relu"), (lambda x: x.__setitem__(x < 0, 0), "relu"),
+        (lambda x: torch.fmax(x, torch.zeros(())), "relu"), (lambda x: F.threshold_(x, 0, 0), "relu"),
+        # as an exported network calls them
+        (lambda x: torch.ops.aten.relu_.default(x), "relu"), (lambda x: torch.ops.aten.relu6.default(x), "relu6"),
+        (lambda x: torch.ops.aten.hardtanh.default(x, 0.0, 6.0), "relu6"),
+        (lambda x: torch.ops.aten.hardtanh_(x, 0.0, 6.0), "relu6"),
+        (lambda x: torch.ops.aten.clamp.default(x, 0.0), "relu"),
+        (lambda x: torch.ops.aten.clamp_min.default(x, 0.0), "relu"),
+        (lambda x: torch.ops.aten.leaky_relu.default(x, 0.0), "relu"),
+        (lambda x: torch.ops.aten.threshold.default(x, 0.0, 0.0), "relu"),
     ],
 )  # fmt: skip
 def test_every_form_of_relu_is_one_site(function, activation):
@@ -102,7 +113,7 @@ def test_every_form_of_relu_is_one_site(function, activation):
         (nn.LeakyReLU(), ["leaky_relu"], 0), (nn.GELU(), ["gelu"], 0), (nn.SiLU(), ["silu"], 0),
         (nn.ELU(), ["elu"], 0), (nn.SELU(), ["selu"], 0), (nn.CELU(), ["celu"], 0), (nn.Mish(), ["mish"], 0),
         (nn.PReLU(), ["prelu"], 0), (nn.Softplus(), ["softplus"], 0), (nn.RReLU(), ["rrelu"], 0),
-        (Calls(F.gelu), ["gelu"], 0),
+        (Calls(F.gelu), ["gelu"], 0), (Calls(lambda x: torch.ops.aten.silu.default(x)), ["silu"], 0),
         *[(Calls(function), [], 1) for function in (  # a zero that is not counted is named
             F.hardswish, F.hardsigmoid, F.softshrink, F.hardshrink, lambda x: F.threshold(x, 1, 0), nn.PReLU(init=0),
             lambda x: torch.relu(x.flatten()),  # one dimension, no unit to tell apart
@@ -113,6 +124,61 @@ def test_what_is_no_relu_is_not_counted_and_listed_where_it_matters(function, ne
     calls, sites = watch(Weighted(nn.Linear(3, 3), function), torch.randn(2, 3))
 
     assert (calls, list(sites.never_zero.values()), len(sites.unwatched)) == ([], never_zero, unwatched)
+
+
+def test_the_layers_of_an_exported_network_are_followed_as_well():
+    linear = nn.Linear(3, 2)
+    net = Calls(lambda x: torch.ops.aten.relu.default(torch.ops.aten.linear.default(x, linear.weight, linear.bias)))
+
+    (call,), _ = watch(net, torch.randn(4, 5, 3))
+
+    assert (call.unit_dim, call.derived, call.first_layer) == (2, True, True)
+    assert call.feed is not None
+    assert call.feed.weight is linear.weight
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: torch.nested.nested_tensor([*x]),
+        lambda x: torch.nested.nested_tensor([*x], layout=torch.jagged),
+        lambda x: x.flatten(1).relu().to_sparse(),
+        lambda x: x.flatten(1).to_mkldnn(),
+    ],
+    ids=["nested", "jagged", "sparse", "mkldnn"],
+)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_relu_of_a_tensor_without_strides_is_named(make):
+    net = Calls(lambda x: torch.relu(make(x)))
+
+    calls, sites = watch(net, torch.ones(2, 3, 4))
+
+    reason = "its output is a nested, sparse, quantised or MKL-DNN tensor"
+    assert (calls[-1:] == [] or calls[-1].site == "relu", list(sites.unwatched.values())) == (True, [reason])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["copy", "file"])
+def test_a_copy_that_is_made_in_a_pass_is_watched_by_nobody_and_computes_with_its_own_weights(copied):
+    x, seen = torch.randn(2, 3, 8), []
+    net = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 8, dropout=0.0, batch_first=True), nn.ReLU())
+    sites = ReLUSites(seen.append)
+    sites.attach(net)
+    sites.begin_pass()
+    other = copied(net)
+    sites.end_pass()
+    sites.detach()
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.zero_()
+
+    result = copied(other)(x)  # of a copy of the copy
+
+    with torch.no_grad():
+        for own, weight in zip(net.parameters(), other.parameters(), strict=True):
+            own.copy_(weight)
+    assert torch.equal(result, net(x))
+    assert seen == []
+    assert_clean(net)
 
 
 def test_a_clamp_that_prepares_data_or_belongs_to_a_loss_is_no_relu():

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_aten = torch.ops.aten
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -76,7 +75,8 @@ _RULES: dict[Callable[..., Any], Callable[[Arguments], Role | None]] = {
     ), _clamp),
     **dict.fromkeys((torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, Tensor.clamp_min_), _clamp),
     **dict.fromkeys((F.hardtanh, F.hardtanh_), _hardtanh),
-    **dict.fromkeys((F.threshold, torch.threshold), _threshold),
+    **dict.fromkeys((F.threshold, F.threshold_, torch.threshold, torch.threshold_),  # type: ignore[attr-defined]
+                    _threshold),
     **dict.fromkeys((F.leaky_relu, F.leaky_relu_), _relu_if_flat("leaky_relu", (1, "negative_slope", 0.01))),
     **dict.fromkeys((F.rrelu, F.rrelu_, torch.rrelu, torch.rrelu_),
                     _relu_if_flat("rrelu", (1, "lower", 1 / 8), (2, "upper", 1 / 3))),
@@ -85,10 +85,7 @@ _RULES: dict[Callable[..., Any], Callable[[Arguments], Role | None]] = {
 }  # fmt: skip
 
 _ROLES: dict[Callable[..., Any], Role] = {
-    **dict.fromkeys((
-        F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_,
-        _aten.relu, _aten.relu.default, _aten.relu_, _aten.relu_.default,
-    ), RELU),
+    **dict.fromkeys((F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_), RELU),
     F.relu6: Role("relu", "relu6"),
     F.hardswish: _uncounted("hardswish", "below -3"),
     F.hardsigmoid: _uncounted("hardsigmoid", "below -3"),
@@ -109,6 +106,13 @@ _ROLES: dict[Callable[..., Any], Role] = {
         torch.baddbmm, torch.einsum,
     ), Role("weights")),
 }  # fmt: skip
+
+# The same functions, as an exported network calls them: with the same arguments, by PyTorch's own names.
+_TABLES: tuple[dict[Callable[..., Any], Any], ...] = (_RULES, _ROLES)
+for _table in _TABLES:
+    for _function, _meaning in [*_table.items()]:
+        if (_packet := getattr(torch.ops.aten, _function.__name__, None)) is not None:
+            _table |= dict.fromkeys([_packet, *(getattr(_packet, name) for name in _packet.overloads())], _meaning)
 
 # Modules that are nothing but an activation: a call inside them is theirs, not "their relu".
 ACTIVATION_MODULES = (

@@ -274,7 +274,7 @@ class Origins:
 
     def rectified(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
         """Give the x of a ReLU written out: ``maximum(x, 0)``, ``where(x > 0, x, 0)``, ``x * (x > 0)`` ..., or None."""
-        if name in ("maximum", "max", "mul") and len(args) == 2:
+        if name in ("maximum", "max", "fmax", "mul") and len(args) == 2:
             if not all(isinstance(arg, Tensor) for arg in args):
                 return None
             pairs = (args, args[::-1])

@@ -31,6 +31,7 @@ from training_health.torch_private import (
     is_compiled,
     is_transformed,
     leave_mode,
+    own_method,
     watch_scripted,
     wrap,
     wrap_compiled_call,
@@ -56,6 +57,19 @@ class _Frame(NamedTuple):
     name: str = ""
     is_activation: bool = False
     is_metric: bool = False  # what runs inside is not the network's
+
+
+class _Hook:
+    """A module's hook, which does nothing in a copy of the module, in memory or in a file."""
+
+    def __init__(self, run: Callable[..., None]) -> None:
+        self._run = run
+
+    def __call__(self, *args: object) -> None:
+        self._run(*args)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, str]]:
+        return getattr, ("", "__init__")  # takes any arguments, gives None, and a file with it needs no package of ours
 
 
 class ReLUSites(TorchFunctionMode):
@@ -207,7 +221,8 @@ class ReLUSites(TorchFunctionMode):
             return
         if isinstance(module, torch.jit.RecursiveScriptModule):  # takes no hook; `watch_scripted` sees its calls
             return
-        enter, leave = module.register_forward_pre_hook(begin), module.register_forward_hook(end, always_call=True)
+        enter = module.register_forward_pre_hook(_Hook(begin))
+        leave = module.register_forward_hook(_Hook(end), always_call=True)
         self._undo += [enter.remove, leave.remove]
 
     def _in_own_thread(self) -> bool:
@@ -317,7 +332,7 @@ class ReLUSites(TorchFunctionMode):
         kwargs = kwargs or {}
         if ReLUSites._seeing or ReLUSites._repeating not in (None, self):
             return func(*args, **kwargs)  # the layer runs once more for another watcher, or that watcher counts
-        if args and (_changes_its_input(func.__name__) or kwargs.get("inplace") is True):
+        if args and (_changes_its_input(_name_of(func)) or kwargs.get("inplace") is True):
             call = self._try_to_see(func, args, kwargs, args[0])  # what goes into a ReLU is gone behind it
             output = func(*args, **kwargs)
         else:
@@ -347,7 +362,7 @@ class ReLUSites(TorchFunctionMode):
     def _see(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: object
     ) -> ReLUCall | None:
-        name = func.__name__.strip("_")
+        name = _name_of(func).strip("_")
         role, x = role_of(func, args, kwargs), args[0] if args else kwargs.get("input")
         if role is not None and role.kind == "weights":
             self._see_layer(name, role, args, kwargs, output)
@@ -355,6 +370,11 @@ class ReLUSites(TorchFunctionMode):
         plain = role is not None and role.kind == "relu"
         if role is None and (written_out := self.origins.rectified(name, args, kwargs)) is not None:
             role, x = RELU_BY_NUMBERS, written_out
+        if role is not None and role.kind == "relu" and isinstance(output, Tensor) and _is_exotic(output):
+            if (self._frames or not role.by_numbers) and (site := self._name(role.name)) is not None:
+                self.unwatched[site] = "its output is a nested, sparse, quantised or MKL-DNN tensor"
+            self.origins.lose()
+            return None
         before = self.origins.of(x) if role is not None and isinstance(x, Tensor) else Origin(DATA)
         origin = None
         if plain and isinstance(x, Tensor) and isinstance(output, Tensor):
@@ -428,6 +448,16 @@ class ReLUSites(TorchFunctionMode):
         self.opaque[name] = self.unwatched[name] = reason
 
 
+def _name_of(func: Callable[..., Any]) -> str:
+    """The function's name, without that of an overload: ``relu_`` for ``aten.relu_.default``."""
+    return func.__name__.partition(".")[0]
+
+
+def _is_exotic(tensor: Tensor) -> bool:
+    """Whether a tensor has no strides, or numbers that stand for others: neither is counted."""
+    return tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized
+
+
 @cache
 def _changes_its_input(name: str) -> bool:
     """Whether a function changes its first argument, as ``relu_`` and ``x[mask] = 0`` do."""
@@ -436,8 +466,7 @@ def _changes_its_input(name: str) -> bool:
 
 def _is_stock(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether ``module`` runs torch's own forward, apart from another watcher's wrapper."""
-    replaced = "forward" in vars(module) and not hasattr(module.forward, "inner")
-    return isinstance(module, kind) and type(module).forward is kind.forward and not replaced
+    return isinstance(module, kind) and own_method(module.forward) is kind.forward
 
 
 def _why_opaque(module: nn.Module, eager: bool) -> str | None:
@@ -448,6 +477,8 @@ def _why_opaque(module: nn.Module, eager: bool) -> str | None:
         return "a TorchScript module"
     if isinstance(module, (nn.RNN, nn.RNNCell)) and module.nonlinearity == "relu":
         return "a fused RNN with ReLU"
+    if type(module).__module__.startswith("torch.ao.nn.intrinsic.quantized") and "ReLU" in type(module).__name__:
+        return "a fused quantised layer with ReLU"
     return None
 
 

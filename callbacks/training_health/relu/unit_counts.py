@@ -179,7 +179,8 @@ class _Site:
         if not goes_on or dim != self.dim or self.like != (shape[1:], values.dtype) or not self.waiting:
             self.count_waiting()
             self.dim, self.start, self.like = dim, start, (shape[1:], values.dtype)
-        if elements >= _TOGETHER or dim == 0 or not values.is_cpu:
+        # What is more than a tensor may not be put together with others.
+        if elements >= _TOGETHER or dim == 0 or not values.is_cpu or type(values) is not Tensor:
             self.count_waiting()
             self.start = start
             self._count(values)
