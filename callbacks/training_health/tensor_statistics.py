@@ -41,7 +41,7 @@ def packed_statistics(tensor: Tensor, bins: int) -> Tensor:
     """
     values = _flat(tensor)
     exact = exact_dtype(values.device)
-    if values.dtype in (torch.float16, torch.bfloat16):
+    if values.is_floating_point() and values.dtype.itemsize < 4:
         values = values.float()
     if values.numel() == 0:
         return torch.zeros(6 + 2 * bins, dtype=exact, device=values.device)

@@ -149,7 +149,7 @@ class WeightHistogramMonitor(pl.Callback):
             return
         same = [name for name, values in before.items() if name in after and after[name].shape == values.shape]
         moved = {name: relative_change(before[name], after[name]) for name in same}
-        packed = {name: packed_statistics(values, self.bins) for name, values in after.items()}
+        packed = {name: row for name, values in after.items() if (row := self._packed(name, values)) is not None}
         packed_gradients = {
             name: packed_statistics(values, self.bins) if values.is_cpu else values
             for name, values in of_last_step.items()
@@ -188,6 +188,14 @@ class WeightHistogramMonitor(pl.Callback):
                 f"Optimiser {index} ({type(optimizer).__name__}) {what} in epoch {trainer.current_epoch}: "
                 "`WeightHistogramMonitor` has no gradients and no update ratio of its parameters for such an epoch.",
             )
+
+    def _packed(self, name: str, values: Tensor) -> Tensor | None:
+        try:
+            return packed_statistics(values, self.bins)
+        except Exception as error:  # a tensor of a kind that lacks an operation must not end the run
+            reason = str(error).split("\n", 1)[0]
+            pl.warn_once(self._said, name, f"`WeightHistogramMonitor` has no histogram of {name}: {reason}")
+            return None
 
     def _copy(self, name: str, values: Tensor) -> Tensor:
         copy = self._copies.get(name)

@@ -227,6 +227,18 @@ def test_a_model_without_relu_is_reported_once(tmp_path):
     assert monitor.sentence().startswith("No ReLU was seen")
 
 
+def test_a_relu_that_was_seen_and_not_counted_is_not_called_unseen(tmp_path):
+    class Flat(nn.Module):
+        def forward(self, x):
+            return F.relu(x.flatten()).reshape(x.shape)
+
+    monitor = DeadReLUMonitor()
+    with pytest.warns(UserWarning, match="does not count net.1.relu: .*its output has one dimension"):
+        fit(Toy(nn.Sequential(nn.Flatten(), Flat(), nn.Linear(36, 4))), [monitor], tmp_path)
+
+    assert monitor.sentence().startswith("No ReLU was counted (on ")
+
+
 def test_a_network_that_cannot_die_is_listed_as_such_without_a_warning(tmp_path):
     monitor, logged = validate(nn.Sequential(nn.Linear(3, 4), nn.GELU()), torch.rand(5, 3), tmp_path)
 

@@ -51,6 +51,12 @@ def test_a_large_tensor_agrees_with_numpy_and_so_does_its_change():
     assert relative_change(before, after).item() == pytest.approx(0.25)
 
 
+def test_numbers_of_one_byte_are_read():
+    found = statistics(torch.tensor([-1.5, 0.0, 4.0]).to(torch.float8_e4m3fn), 2)
+
+    assert (found.minimum, found.maximum, found.total, list(found.counts)) == (-1.5, 4.0, 2.5, [2, 1])
+
+
 @pytest.mark.parametrize("tensor", [torch.full((5,), torch.nan), torch.empty(0, 3)])
 def test_nothing_finite_is_no_histogram(tensor):
     found = statistics(tensor)

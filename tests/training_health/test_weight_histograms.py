@@ -291,6 +291,26 @@ def test_parameters_that_come_later_are_drawn_from_then_on(tmp_path):
     assert trainer.callback_metrics["update_ratio/more.weight"].item() == 0  # in no optimiser
 
 
+def test_a_parameter_of_a_kind_that_cannot_be_read_is_named_and_the_others_are_drawn(tmp_path):
+    class Packed(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            if func is torch.Tensor.flatten:
+                raise NotImplementedError("no flatten\nand more")
+            return super().__torch_function__(func, types, args, kwargs)
+
+    module = Toy(nn.Sequential(nn.Flatten(), nn.Linear(36, 4)))
+    module.packed = nn.Parameter(torch.ones(3).as_subclass(Packed), requires_grad=False)
+    with pytest.warns(UserWarning, match="has no histogram of packed: no flatten$") as caught:
+        run(module, tmp_path)
+
+    assert len([w for w in caught if "packed" in str(w.message)]) == 1
+    assert {name for name, _ in histograms(tmp_path) if "weights" in name} == {
+        "weights/net.1.weight",
+        "weights/net.1.bias",
+    }
+
+
 def test_a_complex_parameter_is_drawn_by_its_parts(tmp_path):
     class Spectral(Toy):
         def training_step(self, batch, batch_idx):

@@ -360,7 +360,7 @@ def sentence(report: DeadReLUReport | None) -> str:
         return "Dead units were not counted: no validation pass has run to its end."
     window, known = _on(report), report.units - report.not_a_number
     if not report.sites:
-        text = f"No ReLU was seen ({window})."
+        text = f"No ReLU was {'counted' if report.unwatched else 'seen'} ({window})."
     elif not known:
         text = f"Whether units are dead is unknown: all {report.units:,} gave NaN or infinity ({window})."
     else:
