@@ -30,16 +30,16 @@ def size_of(
 ) -> BatchSize:
     """Count the examples of batch number ``batch_idx`` of an evaluation loader.
 
-    The user's ``own`` count, or else what the loader drew, what the step has ``logged`` as its ``batch_size``, or what
-    the batch itself shows. The loader comes before the log, where many weigh a mean with tokens or nodes.
+    The user's ``own`` count, or else what the loader drew and its collation left, the graphs that the batch names, what
+    the step has ``logged`` as its ``batch_size``, or what the batch itself shows. The loader and the graphs come before
+    the log, where many weigh a mean with tokens or nodes.
     """
     named = None if logged == 1 else logged  # many say 1 where it does not matter
-    sources = [lambda: own(batch)] if own else [lambda: _drawn(loader, batch_idx), lambda: named]
+    first = [lambda: own(batch)] if own else [lambda: _left(batch, _drawn(loader, batch_idx)), lambda: _graphs(batch)]
     examples = None
     with suppress(Exception):  # a monitor never ends a run
-        examples = next(
-            (n for source in (*sources, lambda: count_examples(batch), lambda: logged) if (n := source())), None
-        )
+        sources = (*first, lambda: named, lambda: count_examples(batch), lambda: logged)
+        examples = next((int(n) for source in sources if (n := source())), None)  # of NaN there is no int
     if examples is None:
         return BatchSize(math.nan, math.nan)
     return BatchSize(examples, examples - ends_in_a_repeat(loader, batch_idx))
@@ -59,6 +59,20 @@ def _drawn(loader: Any, batch_idx: int) -> int | None:  # noqa: ANN401
     return min(sampler.batch_size, left) if left > 0 else None
 
 
+def _left(batch: Any, drawn: int | None) -> float | None:  # noqa: ANN401
+    """How many of the examples drawn a ``collate_fn`` has left in the batch, where it leaves out broken ones.
+
+    NaN where there are fewer labels than that, which may be those of fewer examples or of the objects in them.
+    """
+    graphs, labels = _graphs(batch), _labels(batch)
+    if drawn is None or graphs is not None:
+        return drawn and min(drawn, graphs or drawn)
+    if labels is None or labels >= drawn or hasattr(batch, "edge_index"):
+        return drawn
+    lengths = {tensor.size(0) for tensor in _tensors(batch)}
+    return labels if lengths == {labels} else drawn if drawn in lengths else math.nan
+
+
 def count_examples(batch: Any) -> int | None:  # noqa: ANN401
     """Count the examples that a batch shows: graphs, or labels, or the first dimension where all tensors agree in it.
 
@@ -68,17 +82,27 @@ def count_examples(batch: Any) -> int | None:  # noqa: ANN401
     >>> count_examples((torch.zeros(5, 8, 3), torch.zeros(7, 8))) is None
     True
     """
-    graphs = getattr(batch, "num_graphs", None)
-    if isinstance(graphs, int):
+    if (graphs := _graphs(batch)) is not None:
         return graphs
     if hasattr(batch, "edge_index"):
         return 1
-    parts = dict(_parts(batch))
-    labels = [part for name, part in parts.items() if name in _LABELS or (name == 1 and len(parts) == 2)]
-    if len(labels) == 1 and isinstance(labels[0], Tensor) and labels[0].dim() == 1:
-        return labels[0].size(0)
+    if (labels := _labels(batch)) is not None:
+        return labels
     lengths = {tensor.size(0) for tensor in _tensors(batch)}
     return lengths.pop() if len(lengths) == 1 else None
+
+
+def _graphs(batch: Any) -> int | None:  # noqa: ANN401
+    graphs = getattr(batch, "num_graphs", None)
+    return graphs if isinstance(graphs, int) else None
+
+
+def _labels(batch: Any) -> int | None:  # noqa: ANN401
+    """Count the labels, where there is one vector of them."""
+    parts = dict(_parts(batch))
+    labels = [part for name, part in parts.items() if name in _LABELS or (name == 1 and len(parts) == 2)]
+    one = len(labels) == 1 and isinstance(labels[0], Tensor) and labels[0].dim() == 1
+    return labels[0].size(0) if one else None
 
 
 def first_tensor(batch: Any) -> Tensor | None:  # noqa: ANN401

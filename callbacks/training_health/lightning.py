@@ -3,17 +3,18 @@
 Lightning comes in two packages, `lightning` and `pytorch_lightning`, whose classes know nothing of each other. What is
 inherited or raised here is of each package that is installed, so that a monitor fits into the trainer of either.
 
-Four things have no public way. Each is used in one function and has a substitute, with a warning, should it disappear:
+Five things have no public way. Each is used in one function and has a substitute, with a warning, should it disappear:
 ``_batches_that_stepped`` in `epoch_end_step`, ``_on_before_batch_transfer`` in `to_device`, ``_results`` in
-`is_of_an_epoch`, and in `torch_private` the mark of a module that was compiled before it reached the trainer. `sinks`
-and `record_writer` know those of TensorBoard's writers.
+`is_of_an_epoch`, ``_is_sequential`` in `joins_validation_loaders`, and in `torch_private` the mark of a module that was
+compiled before it reached the trainer. `sinks` and `record_writer` know those of TensorBoard's writers.
 """
 
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -126,10 +127,26 @@ def every_rank(trainer: Trainer, payload: T, group: Any = None) -> list[T]:  # n
 
 
 def loader_at(loaders: Any, index: int = 0) -> Any:  # noqa: ANN401
-    """Pick the evaluation loader with this ``dataloader_idx`` from what ``trainer.val_dataloaders`` holds."""
-    if isinstance(loaders, dict):
-        loaders = list(loaders.values())
-    return loaders[index] if isinstance(loaders, (list, tuple)) and loaders else loaders
+    """Pick the evaluation loader with this ``dataloader_idx`` from what ``trainer.val_dataloaders`` holds, or None."""
+    return next(itertools.islice(_flat(loaders), index, None), None)
+
+
+def _flat(loaders: Any) -> Iterator[Any]:  # noqa: ANN401
+    """The loaders in dictionaries and lists of them, to any depth, in the order in which Lightning numbers them."""
+    if isinstance(loaders, (dict, list, tuple)):
+        for part in loaders.values() if isinstance(loaders, dict) else loaders:
+            yield from _flat(part)
+    else:
+        yield loaders
+
+
+def joins_validation_loaders(trainer: Trainer) -> bool:
+    """Whether each validation batch holds one of every loader, as under ``CombinedLoader(..., mode="max_size")``."""
+    loop = trainer.validate_loop if trainer.state.fn == "validate" else trainer.fit_loop.epoch_loop.val_loop
+    in_turn = getattr(loop, "_is_sequential", None)
+    if in_turn is None:
+        warn_renamed("_is_sequential", "validation loaders are taken to run one after the other")
+    return in_turn is False
 
 
 def require_only_one(trainer: Trainer, kind: type[Callback]) -> None:

@@ -72,9 +72,9 @@ class ReviveUnits(pl.Callback):
     Which layer feeds a site and which take its units in is followed through one validation batch of each window, never
     guessed: convolutions and linear layers, with views, pools, dropout, padding with zeros and batch normalisation in
     between. Left alone, and named in one warning, are units that anything else takes (a residual addition, a
-    concatenation, a channel shuffle), layers that are used twice or frozen, and layers whose parameters are not the
-    module's own (FSDP, weight normalisation). What is no function of torch, and what happens in ``training_step``
-    alone, is not seen.
+    concatenation, a channel shuffle), layers that are used twice, layers of which anything that would change is frozen
+    (``requires_grad=False``), and layers whose parameters are not the module's own (FSDP, weight normalisation). What
+    is no function of torch, and what happens in ``training_step`` alone, is not seen.
 
     =================  ====================================================================  =====
     key                meaning                                                               range

@@ -73,10 +73,27 @@ ODD = (time_first(3), torch.zeros(7, 8))  # does not show its examples
         (torch.zeros(8), None, 0, {"logged": 2}, 2),
         (torch.zeros(8), None, 0, {"logged": 1}, 8),  # said where it does not matter
         (torch.zeros(8), loader(13, batch_size=5), 0, {"own": lambda batch: len(batch) // 4}, 2),
+        (torch.zeros(8), None, 0, {"own": lambda batch: (batch == 0).sum()}, 8),  # a tensor
+        (SimpleNamespace(x=torch.zeros(245, 6), num_graphs=32), None, 0, {"logged": 245}, 32),  # which weighs by nodes
     ],
 )
 def test_the_users_own_count_comes_first_then_the_loader_the_log_and_the_batch(batch, source, idx, options, examples):
     assert size_of(batch, source, idx, **options) == (examples, examples)
+
+
+@pytest.mark.parametrize(
+    ("batch", "examples"),
+    [
+        ((torch.zeros(3, 9), torch.zeros(3)), 3),
+        (SimpleNamespace(x=torch.zeros(245, 6), num_graphs=3), 3),
+        (SimpleNamespace(x=torch.zeros(245, 6), num_graphs=10), 5),  # two graphs to an example
+        ((torch.zeros(37, 9), torch.zeros(37)), 5),  # tokens
+        ({"images": torch.zeros(5, 3, 8, 8), "boxes": torch.zeros(3, 4), "labels": torch.zeros(3)}, 5),  # of objects
+        ((torch.zeros(4, 3, 2), torch.zeros(3)), math.nan),  # time first and broken ones left out, or objects
+    ],
+)
+def test_what_a_collation_left_of_the_five_examples_drawn_is_counted(batch, examples):
+    assert size_of(batch, loader(13, batch_size=5), 0) == pytest.approx((examples, examples), nan_ok=True)
 
 
 def test_what_nothing_shows_is_unknown():

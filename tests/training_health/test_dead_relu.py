@@ -11,7 +11,17 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.training_health.toys import FEW_EXAMPLES, Toy, dense_network, events, fit, loader, make_trainer, pl, vectors
+from tests.training_health.toys import (
+    FEW_EXAMPLES,
+    Toy,
+    dense_network,
+    events,
+    fit,
+    loader,
+    make_trainer,
+    pl,
+    vectors,
+)
 from training_health import DeadReLUMonitor
 from training_health.lightning import MisconfigurationException
 from training_health.relu.unit_counts import SiteCounts, WindowCounts, combined
@@ -225,6 +235,32 @@ def test_a_model_without_relu_is_reported_once(tmp_path):
 
     assert len([w for w in caught if "no ReLU" in str(w.message)]) == 1
     assert monitor.sentence().startswith("No ReLU was seen")
+
+
+class OfSeveral(Toy):
+    """Is validated on several loaders, one after the other or joined."""
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        for images, _ in batch.values() if isinstance(batch, dict) else [batch]:
+            self.net(images)
+
+
+def test_nested_validation_loaders_count_as_the_loaders_that_they_hold(tmp_path):
+    monitor = DeadReLUMonitor()
+    validation = {"a": loader(5, 2), "b": [loader(4, 2), loader(3, 2)]}
+
+    make_trainer([monitor], tmp_path).fit(OfSeveral(dense_network()), loader(8, 4), validation)
+
+    assert monitor.summary()["n"] == 12
+
+
+def test_of_joined_validation_loaders_the_number_of_examples_is_unknown(tmp_path):
+    monitor = DeadReLUMonitor()
+    validation = pl.utilities.CombinedLoader({"a": loader(6, 2), "b": loader(3, 1)}, "min_size")
+
+    make_trainer([monitor], tmp_path).fit(OfSeveral(dense_network()), loader(8, 4), validation)
+
+    assert monitor.summary()["n"] is None
 
 
 def test_a_relu_that_was_seen_and_not_counted_is_not_called_unseen(tmp_path):

@@ -294,6 +294,17 @@ def test_what_cannot_be_followed_is_named_and_left_alone(net, named, tmp_path):
         assert torch.equal(seen.begun[0]["0.weight"], seen.begun[1]["0.weight"])
 
 
+def test_a_frozen_normalisation_keeps_its_numbers(tmp_path):
+    net = planted(norm=True)
+    net[1].requires_grad_(False)
+    with pytest.warns(UserWarning, match=r"net\.2: net\.1\.weight is frozen"):
+        seen = revived(ReviveUnits(threshold=0.0), net, tmp_path)
+
+    assert seen.begun[1]["1.bias"].tolist() == [-99, -99, 3, 3]
+    assert torch.equal(seen.begun[1]["1.running_var"], seen.evaluated[0]["1.running_var"])
+    assert seen.begun[1]["5.bias"].tolist() == [0, 0, 3, 3, 3, 3, 3, 3]  # of the site that is not frozen
+
+
 # ---- the promises
 
 

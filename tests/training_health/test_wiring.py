@@ -120,6 +120,26 @@ def test_batch_normalisations_on_the_way_are_found():
     assert wires.feed.norms == (("norm.weight", "norm.bias", "norm.running_mean", "norm.running_var"),)
 
 
+@pytest.mark.parametrize("name", ["first.weight", "first.bias", "norm.weight", "norm.bias", "second.weight"])
+def test_units_with_a_frozen_part_are_left_alone(name):
+    net = Net(nn.Conv2d(1, 2, 3), lambda net, x: F.relu(net.norm(x)), nn.Conv2d(2, 3, 3), norm=nn.BatchNorm2d(2))
+    net.get_parameter(name).requires_grad_(False)
+    (wires,) = wires_of(net, torch.rand(CONV)).values()
+
+    assert wires.obstacle == f"{name} is frozen"
+
+
+def test_a_normalisation_whose_weights_are_buffers_is_frozen():
+    norm = nn.BatchNorm2d(2, affine=False)
+    for part in ("weight", "bias"):
+        delattr(norm, part)
+        norm.register_buffer(part, torch.ones(2))
+    net = Net(nn.Conv2d(1, 2, 3), lambda net, x: F.relu(net.norm(x)), nn.Conv2d(2, 3, 3), norm=norm)
+    (wires,) = wires_of(net, torch.rand(CONV)).values()
+
+    assert wires.obstacle == "norm.weight is frozen"
+
+
 LEFT_ALONE = {
     "a residual addition": (lambda net, x: F.relu(x) + 1, "`add` takes its values"),
     "a product": (lambda net, x: F.relu(x) @ torch.ones(2, 2), "`matmul` takes its values"),

@@ -97,7 +97,9 @@ def _obstacle(site: str, origins: Origins, feed: Feed | None, uses: list[Feed], 
     shared = [tensor for tensor in own if origins.calls[id(tensor)] > 1]
     if shared or calls.count(feed.call) > 1:
         return f"{names[id((shared or own)[0])]} is used more than once"
-    if frozen := sorted(names[id(weight)] for weight in weights if not weight.requires_grad):
+    # A mean and a variance never require a gradient; they describe the weights that a unit has had, and go with these.
+    learned = [*weights, *feed.biases, *(part for norm in feed.norms for part in (norm.weight, norm.bias))]
+    if frozen := [names[id(part)] for part in learned if part is not None and not part.requires_grad]:
         return f"{frozen[0]} is frozen"
     return "" if uses else "no convolution or linear layer was seen to take it in"
 

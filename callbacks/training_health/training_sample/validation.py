@@ -52,7 +52,10 @@ class Validation:
     def _count(self, trainer: pl.Trainer, batch: Any, logged: int | None) -> BatchSize:  # noqa: ANN401
         assert self._batch is not None
         batch_idx, loader_idx = self._batch
-        return size_of(batch, pl.loader_at(trainer.val_dataloaders, loader_idx), batch_idx, self.count_examples, logged)
+        own = self.count_examples
+        if pl.joins_validation_loaders(trainer):  # neither a loader nor such a batch shows how many
+            return size_of(None, None, batch_idx, own and (lambda _: own(batch)), logged)
+        return size_of(batch, pl.loader_at(trainer.val_dataloaders, loader_idx), batch_idx, own, logged)
 
     def stop_listening(self) -> None:
         """Give the module its ``log`` back; at any time."""
