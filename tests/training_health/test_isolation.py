@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import gc
+import pickle
 import random
 import weakref
 from collections import Counter, defaultdict, deque
@@ -371,3 +372,15 @@ def test_neither_trainer_nor_module_is_kept_alive(tmp_path):
     del module, trainer
     gc.collect()
     assert [reference() for reference in kept] == [None, None]
+
+
+@pytest.mark.parametrize("kind", [DeadReLUMonitor, TrainValGapMonitor])
+def test_a_monitor_that_was_pickled_measures_the_same(kind, tmp_path):
+    found = []
+    for monitor in (kind(), pickle.loads(pickle.dumps(kind()))):
+        pl.seed_everything(1)
+        fit(Toy(dense_network()), [monitor], tmp_path)
+        found.append(monitor.summary())
+
+    assert found[0]
+    assert found[1] == found[0]
