@@ -1,7 +1,9 @@
 """What a validation step does in isolation does not outlive it."""
 
 import contextlib
+import functools
 import gc
+import pickle
 import random
 import weakref
 from collections import Counter, defaultdict, deque
@@ -206,26 +208,71 @@ def test_what_cannot_be_copied_makes_the_pass_stand_aside_with_one_warning(tmp_p
     assert "numbers" in monitor.sentence()
 
 
-class Noisy(Dataset):
-    """Augments with a generator of its own."""
+GLOBAL = np.random.default_rng(0)
+
+
+def noisy(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    return image + float(rng.normal())
+
+
+def with_a_global(image: torch.Tensor) -> torch.Tensor:
+    return noisy(image, GLOBAL)
+
+
+class NoisyModule(nn.Module):
+    """A transform with a generator of its own."""
 
     def __init__(self) -> None:
-        self.images, self.rng = image_set(23), np.random.default_rng(0)
+        super().__init__()
+        self.rng = torch.Generator().manual_seed(0)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image + torch.randn((), generator=self.rng)
+
+
+def in_a_closure():
+    rng = np.random.default_rng(0)
+    return lambda image: noisy(image, rng)
+
+
+def in_a_dict():
+    rngs = {"noise": random.Random(0)}
+    return lambda image: image + rngs["noise"].random()
+
+
+def in_a_global():
+    GLOBAL.bit_generator.state = np.random.default_rng(0).bit_generator.state
+    return with_a_global
+
+
+class Noisy(Dataset):
+    """Augments with a transform that draws from a generator of its own."""
+
+    def __init__(self, augment) -> None:
+        self.images, self.augment = image_set(23), augment
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int):
         image, label = self.images[index]
-        return image + float(self.rng.normal()), label
+        return self.augment(image), label
 
 
 @pytest.mark.filterwarnings("ignore:The sample of training examples comes from Noisy")
-def test_a_data_sets_own_random_generator_is_the_same_with_and_without(tmp_path):
+@pytest.mark.parametrize(
+    "augment",
+    [
+        lambda: functools.partial(noisy, rng=np.random.default_rng(0)), NoisyModule, in_a_closure, in_a_dict,
+        in_a_global,
+    ],
+    ids=["partial", "module", "closure", "dict", "global"],
+)  # fmt: skip
+def test_a_data_sets_own_random_generator_is_the_same_with_and_without(augment, tmp_path):
     def trained(callbacks):
         pl.seed_everything(1)
         module = Toy(dense_network())
-        make_trainer(callbacks, tmp_path, epochs=2).fit(module, DataLoader(Noisy(), batch_size=5), loader(13))
+        make_trainer(callbacks, tmp_path, epochs=2).fit(module, DataLoader(Noisy(augment()), batch_size=5), loader(13))
         return fingerprint(module)
 
     assert trained([TrainValGapMonitor()]) == trained([])
@@ -325,3 +372,15 @@ def test_neither_trainer_nor_module_is_kept_alive(tmp_path):
     del module, trainer
     gc.collect()
     assert [reference() for reference in kept] == [None, None]
+
+
+@pytest.mark.parametrize("kind", [DeadReLUMonitor, TrainValGapMonitor])
+def test_a_monitor_that_was_pickled_measures_the_same(kind, tmp_path):
+    found = []
+    for monitor in (kind(), pickle.loads(pickle.dumps(kind()))):
+        pl.seed_everything(1)
+        fit(Toy(dense_network()), [monitor], tmp_path)
+        found.append(monitor.summary())
+
+    assert found[0]
+    assert found[1] == found[0]

@@ -75,6 +75,15 @@ class TrainingSampleEvaluation:
         self._done = False
         self.obstacle = ""  # why the last evaluation failed, in words
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Keep, for a pickled monitor, what is not of a running fit."""
+        return {"count_examples": self.count_examples, "obstacle": self.obstacle}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Start anew: the trainer's own takes its place in ``setup``."""
+        TrainingSampleEvaluation.__init__(self)
+        vars(self).update(state)
+
     @classmethod
     def of(cls, trainer: pl.Trainer) -> TrainingSampleEvaluation:
         """Give the trainer's evaluation, a new one if it has none yet."""

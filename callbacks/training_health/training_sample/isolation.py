@@ -7,15 +7,13 @@ import inspect
 import io
 import math
 import pickle
-import random
 import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -24,6 +22,7 @@ from torchmetrics import Metric
 from training_health import lightning as pl
 from training_health.batches import BatchSize
 from training_health.torch_private import inner_schedulers
+from training_health.training_sample.generators import generators_in
 
 # What the copies share with the originals: what holds no state of the module's own, or is guarded apart.
 _SHARED = (
@@ -206,8 +205,8 @@ def isolated(
 
     Put back at the end, whatever happened: the module's state, which nothing has touched meanwhile, and the content of
     parameters and buffers, schedulers, optimisers' settings, the trainer's loggers, and the random generators of torch,
-    CUDA, NumPy, Python and the training loader. Not put back are files, and what functions hold in their closures.
-    Yields what the module logs meanwhile.
+    CUDA, NumPy and Python, and those that loaders, their data sets, transforms and the module's code hold. Not put back
+    are files, what else data sets keep, and what functions hold in their closures. Yields what the module logs.
 
     Args:
         trainer: The module's.
@@ -221,7 +220,9 @@ def isolated(
         stack.callback(generators.__exit__, None, None, None)  # as it stands it restores nothing after an exception
         fresh = bool(weights) and all(torch.equal(tensor, values) for tensor, values in weights)
         stack.callback(load_tensors, weights if fresh else copied_tensors(copies.module))
-        for get, put in _generators_in(trainer.train_dataloader):
+        kinds = {type(module) for module, _ in copies.states}  # whose code may draw from a global generator
+        holders = (trainer.train_dataloader, trainer.val_dataloaders, *kinds)
+        for get, put in generators_in(*holders, but=(trainer, copies.module)):
             stack.callback(put, get())
         loggers, stop = trainer.loggers, trainer.should_stop
         stack.callback(setattr, trainer, "loggers", loggers)
@@ -257,21 +258,6 @@ def load_tensors(kept: Sequence[tuple[Tensor, Tensor]]) -> None:
     with torch.no_grad():
         for tensor, values in kept:
             tensor.copy_(values)
-
-
-def _generators_in(value: Any, depth: int = 7) -> Iterator[tuple[Callable[[], Any], Callable[[Any], None]]]:  # noqa: ANN401
-    """Find the random generators in a loader, its data set and transforms: how to get and to set their state."""
-    if isinstance(value, random.Random):
-        yield value.getstate, value.setstate
-    elif isinstance(value, (torch.Generator, np.random.RandomState)):
-        yield value.get_state, cast(Any, value).set_state
-    elif isinstance(value, np.random.Generator):
-        bits = value.bit_generator
-        yield lambda: bits.state, lambda state: setattr(bits, "state", state)
-    elif depth and not isinstance(value, (Tensor, nn.Module, type, types.ModuleType, types.FunctionType)):
-        parts = value if isinstance(value, (list, tuple)) else [*getattr(value, "__dict__", {}).values()]
-        for part in parts[:100]:  # a list of examples has none
-            yield from _generators_in(part, depth - 1)
 
 
 def _put_back(attributes: dict[str, Any], kept: dict[str, Any]) -> None:
