@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.parameter import is_lazy
 
 from training_health.batches import BatchSize, count_examples
 from training_health.log_format import tensor_record
 from training_health.relu.sites import ReLUSites
 from training_health.relu.unit_counts import UnitCounter
 from training_health.relu.window import DeadReLUReport, WindowPart, table
+from training_health.tensor_copies import copied, load_tensors
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,17 @@ def to_device(batch: Any, device: torch.device | None) -> Any:  # noqa: ANN401
     """Move all that is in a batch; nothing if there is no device."""
     if device is None:
         return batch
-    if isinstance(batch, Tensor) or (not isinstance(batch, (Mapping, tuple, list)) and hasattr(batch, "to")):
-        return batch.to(device)
     if isinstance(batch, Mapping):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    return [to_device(value, device) for value in batch] if isinstance(batch, (tuple, list)) else batch
+        moved: Any = copy.copy(batch) if isinstance(batch, MutableMapping) else {}  # some have attributes too
+        for key, value in batch.items():
+            moved[key] = to_device(value, device)
+        return moved
+    if hasattr(batch, "to"):
+        return batch.to(device)
+    if not isinstance(batch, (tuple, list)):
+        return batch
+    values = [to_device(value, device) for value in batch]
+    return values if isinstance(batch, list) else getattr(type(batch), "_make", tuple)(values)
 
 
 @contextmanager
@@ -139,18 +148,16 @@ def untouched(model: nn.Module) -> Iterator[torch.device | None]:
     device = next((tensor.device for tensors in (model.parameters(), model.buffers()) for tensor in tensors), None)
     modules = list(model.modules())
     modes = [module.training for module in modules]
-    buffers = [(m, name, buffer, buffer.clone()) for m in modules for name, buffer in m.named_buffers(recurse=False)]
-    own, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng([device] if device is not None and device.type == "cuda" else []):
-        try:
-            for module in modules:
-                module.training = False
-            yield device
-        finally:
-            for module, training in zip(modules, modes, strict=True):
-                module.training = training
-            with torch.no_grad():
-                for module, name, buffer, values in buffers:
-                    setattr(module, name, buffer.copy_(values))
-            random.setstate(own)
-            np.random.set_state(numpy)
+    buffers = [(m, name, buffer) for m in modules for name, buffer in m.named_buffers(recurse=False)]
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng([device] if device is not None and device.type == "cuda" else []))
+        stack.callback(random.setstate, random.getstate())
+        stack.callback(np.random.set_state, np.random.get_state())
+        stack.callback(load_tensors, copied(buffer for _, _, buffer in buffers))
+        for module, name, buffer in buffers:
+            if not is_lazy(buffer):
+                stack.callback(setattr, module, name, buffer)
+        for module, training in zip(modules, modes, strict=True):
+            stack.callback(setattr, module, "training", training)
+            module.training = False
+        yield device

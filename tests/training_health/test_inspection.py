@@ -3,11 +3,15 @@
 import random
 import subprocess
 import sys
+from collections import UserDict
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import DataLoader
 
 from tests.training_health.toys import dense_network, dropout_network, fingerprint, image_set, vectors
@@ -87,6 +91,58 @@ def test_model_and_random_state_are_as_before_also_after_an_exception(fails):
     assert state() == before
     assert net.calls is buffer
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+
+
+def made_in_inference_mode() -> torch.Tensor:
+    with torch.inference_mode():
+        return torch.ones(4)
+
+
+@pytest.mark.parametrize(
+    "buffer",
+    [torch.arange(4.0)[None].expand(3, 4), torch.eye(4).to_sparse(), made_in_inference_mode()],
+    ids=["expanded", "sparse", "inference"],
+)
+def test_buffers_of_any_layout_are_put_back(buffer):
+    class Growing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("odd", buffer)
+
+        def forward(self, x):
+            self.odd = self.odd + 1 if self.odd.layout == torch.strided else self.odd * 2
+            return F.relu(x)
+
+    net, before = Growing(), buffer.to_dense().tolist()
+
+    assert inspect(net, [torch.ones(5, 4)]).to_dict()["n"] == 5
+    assert net.odd is buffer
+    assert buffer.to_dense().tolist() == before
+
+
+def test_a_lazy_normalisation_is_counted_on_its_first_batch():
+    net = nn.Sequential(nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.ReLU())
+
+    assert inspect(net, [torch.randn(5, 4)]).to_dict()["units"] == 8
+
+
+class Pair(NamedTuple):
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+@pytest.mark.parametrize(
+    ("batch", "forward"),
+    [
+        (Pair(IMAGES, torch.zeros(13)), lambda net, batch: net(batch.images)),
+        ((IMAGES, None), lambda net, batch: net(batch[0]) if isinstance(batch, tuple) else None),
+        (UserDict(images=IMAGES), lambda net, batch: net(batch.data["images"])),
+        (pack_sequence([IMAGES[:3], IMAGES[:2]]), lambda net, batch: net(batch.data)),
+    ],
+    ids=["namedtuple", "tuple", "mapping", "packed"],
+)
+def test_a_batch_keeps_its_type(batch, forward):
+    assert inspect(planted(), [batch], forward=forward).to_dict()["units"] == 8
 
 
 def test_the_event_file_holds_what_the_tab_reads(tmp_path):

@@ -20,6 +20,7 @@ from tests.training_health.toys import (
     FEW_EXAMPLES,
     Toy,
     dense_network,
+    events,
     fingerprint,
     fit,
     image_set,
@@ -27,7 +28,7 @@ from tests.training_health.toys import (
     make_trainer,
     pl,
 )
-from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
+from training_health import DeadReLUMonitor, ReviveUnits, TrainValGapMonitor, WeightHistogramMonitor
 from training_health.batches import BatchSize
 from training_health.training_sample.isolation import Copies, isolated
 
@@ -208,6 +209,37 @@ def test_what_cannot_be_copied_makes_the_pass_stand_aside_with_one_warning(tmp_p
     assert "numbers" in monitor.sentence()
 
 
+@pytest.mark.parametrize(
+    "buffer", [torch.ones(1, 4).expand(3, 4), torch.eye(4).to_sparse()], ids=["expanded", "sparse"]
+)
+def test_a_buffer_of_any_layout_lets_the_gap_be_measured(buffer, tmp_path):
+    module, monitor = Toy(dense_network()), TrainValGapMonitor()
+    module.register_buffer("odd", buffer)
+    before = buffer.to_dense().tolist()
+
+    fit(module, [monitor], tmp_path, epochs=1)
+
+    assert monitor.summary()["n_train"] == 13
+    assert module.odd.to_dense().tolist() == before
+
+
+def test_a_module_finds_its_loggers_folders_while_the_sample_is_evaluated(tmp_path):
+    class Writing(Toy):
+        def validation_step(self, batch, batch_idx):
+            seen.append((self.logger.log_dir, self.trainer.log_dir, self.logger.save_dir, self.logger.version))
+            self.logger.experiment.add_scalar("own", 1.0)
+            return super().validation_step(batch, batch_idx)
+
+    seen = []
+    monitor = TrainValGapMonitor()
+    fit(Writing(dense_network()), [monitor], tmp_path, epochs=1, logger="tensorboard")
+
+    assert set(seen) == {(str(tmp_path / "run"), str(tmp_path / "run"), str(tmp_path), "run")}
+    assert len(seen) == 6
+    assert monitor.summary()["n_train"] == 13
+    assert len([tag for tag, _, _ in events(tmp_path) if tag == "own"]) == 3  # of validation itself
+
+
 GLOBAL = np.random.default_rng(0)
 
 
@@ -374,7 +406,7 @@ def test_neither_trainer_nor_module_is_kept_alive(tmp_path):
     assert [reference() for reference in kept] == [None, None]
 
 
-@pytest.mark.parametrize("kind", [DeadReLUMonitor, TrainValGapMonitor])
+@pytest.mark.parametrize("kind", [DeadReLUMonitor, TrainValGapMonitor, ReviveUnits])
 def test_a_monitor_that_was_pickled_measures_the_same(kind, tmp_path):
     found = []
     for monitor in (kind(), pickle.loads(pickle.dumps(kind()))):

@@ -110,7 +110,7 @@ class ReLUSites(TorchFunctionMode):
 
     def __init__(
         self,
-        report: Callable[[ReLUCall], bool | None] = lambda _: None,
+        report: Callable[[ReLUCall], bool | None] | None = None,
         eager: bool = True,
         done: Callable[[ReLUCall], object] | None = None,
     ) -> None:
@@ -421,7 +421,7 @@ class ReLUSites(TorchFunctionMode):
             first = origin.level <= FIRST
             affine = feed if feed is not None and feed.affine else None
             call = ReLUCall(site, activation, x, output, dim, derived, first, affine)
-            if self._report(call) and affine is not None and self._ranged is not None:
+            if self._report is not None and self._report(call) and affine is not None and self._ranged is not None:
                 self._ranged.add(affine.call)
             self.origins.feeds[site] = feed
             if derived:

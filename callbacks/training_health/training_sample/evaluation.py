@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
+from textwrap import shorten
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -11,13 +13,13 @@ from torch import distributed
 
 from training_health import lightning as pl
 from training_health.batches import BatchSize, ExampleCounter, size_of
+from training_health.tensor_copies import load_tensors
 from training_health.training_sample.isolation import (
     CannotCopyError,
     Copies,
     LoggedValues,
     copied_tensors,
     isolated,
-    load_tensors,
 )
 from training_health.training_sample.sample import NoTrainingSampleError, training_sample
 from training_health.training_sample.validation import Validation
@@ -131,7 +133,8 @@ class TrainingSampleEvaluation:
     def validation_batch(self, trainer: pl.Trainer, batch: Any, batch_idx: int, dataloader_idx: int) -> BatchSize:  # noqa: ANN401
         """Count a validation batch's examples before its step; asked again for the same batch, give the same answer."""
         if self._observers and not self._failed and not self.validation.weights and self.is_due(trainer):
-            self.validation.weights = copied_tensors(trainer.lightning_module)
+            with suppress(Exception):  # what cannot be copied is named when the sample is evaluated
+                self.validation.weights = copied_tensors(trainer.lightning_module)
         return self.validation.batch_start(trainer, batch, batch_idx, dataloader_idx)
 
     def validation_batch_end(self, trainer: pl.Trainer, batch: Any) -> BatchSize:  # noqa: ANN401
@@ -164,7 +167,8 @@ class TrainingSampleEvaluation:
                     for observer in observers if not failures else ():
                         observer.on_sample_end(trainer, pl_module, logged)
             except Exception as error:
-                failures = [f"Training examples could not be evaluated: {error!r}"]
+                reason = shorten(f"{type(error).__name__}: {error}", 300)
+                failures = [f"Training examples could not be evaluated: {reason}"]
         self.validation.weights = []  # their memory is needed elsewhere
         self.obstacle = failures[0] if failures else ""
         if failures:

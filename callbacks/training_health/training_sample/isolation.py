@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torchmetrics import Metric
 
 from training_health import lightning as pl
 from training_health.batches import BatchSize
+from training_health.tensor_copies import are_equal, copied, load_tensors
 from training_health.torch_private import inner_schedulers
 from training_health.training_sample.generators import generators_in
 
@@ -197,6 +197,38 @@ def _copy_of(value: Tensor | torch.Generator | Metric) -> Any:  # noqa: ANN401
     return tensor.requires_grad_() if value.is_leaf and value.requires_grad and not tensor.is_inference() else tensor
 
 
+class _SilentLogger(pl.DummyLogger):
+    """Keeps nothing of what it is given, and is otherwise what another logger is: its kind, folders, name, version."""
+
+    def __init__(self, logger: Any) -> None:  # noqa: ANN401
+        super().__init__()
+        self._logger = logger
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:  # the trainer asks for it where it gives its ``log_dir``
+        return type(self._logger)
+
+    @property
+    def name(self) -> Any:  # noqa: ANN401
+        return self._logger.name
+
+    @property
+    def version(self) -> Any:  # noqa: ANN401
+        return self._logger.version
+
+    @property
+    def save_dir(self) -> Any:  # noqa: ANN401
+        return self._logger.save_dir
+
+    @property
+    def root_dir(self) -> Any:  # noqa: ANN401
+        return self._logger.root_dir
+
+    @property
+    def log_dir(self) -> Any:  # noqa: ANN401
+        return self._logger.log_dir
+
+
 @contextmanager
 def isolated(
     trainer: pl.Trainer, copies: Copies, weights: Sequence[tuple[Tensor, Tensor]] = ()
@@ -218,7 +250,7 @@ def isolated(
         generators = pl.isolate_rng()
         generators.__enter__()
         stack.callback(generators.__exit__, None, None, None)  # as it stands it restores nothing after an exception
-        fresh = bool(weights) and all(torch.equal(tensor, values) for tensor, values in weights)
+        fresh = bool(weights) and are_equal(weights)
         stack.callback(load_tensors, weights if fresh else copied_tensors(copies.module))
         kinds = {type(module) for module, _ in copies.states}  # whose code may draw from a global generator
         holders = (trainer.train_dataloader, trainer.val_dataloaders, *kinds)
@@ -241,7 +273,7 @@ def isolated(
             module.training = False
             if hasattr(module, "log_dict"):  # a LightningModule, or one within
                 vars(module)["log"] = logged
-        trainer.loggers = [pl.DummyLogger() for _ in loggers]
+        trainer.loggers = [_SilentLogger(logger) for logger in loggers]
         if "validation_step" in vars(copies.module) and hasattr(torch.compiler, "set_stance"):  # a compiled one
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield logged
@@ -249,15 +281,7 @@ def isolated(
 
 def copied_tensors(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
     """Copy a module's parameters and buffers: each with its copy, for `load_tensors`."""
-    tensors = [each for each in (*module.parameters(), *module.buffers()) if not is_lazy(each)]
-    return [(tensor, tensor.detach().clone()) for tensor in tensors]
-
-
-def load_tensors(kept: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Give tensors the values that they had when they were copied."""
-    with torch.no_grad():
-        for tensor, values in kept:
-            tensor.copy_(values)
+    return copied((*module.parameters(), *module.buffers()))
 
 
 def _put_back(attributes: dict[str, Any], kept: dict[str, Any]) -> None:
