@@ -120,6 +120,7 @@ def test_buffers_of_any_layout_are_put_back(buffer):
     assert buffer.to_dense().tolist() == before
 
 
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
 def test_a_lazy_normalisation_is_counted_on_its_first_batch():
     net = nn.Sequential(nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.ReLU())
 
