@@ -6,7 +6,7 @@ import copy
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,10 +130,12 @@ def to_device(batch: Any, device: torch.device | None) -> Any:  # noqa: ANN401
     if device is None:
         return batch
     if isinstance(batch, Mapping):
-        moved: Any = copy.copy(batch) if isinstance(batch, MutableMapping) else {}  # some have attributes too
-        for key, value in batch.items():
-            moved[key] = to_device(value, device)
-        return moved
+        moved = {key: to_device(value, device) for key, value in batch.items()}
+        if type(batch) is dict or not hasattr(batch, "__copy__"):  # a copy may share what it holds with the original
+            return moved
+        like: Any = copy.copy(batch)
+        like.update(moved)
+        return like
     if hasattr(batch, "to"):
         return batch.to(device)
     if not isinstance(batch, (tuple, list)):

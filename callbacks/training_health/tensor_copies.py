@@ -17,7 +17,7 @@ def copied(tensors: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """
     kept = [(tensor, tensor.detach().clone()) for tensor in tensors if not is_lazy(tensor)]
     for tensor, values in kept:
-        if tensor.layout != torch.strided or not tensor.is_contiguous():  # better now than when it is to be put back
+        if tensor.layout != torch.strided or tensor.is_nested:  # better now than when it is to be put back
             _write(tensor, values)
     return kept
 
@@ -43,7 +43,8 @@ def are_equal(kept: Sequence[tuple[Tensor, Tensor]]) -> bool:
 
 
 def _write(tensor: Tensor, values: Tensor) -> None:
-    if tensor.layout == torch.strided and 0 in tensor.stride():  # expanded: many places, one number
+    has_strides = tensor.layout == torch.strided and not tensor.is_nested
+    if has_strides and 0 in tensor.stride():  # expanded: many places, one number
         once = tuple(slice(None if stride else 1) for stride in tensor.stride())
         tensor, values = tensor[once], values[once]
     with torch.inference_mode(tensor.is_inference()), torch.no_grad():

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 from collections import UserDict
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from tests.training_health.toys import dense_network, dropout_network, fingerprint, image_set, vectors
 from training_health import inspect
+from training_health.inspection import to_device
 
 
 def planted() -> nn.Module:
@@ -125,6 +127,43 @@ def test_a_lazy_normalisation_is_counted_on_its_first_batch():
     net = nn.Sequential(nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.ReLU())
 
     assert inspect(net, [torch.randn(5, 4)]).to_dict()["units"] == 8
+
+
+class Frozen(Mapping):
+    """Lets nobody write into it."""
+
+    def __init__(self, values: dict) -> None:
+        self._values = values
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+class Open(Frozen, MutableMapping):
+    """Its copy shares what it holds."""
+
+    def __setitem__(self, key: str, value: torch.Tensor) -> None:
+        self._values[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._values[key]
+
+
+@pytest.mark.parametrize("kind", [dict, UserDict, Frozen, Open])
+def test_the_users_own_batch_stays_as_it_is(kind):
+    values = torch.zeros(3)
+    batch = kind({"input": values})
+
+    moved = to_device(batch, torch.device("meta"))
+
+    assert moved["input"].device.type == "meta"
+    assert batch["input"] is values
 
 
 class Pair(NamedTuple):

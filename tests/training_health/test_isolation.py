@@ -251,6 +251,34 @@ def with_a_global(image: torch.Tensor) -> torch.Tensor:
     return noisy(image, GLOBAL)
 
 
+class Unreadable(random.Random):
+    """Draws from somewhere else."""
+
+    def getstate(self):
+        raise NotImplementedError
+
+
+class Gone:
+    """What a weak reference has lost."""
+
+
+SOURCES = [Unreadable(), weakref.proxy(Gone())]
+
+
+def test_a_global_that_cannot_be_read_lets_the_gap_be_measured(tmp_path):
+    class Naming(Toy):
+        def never_called(self):
+            return SOURCES, PROXY
+
+    monitor = TrainValGapMonitor()
+    fit(Naming(dense_network()), [monitor], tmp_path, epochs=1)
+
+    assert monitor.summary()["n_train"] == 13
+
+
+PROXY = SOURCES[1]
+
+
 class NoisyModule(nn.Module):
     """A transform with a generator of its own."""
 

@@ -450,7 +450,7 @@ class ReLUSites(TorchFunctionMode):
 
 def _name_of(func: Callable[..., Any]) -> str:
     """The function's name, without that of an overload: ``relu_`` for ``aten.relu_.default``."""
-    return func.__name__.partition(".")[0]
+    return getattr(func, "__name__", "").partition(".")[0]
 
 
 def _is_exotic(tensor: Tensor) -> bool:

@@ -73,7 +73,7 @@ def _globals_named_in(function: types.FunctionType) -> Iterator[object]:
     spaces = [function.__globals__]
     for space in spaces:
         for value in [space[name] for name in names if name in space]:
-            if not isinstance(value, types.ModuleType):
+            if not issubclass(type(value), types.ModuleType):  # not `isinstance`, which may run code of the user's
                 yield value
             elif not _is_known(vars(value).get("__name__", "")) and all(vars(value) is not each for each in spaces):
                 spaces.append(vars(value))

@@ -10,7 +10,7 @@ import pickle
 import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -255,7 +255,8 @@ def isolated(
         kinds = {type(module) for module, _ in copies.states}  # whose code may draw from a global generator
         holders = (trainer.train_dataloader, trainer.val_dataloaders, *kinds)
         for get, put in generators_in(*holders, but=(trainer, copies.module)):
-            stack.callback(put, get())
+            with suppress(Exception):  # one that cannot be read draws from elsewhere
+                stack.callback(put, get())
         loggers, stop = trainer.loggers, trainer.should_stop
         stack.callback(setattr, trainer, "loggers", loggers)
         stack.callback(setattr, trainer, "should_stop", stop)
