@@ -19,7 +19,7 @@ def run() -> None:
         sys.exit(error.exit_code)
     except OSError as error:  # a name that is too long, a folder that may not be read
         file = f"{error.filename}: " if error.filename else ""
-        print(f"error: {file}{error.strerror or error}", file=sys.stderr)
+        print(f"error: {file}{error.strerror or error}. Make room, or correct path and permissions.", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:  # later Ctrl-C and SIGTERM have a handler of their own
         print("Stopped before training began.", file=sys.stderr)

@@ -199,7 +199,7 @@ def ended_by(status: int) -> str | None:
     """Which signal a status below 0 stands for, in words; None for others."""
     if status >= 0:
         return None
-    name = signal.Signals(-status).name
+    name = {known.value: known.name for known in signal.Signals}.get(-status, f"signal {-status}")
     return f"ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 

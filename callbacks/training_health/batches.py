@@ -35,7 +35,9 @@ def size_of(
     the log, where many weigh a mean with tokens or nodes.
     """
     named = None if logged == 1 else logged  # many say 1 where it does not matter
-    first = [lambda: own(batch)] if own else [lambda: _left(batch, _drawn(loader, batch_idx)), lambda: _graphs(batch)]
+    first = (
+        [lambda: own(batch)] if own else [lambda: _collated(batch, _drawn(loader, batch_idx)), lambda: _graphs(batch)]
+    )
     examples = None
     with suppress(Exception):  # a monitor never ends a run
         sources = (*first, lambda: named, lambda: count_examples(batch), lambda: logged)
@@ -59,14 +61,16 @@ def _drawn(loader: Any, batch_idx: int) -> int | None:  # noqa: ANN401
     return min(sampler.batch_size, left) if left > 0 else None
 
 
-def _left(batch: Any, drawn: int | None) -> float | None:  # noqa: ANN401
+def _collated(batch: Any, drawn: int | None) -> float | None:  # noqa: ANN401
     """How many of the examples drawn a ``collate_fn`` has left in the batch, where it leaves out broken ones.
 
     NaN where there are fewer labels than that, which may be those of fewer examples or of the objects in them.
     """
+    if drawn is None:
+        return None
     graphs, labels = _graphs(batch), _labels(batch)
-    if drawn is None or graphs is not None:
-        return drawn and min(drawn, graphs or drawn)
+    if graphs is not None:
+        return min(drawn, graphs or drawn)
     if labels is None or labels >= drawn or hasattr(batch, "edge_index"):
         return drawn
     lengths = {tensor.size(0) for tensor in _tensors(batch)}

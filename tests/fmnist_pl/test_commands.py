@@ -56,8 +56,14 @@ def test_a_users_mistake_ends_in_one_message_without_a_traceback():
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (OSError(28, "No space left on device"), "error: No space left on device"),
-        (OSError(13, "Permission denied", "/a"), "error: /a: Permission denied"),
+        (
+            OSError(28, "No space left on device"),
+            "error: No space left on device. Make room, or correct path and permissions.",
+        ),
+        (
+            OSError(13, "Permission denied", "/a"),
+            "error: /a: Permission denied. Make room, or correct path and permissions.",
+        ),
     ],
 )
 def test_a_refusal_of_the_system_names_the_file_if_there_is_one(monkeypatch, capsys, error, line):

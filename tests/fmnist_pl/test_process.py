@@ -142,7 +142,13 @@ def test_a_process_whose_output_nobody_takes_goes_on(tmp_path, ends):
 
 @pytest.mark.parametrize(
     ("status", "words"),
-    [(-9, "ended by SIGKILL (out of memory?)"), (-15, "ended by SIGTERM"), (1, None), (0, None)],
+    [
+        (-9, "ended by SIGKILL (out of memory?)"),
+        (-15, "ended by SIGTERM"),
+        (-40, "ended by signal 40"),
+        (1, None),
+        (0, None),
+    ],
 )
 def test_signals_have_names(status, words):
     assert ended_by(status) == words

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -208,25 +209,9 @@ class _SilentLogger(pl.DummyLogger):
     def __class__(self) -> type:  # the trainer asks for it where it gives its ``log_dir``
         return type(self._logger)
 
-    @property
-    def name(self) -> Any:  # noqa: ANN401
-        return self._logger.name
-
-    @property
-    def version(self) -> Any:  # noqa: ANN401
-        return self._logger.version
-
-    @property
-    def save_dir(self) -> Any:  # noqa: ANN401
-        return self._logger.save_dir
-
-    @property
-    def root_dir(self) -> Any:  # noqa: ANN401
-        return self._logger.root_dir
-
-    @property
-    def log_dir(self) -> Any:  # noqa: ANN401
-        return self._logger.log_dir
+    name, version, save_dir, root_dir, log_dir = (
+        property(attrgetter(f"_logger.{part}")) for part in ("name", "version", "save_dir", "root_dir", "log_dir")
+    )
 
 
 @contextmanager
