@@ -3,7 +3,7 @@
 import pytest
 
 from fmnist_pl.search.report import write_report as write_search_report
-from tests.browser.conftest import serve
+from tests.browser.conftest import serve_pages
 from tests.browser.known_log import DYING, STEADY, write_known_logs
 from tests.browser.studies import hostile_study
 from tests.browser.test_tab import drawn, open_tab, pick_only, show_map
@@ -47,7 +47,7 @@ def check_page(frame, surface: str) -> None:
 
 def test_the_tab(tmp_path, open_page):
     write_known_logs(tmp_path)
-    for address in serve(tmp_path, "true"):
+    for address in serve_pages(open_page, tmp_path):
         page, frame = open_tab(open_page, address)
         (document,) = [frame for frame in page.frames if "plugin_entry" in frame.url]
         frame.locator("#runs").wait_for()

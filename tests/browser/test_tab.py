@@ -6,7 +6,7 @@ import urllib.request
 
 import pytest
 
-from tests.browser.conftest import serve
+from tests.browser.conftest import serve, serve_pages
 from tests.browser.known_log import BROKEN, DYING, HOSTILE, STEADY, write_epoch, write_known_logs
 from tests.training_health.tab.health_log_writer import HealthLogWriter
 from training_health.log_format import tensor_record
@@ -471,7 +471,7 @@ def test_twenty_runs_of_a_hundred_epochs_are_painted_quickly(load_fast, tmp_path
         with HealthLogWriter(tmp_path / f"run_{run}") as log:
             for epoch in range(100):
                 write_epoch(log, epoch, [0.5] * 256)
-    for address in serve(tmp_path, load_fast):
+    for address in serve_pages(open_page, tmp_path, load_fast):
         _, frame = open_tab(open_page, address, least_rows=20)
         mark = "performance.getEntriesByName('training-health-table')[0].startTime"
         assert {text for text in frame.locator("#runs td.epochs").all_inner_texts()} == {"100"}
@@ -547,7 +547,7 @@ def test_a_run_that_may_have_just_begun_is_not_called_one_without_monitors(tmp_p
             log.scalar(tag, 9, 0.5)
     with HealthLogWriter(tmp_path / "logs/watched", wall_time=now - 60) as log:
         log.text("run", {"max_epochs": 3})
-    for address in serve(tmp_path / "logs", "true"):
+    for address in serve_pages(open_page, tmp_path / "logs"):
         _, frame = open_tab(open_page, address)
         words = {
             run: cells(frame, run)[2].split(":")[0] for run in ("begun", "first_epoch_over", "foreign", "foreign_old")
@@ -561,7 +561,7 @@ def test_a_run_that_may_have_just_begun_is_not_called_one_without_monitors(tmp_p
         assert cells(frame, "empty")[2].startswith("Nothing measured yet")
         assert cells(frame, "watched")[2].endswith("No epoch yet")
         assert "0 / 3 running" in cells(frame, "watched")
-    for address in serve(tmp_path / "alone", "true"):
+    for address in serve_pages(open_page, tmp_path / "alone"):
         page = open_page(address)
         page.route("**/favicon.ico", lambda route: route.fulfill(body=""))  # TensorBoard has none at the top
 
@@ -579,7 +579,7 @@ def test_one_malformed_record_leaves_all_other_runs_on_the_page(tmp_path, open_p
         record = tensor_record("gap", "gap", [0, 1.0], columns=["val_accuracy"])
         record.value[0].tensor.dtype = 99  # there is no such type
         log.add(99, record)
-    for address in serve(tmp_path, "true"):
+    for address in serve_pages(open_page, tmp_path):
         _, frame = open_tab(open_page, address, least_rows=7)
         assert cells(frame, STEADY)[4] == "+7.0 ± 1.6 real"
         assert cells(frame, "malformed")[1] == "malformed (partly unreadable)"
