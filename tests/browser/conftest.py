@@ -114,5 +114,4 @@ def serve(logdir: Path, load_fast: str) -> Iterator[str]:
             pytest.fail(f"TensorBoard did not start:\n{printed}")
     finally:
         process.terminate()
-        process.stderr.close()
-        process.wait(timeout=20)
+        process.communicate(timeout=20)  # reads on: its last words at a closed pipe can keep it from ending
