@@ -165,7 +165,7 @@ def verdicts(
     for unit in counts.dead:
         numbers = maps[unit] if maps is not None else _UNKNOWN_MAP
         verdict = _without_cause(look, unit, numbers, change.get(unit, NAN), since.get(unit, NAN))
-        found[unit] = verdict._replace(cause=_cause(verdict, look, unit, dead_before))
+        found[unit] = Verdict(_cause(verdict, look, unit, dead_before), *verdict[1:])
     return found
 
 

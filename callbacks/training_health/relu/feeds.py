@@ -250,9 +250,11 @@ def units_read(feed: Feed, units: Sequence[int]) -> dict[int, list[int]]:
     source = feed.source
     if source is None or feed.groups > 1 or not units:
         return {}
+    everything = list(range(source.units))  # one list for all units of a dense layer, which may be thousands
+    if feed.is_small and bool(feed.weight.all()):
+        return dict.fromkeys(units, everything)
     index = torch.tensor(units, device=feed.weight.device)
     weights = (feed.rows().index_select(0, index) != 0).cpu().numpy()
-    everything = list(range(source.units))  # one list for all units of a dense layer, which may be thousands
     if weights.all():
         return dict.fromkeys(units, everything)
     read = np.any(weights.reshape(len(units), source.outer, source.units, -1), axis=(1, 3))

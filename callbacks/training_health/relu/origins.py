@@ -8,7 +8,7 @@ followed is unknown, and where a function takes values that are not followed beh
 from __future__ import annotations
 
 import weakref
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Container, Iterable
 from math import prod
 from typing import Any, NamedTuple
@@ -106,7 +106,7 @@ class Origins:
         self.feeds: dict[str, Feed | None] = {}
         self.uses: dict[str, list[Feed]] = {}
         self.taken: dict[str | int, str] = {}
-        self.calls: Counter[int] = Counter()
+        self.calls: defaultdict[int, int] = defaultdict(int)  # a Counter is slower with what it has not seen
 
     def lose(self) -> None:
         """Take note that something ran that nobody saw: what comes from nowhere may have come through weights."""
@@ -199,8 +199,9 @@ class Origins:
         Returns:
             None where another tensor than the input is not a parameter itself, or the input is made of parameters.
         """
-        if len(args) < 2 or any(isinstance(arg, Tensor) and self.of(arg) is not _PARAMETER for arg in args[1:]):
-            return None
+        for arg in args[1:]:
+            if isinstance(arg, Tensor) and self.of(arg) is not _PARAMETER:
+                return None
         before = self.of(args[0])
         if before.level == WEIGHTS:
             return None
@@ -222,9 +223,8 @@ class Origins:
         self._known[id(output)] = weakref.ref(output), origin
         return origin
 
-    def mark(self, output: Tensor, source: Source) -> None:
+    def mark(self, output: Tensor, known: Origin, source: Source) -> None:
         """Take note that a ReLU gave this output."""
-        known = self.of(output)
         self._known[id(output)] = weakref.ref(output), Origin(known.level, known.feature_dim, known.mask, None, source)
 
     def _feed(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Feed | None:

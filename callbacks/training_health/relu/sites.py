@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -59,17 +58,22 @@ class _Frame(NamedTuple):
     is_metric: bool = False  # what runs inside is not the network's
 
 
-class _Hook:
+class _Hook(partial[None]):
     """A module's hook, which does nothing in a copy of the module, in memory or in a file."""
-
-    def __init__(self, run: Callable[..., None]) -> None:
-        self._run = run
-
-    def __call__(self, *args: object) -> None:
-        self._run(*args)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, str]]:
         return getattr, ("", "__init__")  # takes any arguments, gives None, and a file with it needs no package of ours
+
+
+class _Now:
+    """What all watchers share: attributes of their class would cost Python, at each change, all it cached of it."""
+
+    def __init__(self) -> None:
+        self.repeating: ReLUSites | None = None
+        self.seeing = False  # one of them looks at a call: what it calls itself is not the network's
+
+
+_now = _Now()
 
 
 class ReLUSites(TorchFunctionMode):
@@ -105,9 +109,6 @@ class ReLUSites(TorchFunctionMode):
     ('1', torch.Size([2, 5]), 1)
     """
 
-    _repeating: ReLUSites | None = None
-    _seeing = False  # one of them looks at a call: what it calls itself is not the network's
-
     def __init__(
         self,
         report: Callable[[ReLUCall], bool | None] | None = None,
@@ -127,7 +128,7 @@ class ReLUSites(TorchFunctionMode):
         # Modes of the network that lay above it there when it left; None: it was not there, as while it handles a call.
         self._above: int | None = 0
         self._frames: list[_Frame] = []
-        self._calls: Counter[str] = Counter()  # of this pass, by name
+        self._calls: dict[str, int] = {}  # of this pass, by name
         self._ran: set[str] = set()  # modules of this pass
         self._elsewhere: set[str] = set()  # modules that ran in another thread
         self._ranged: set[int] | None = None  # the layers' calls whose inputs' range the next pass looks at; None: all
@@ -248,12 +249,13 @@ class ReLUSites(TorchFunctionMode):
 
     def _name(self, function: str) -> str | None:
         """Name the call in progress; None where it does not belong to the network."""
-        if any(frame.is_metric for frame in self._frames):
-            return None
-        frame = self._frames[-1] if self._frames else _Frame()
+        frame = _Frame()
+        for frame in self._frames:
+            if frame.is_metric:
+                return None
         name = frame.name if frame.is_activation and frame.name else f"{frame.name}.{function}".lstrip(".")
-        self._calls[name] += 1
-        return name if self._calls[name] == 1 else f"{name}:{self._calls[name]}"
+        count = self._calls[name] = self._calls.get(name, 0) + 1
+        return name if count == 1 else f"{name}:{count}"
 
     # ---- parts with a fused way, which a mode on the stack would switch off
 
@@ -309,13 +311,13 @@ class ReLUSites(TorchFunctionMode):
                 # A nested tensor holds its examples in full length each; they count as calls of the same site.
                 for example in src.unbind() if src.is_nested else [src]:
                     self._calls = calls.copy()
-                    ReLUSites._repeating = self
+                    _now.repeating = self
                     with self._depth(0):
                         type(layer).forward(layer, example[None] if src.is_nested else example, *args, **kwargs)
             except Exception as error:
                 self.unwatched[frame.name or "relu"] = f"its fused evaluation could not be repeated: {error}"
             finally:
-                ReLUSites._repeating = None
+                _now.repeating = None
             return output
         finally:
             self._leave(frame)
@@ -330,39 +332,39 @@ class ReLUSites(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - what the wrapped function returns
         kwargs = kwargs or {}
-        if ReLUSites._seeing or ReLUSites._repeating not in (None, self):
+        if _now.seeing or _now.repeating not in (None, self):
             return func(*args, **kwargs)  # the layer runs once more for another watcher, or that watcher counts
-        if args and (_changes_its_input(_name_of(func)) or kwargs.get("inplace") is True):
+        if args and (_named(getattr(func, "__name__", "")).changes_its_input or kwargs.get("inplace") is True):
             call = self._try_to_see(func, args, kwargs, args[0])  # what goes into a ReLU is gone behind it
             output = func(*args, **kwargs)
         else:
             output = func(*args, **kwargs)
             call = self._try_to_see(func, args, kwargs, output)
         if call is not None and self._done is not None:
-            ReLUSites._seeing = True
+            _now.seeing = True
             try:
                 self._done(call)
             finally:
-                ReLUSites._seeing = False
+                _now.seeing = False
         return output
 
     def _try_to_see(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: object
     ) -> ReLUCall | None:
         """Follow a call; give it if it is a ReLU's that was reported."""
-        ReLUSites._seeing = True
+        _now.seeing = True
         try:
             return self._see(func, args, kwargs, output)
         except Exception:  # a part of torch that nobody thought of must not end the run
             self.origins.lose()
             return None
         finally:
-            ReLUSites._seeing = False
+            _now.seeing = False
 
     def _see(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: object
     ) -> ReLUCall | None:
-        name = _name_of(func).strip("_")
+        name = _named(getattr(func, "__name__", "")).name
         role, x = role_of(func, args, kwargs), args[0] if args else kwargs.get("input")
         if role is not None and role.kind == "weights":
             self._see_layer(name, role, args, kwargs, output)
@@ -425,7 +427,7 @@ class ReLUSites(TorchFunctionMode):
                 self._ranged.add(affine.call)
             self.origins.feeds[site] = feed
             if derived:
-                self.origins.mark(output, Source(site, output.shape[dim], dim))
+                self.origins.mark(output, origin, Source(site, output.shape[dim], dim))
             return call
         except Exception as error:  # an exotic tensor must not end the run
             self.unwatched[site] = f"its output could not be counted: {error}"
@@ -448,20 +450,23 @@ class ReLUSites(TorchFunctionMode):
         self.opaque[name] = self.unwatched[name] = reason
 
 
-def _name_of(func: Callable[..., Any]) -> str:
-    """The function's name, without that of an overload: ``relu_`` for ``aten.relu_.default``."""
-    return getattr(func, "__name__", "").partition(".")[0]
+class _Named(NamedTuple):
+    """A function's name, without underscores and that of an overload: ``relu`` for ``aten.relu_.default``."""
+
+    name: str
+    changes_its_input: bool  # its first argument, as ``relu_`` and ``x[mask] = 0`` do
+
+
+@cache
+def _named(name: str) -> _Named:
+    name = name.partition(".")[0]
+    in_place = name in ("__setitem__", "__imul__") or (name.endswith("_") and not name.startswith("__"))
+    return _Named(name.strip("_"), in_place)
 
 
 def _is_exotic(tensor: Tensor) -> bool:
     """Whether a tensor has no strides, or numbers that stand for others: neither is counted."""
     return tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized
-
-
-@cache
-def _changes_its_input(name: str) -> bool:
-    """Whether a function changes its first argument, as ``relu_`` and ``x[mask] = 0`` do."""
-    return name in ("__setitem__", "__imul__") or (name.endswith("_") and not name.startswith("__"))
 
 
 def _is_stock(module: nn.Module, kind: type[nn.Module]) -> bool:

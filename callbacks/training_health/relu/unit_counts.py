@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Container, Iterable, Iterator,
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
@@ -61,7 +62,7 @@ class SiteCounts:
         """Number of units."""
         return len(self.active)
 
-    @property
+    @cached_property
     def known(self) -> dict[int, int]:
         """``active`` of the units that gave numbers, by index."""
         broken = set(self.not_a_number)
@@ -75,7 +76,7 @@ class SiteCounts:
         known = self.known
         return [known[unit] / self.pairs if unit in known else math.nan for unit in range(self.units)]
 
-    @property
+    @cached_property
     def dead(self) -> list[int]:
         """Indices of the units that were never above zero."""
         return [unit for unit, count in self.known.items() if count == 0]
@@ -211,7 +212,7 @@ def _totals_of(sites: Collection[_Site], flags: FlagBuffer) -> list[_Totals]:
         elif site.waiting:
             ahead, behind = site.like[0][: site.dim - 1], site.like[0][site.dim :]  # of the units' dimension
             kind = ahead, behind, site.like[1], None if math.isnan(site.start) else site.start
-            alike[kind, tuple(map(len, site.waiting))].append(site)
+            alike[kind, tuple(part.shape[0] for part in site.waiting)].append(site)
     for group in alike.values():
         count = max(1, _SITES_TOGETHER // max(site.elements for site in group))
         for some in (group[first : first + count] for first in range(0, len(group), count)):

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -198,7 +199,7 @@ class DeadReLUReport:
                 content = {"site": name, "units": self.sites[name].units}
                 content |= {"fields": list(CAUSE_FIELDS), "causes": list(CAUSES)}
                 n = self.sites[name].examples or self.examples
-                yield f"cause/{name}", "cause", [n, *(n for row in rows for n in row)], content
+                yield f"cause/{name}", "cause", [n, *chain.from_iterable(rows)], content
         if self.by_examples is not None:
             pairs = (n for pair in zip(self.by_examples.examples, self.by_examples.dead, strict=True) for n in pair)
             values = [self.examples, *pairs, self.by_examples.units, *self.by_examples.prediction]
