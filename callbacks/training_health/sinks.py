@@ -360,8 +360,8 @@ def _event_file(trainer: pl.Trainer) -> list[EventFile]:
 def _run_folder(trainer: pl.Trainer) -> Path:
     """Choose the folder of the first logger's run, where Lightning's checkpoints go too.
 
-    Without a logger each run gets the next ``version_N``; one that resumes from a checkpoint gets the last one. The
-    working directory stands in for a remote folder.
+    Without a logger each run gets the next ``version_N``; one that resumes gets the last one that had begun when the
+    checkpoint was saved, if any had. The working directory stands in for a remote folder.
     """
     root = str(trainer.default_root_dir)
     for logger in trainer.loggers[:1]:
@@ -370,14 +370,23 @@ def _run_folder(trainer: pl.Trainer) -> Path:
         if "://" not in str(folder):
             return Path(folder, PLUGIN_NAME)
     runs = (Path.cwd() if "://" in root else Path(root)) / PLUGIN_NAME
-    number = max((int(path.name[8:]) for path in runs.glob("version_*") if path.name[8:].isdecimal()), default=-1)
-    if number >= 0 and trainer.ckpt_path:
-        return runs / f"version_{number}"
+    versions = {int(path.name[8:]): path for path in runs.glob("version_*") if path.name[8:].isdecimal()}
+    if checkpoint := trainer.ckpt_path:
+        saved = os.path.getmtime(checkpoint) if os.path.exists(checkpoint) else math.inf
+        if before := [number for number, folder in versions.items() if _begun(folder) <= saved]:
+            return versions[max(before)]
+    number = max(versions, default=-1)
     while True:
         number += 1
         with contextlib.suppress(FileExistsError):  # of a run that has just begun
             (runs / f"version_{number}").mkdir(parents=True)
             return runs / f"version_{number}"
+
+
+def _begun(run: Path) -> float:
+    """When the first event file in a folder was made, in seconds; infinity without one."""
+    names = (path.name.split(".") for path in run.glob("events.out.tfevents.*"))
+    return min((int(time) for *_, time in (name[:4] for name in names) if time.isdecimal()), default=math.inf)
 
 
 def _is(logger: object, name: str) -> bool:

@@ -64,10 +64,10 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
     training loaders, ``limit_train_batches`` of a shuffled one, training and validation from the same examples.
 
     Training is not touched. The module's validation epoch, with its hooks for the epoch and the batch, runs on copies
-    of all that it holds, with validation's weights; random generators, buffers, schedules and logs are put back. What
-    cannot be copied makes the monitor stand aside, with one warning. What hooks write to files they write twice. With
-    ``val_check_interval`` below an epoch, only the last validation of the epoch counts. An epoch without validation
-    logs nothing. Outside of ``fit`` the monitor does nothing.
+    of all that it holds, with validation's weights and modes; random generators, buffers, schedules and logs are put
+    back. What cannot be copied makes the monitor stand aside, with one warning. What hooks write to files they write
+    twice. With ``val_check_interval`` below an epoch, only the last validation of the epoch counts. An epoch without
+    validation logs nothing. Outside of ``fit`` the monitor does nothing.
 
     Cost: one forward pass over the sample per epoch, nothing in training steps; one transfer per epoch; a copy of the
     weights during validation, two where it runs with others than training.
@@ -269,6 +269,8 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         notes, loaders, processes = {}, len(trainer.num_val_batches), trainer.world_size
         if loaders > 1:
             notes["loader"] = f"Of {loaders} validation loaders this is number {self.dataloader_idx}."
+        if any(self._evaluation.validation.modes.values()):
+            notes["mode"] = "Validation left modules of the network in training mode; so did the training side."
         if processes > 1:
             depends = "standard errors of batch means and running" if "batch means" in method else "running"
             notes["processes"] = f"On {processes} processes; {depends} values depend on their number."

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+import time
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
@@ -181,6 +182,21 @@ def test_a_resumed_fit_records_in_the_same_folder_and_another_in_the_next(tmp_pa
     runs = tmp_path / "training_health"
     assert files(runs) == ["version_0", "version_0", "version_1"]
     assert [vector[0] for _, vector in vectors(runs / "version_0", "gap")] == [0, 1]
+
+
+def test_a_run_that_resumes_leaves_a_later_runs_folder_alone(tmp_path):
+    seeded_fit(tmp_path, epochs=1).save_checkpoint(tmp_path / "1.ckpt")
+    time.sleep(1.1)  # the names of event files have whole seconds
+    seeded_fit(tmp_path, epochs=3)
+    resumed = make_trainer(monitors(), tmp_path, epochs=2)
+    resumed.fit(Toy(), loader(23), loader(13, seed=1), ckpt_path=tmp_path / "1.ckpt")
+    os.utime(tmp_path / "1.ckpt", (0, 0))  # of another project, long before
+    another = make_trainer(monitors(), tmp_path, epochs=2)
+    another.fit(Toy(), loader(23), loader(13, seed=1), ckpt_path=tmp_path / "1.ckpt")
+
+    runs = tmp_path / "training_health"
+    assert files(runs) == ["version_0", "version_0", "version_1", "version_2"]
+    assert [vector[0] for _, vector in vectors(runs / "version_1", "gap")] == [0, 1, 2]
 
 
 def test_one_line_says_where_the_records_are(tmp_path, caplog):

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -161,6 +162,29 @@ def test_both_sides_have_the_weights_that_validation_ran_with(tmp_path):
     _, train_loss, _, val_loss = evaluated(halved)
     assert monitor.summary()["train_eval_loss"] == pytest.approx(train_loss, abs=1e-6)
     assert monitor.summary()["val_loss"] == pytest.approx(val_loss, abs=1e-6)
+
+
+class KeepsDropout(Toy):
+    """Validates with dropout, and notes in which mode."""
+
+    modes: ClassVar[list[tuple[bool, bool]]] = []  # the class's: the sample runs on a copy of an object's
+
+    def on_validation_model_eval(self):
+        super().on_validation_model_eval()
+        self.net[3].train()
+
+    def validation_step(self, batch, batch_idx):
+        self.modes.append((self.net[1].training, self.net[3].training))
+        return super().validation_step(batch, batch_idx)
+
+
+def test_both_sides_have_the_modes_that_validation_ran_with(tmp_path):
+    module, monitor = KeepsDropout(), TrainValGapMonitor()
+    fit(module, [monitor], tmp_path, epochs=1)
+
+    assert module.modes == [(False, True)] * 6  # three batches of validation, three of the sample
+    assert "both in the mode of validation" in monitor.sentence()
+    assert "Validation left modules of the network in training mode; so did the training side." in monitor.sentence()
 
 
 def test_nothing_to_compare_is_said_once_with_the_keys_there_are(tmp_path):

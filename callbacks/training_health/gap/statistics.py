@@ -245,7 +245,7 @@ class Gap:
 def sentence(gap: Gap | None, obstacle: str = "") -> str:
     """Say how large the gap is, whether it is more than noise, and what training mode hid; or why it is unknown."""
     if gap is None:
-        return f"The gap was not measured. {obstacle or 'No validation has run beside training.'}"
+        return f"The gap was not measured. {obstacle or 'No validation that ends an epoch has run.'}"
     train, val = gap.training, gap.validation
     sizes = f"n = {_whole(train.examples)} each"
     if train.examples != val.examples:
@@ -265,7 +265,8 @@ def sentence(gap: Gap | None, obstacle: str = "") -> str:
         False: f": within noise (95 %: ± {noise})",
         None: "; whether that is noise is unknown",
     }[gap.beyond_noise]
-    text += f" ({sides}, both in eval mode, {sizes}){verdict}."
+    mode = "the mode of validation" if "mode" in gap.notes else "eval mode"
+    text += f" ({sides}, both in {mode}, {sizes}){verdict}."
     text += "".join(f" {note}" for note in gap.notes.values())
     effect = 100 * gap.mode_effect
     if math.isnan(effect):

@@ -195,6 +195,7 @@ class Gap(Columns):
     n_train: int | None = None
     n_val: int | None = None
     metrics: dict[str, object] = field(default_factory=dict)  # what val_accuracy and val_loss are called, if known
+    in_eval_mode: bool = True  # else both sides were measured in the mode of validation, which is another
 
     def __post_init__(self) -> None:
         """Add half of the 95 % bands, ``*_gap_margin``, where the log has none: two standard errors."""
@@ -233,7 +234,7 @@ class HealthRun:
     gradient_scale: Columns = field(default_factory=Columns)  # by parameter
     class_accuracy: Columns = field(default_factory=Columns)
     examples: Examples | None = None
-    history: bool = True  # False for a saved model, looked at once, of whose epochs nothing is known
+    history: bool = True  # False for a model that was looked at once, of whose epochs nothing is known
 
     @cached_property
     def counts(self) -> Counts:
@@ -306,6 +307,7 @@ def read_run(name: str, contents: Mapping[str, bytes], data: Mapping[str, Sequen
     ]
     # loaders hand out tags in any order; forward order is in the metadata
     run.sites.sort(key=lambda site: (site.index, site.name))
+    run.history = not run.sites or any(site.window != "given" for site in run.sites)  # as `inspect` writes
     return run
 
 
@@ -402,7 +404,8 @@ def _read_tag(run: HealthRun, content: dict[str, Any], data: Sequence[Datum], pa
             sides = (content.get("n_train"), content.get("n_val"))
             n_train, n_val = (n if type(n) is int and 0 < n < MOST_SAMPLES else None for n in sides)
             metrics = content.get("metrics")
-            run.gap = Gap(gap.epochs, columns, n_train, n_val, metrics if isinstance(metrics, dict) else {})
+            metrics = metrics if isinstance(metrics, dict) else {}
+            run.gap = Gap(gap.epochs, columns, n_train, n_val, metrics, "mode" not in content)
         case "update_ratio" | "nonfinite" | "nonfinite_gradients" | "gradient_scale" as kind:
             setattr(run, kind, _columns(content, "parameters", data))
         case "cannot_die":

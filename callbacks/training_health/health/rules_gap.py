@@ -110,7 +110,8 @@ def gap_verdict(run: HealthRun) -> Iterator[Finding]:
         band = f"Validation minus training {run.gap.metric('val_loss', metric)} is {gap:+.4g} ± {error} "
         band += f"({last['val_loss']:.4g} and {train:.4g})"
         large = some = 0 < LOSS_RATIO * train <= last["val_loss"]
-    band += f" at epoch {run.gap.epochs[-1] + 1}, both in eval mode with the same weights (95%, {_n(run.gap)})"
+    mode = "eval mode" if run.gap.in_eval_mode else "the mode of validation"
+    band += f" at epoch {run.gap.epochs[-1] + 1}, both in {mode} with the same weights (95%, {_n(run.gap)})"
     climbing = gap > noise and run.gap.epochs[-1] - best >= RISE_EPOCHS
     severe = climbing and large and rise >= LOSS_RISE
     if not severe and not (climbing and some and rise > 0):

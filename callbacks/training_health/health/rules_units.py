@@ -100,7 +100,8 @@ def many_dead_units(run: HealthRun) -> Iterator[Finding]:
         return
     alarm = dead >= max(of_network * known, _most_by_chance(*run.sites))
     alarm |= any(site.dead_now >= _most_by_chance(site) for site in over)
-    since_start = sum(int((dead_since(site.activity) == 0).sum()) for site in dying)
+    always = [(dead_since(site.activity) == 0) & (site.start is None or site.start.activity == 0) for site in dying]
+    since_start = sum(int(units.sum()) for units in always)
     born_dead = run.history and since_start >= dead / 2
     where = ", ".join(f"{site.name} {site.dead_now} of {site.units}" for site in dying)
     evidence = (
@@ -108,7 +109,7 @@ def many_dead_units(run: HealthRun) -> Iterator[Finding]:
         f"{run.dated(' at epoch', network.epochs[-1])}: {where}."
     )
     if run.history:
-        evidence += f" {since_start} of them were dead at the first record already and never came back."
+        evidence += f" {since_start} of them fired at no record of the run."
     if dead_first := sum(site.dead_now for site in run.sites if site.first_layer):
         evidence += f" The {dead_first} in the first layer rarely come back: their inputs, the data, stay the same."
     evidence += _why(dying, run)

@@ -133,6 +133,7 @@ class TrainingSampleEvaluation:
     def validation_batch(self, trainer: pl.Trainer, batch: Any, batch_idx: int, dataloader_idx: int) -> BatchSize:  # noqa: ANN401
         """Count a validation batch's examples before its step; asked again for the same batch, give the same answer."""
         if self._observers and not self._failed and not self.validation.weights and self.is_due(trainer):
+            self.validation.modes.update((module, module.training) for module in trainer.lightning_module.modules())
             with suppress(Exception):  # what cannot be copied is named when the sample is evaluated
                 self.validation.weights = copied_tensors(trainer.lightning_module)
         return self.validation.batch_start(trainer, batch, batch_idx, dataloader_idx)
@@ -162,7 +163,7 @@ class TrainingSampleEvaluation:
         if copies is not None and not failures:
             count = request.examples or _total(trainer, [part[:2] for part in parts])
             try:
-                with isolated(trainer, copies, self.validation.weights) as logged:
+                with isolated(trainer, copies, self.validation.weights, self.validation.modes) as logged:
                     failures = self._evaluate(trainer, pl_module, list(observers), request, count, logged)
                     for observer in observers if not failures else ():
                         observer.on_sample_end(trainer, pl_module, logged)

@@ -216,9 +216,12 @@ class _SilentLogger(pl.DummyLogger):
 
 @contextmanager
 def isolated(
-    trainer: pl.Trainer, copies: Copies, weights: Sequence[tuple[Tensor, Tensor]] = ()
+    trainer: pl.Trainer,
+    copies: Copies,
+    weights: Sequence[tuple[Tensor, Tensor]] = (),
+    modes: Mapping[nn.Module, bool] | None = None,
 ) -> Iterator[LoggedValues]:
-    """Let the module work on ``copies``: eval mode, empty metrics, loggers and ``log`` that go nowhere.
+    """Let the module work on ``copies``: empty metrics, loggers and ``log`` that go nowhere.
 
     Put back at the end, whatever happened: the module's state, which nothing has touched meanwhile, and the content of
     parameters and buffers, schedulers, optimisers' settings, the trainer's loggers, and the random generators of torch,
@@ -229,6 +232,7 @@ def isolated(
         trainer: The module's.
         copies: Of the module's state.
         weights: Of the module's `copied_tensors`, which save a copy where they are still up to date.
+        modes: Which of its modules are in training mode; those that are not named are in eval mode.
     """
     logged = LoggedValues()
     with ExitStack() as stack:
@@ -256,7 +260,7 @@ def isolated(
         for module, _ in copies.states:  # after all are copies: a metric made of others resets these too
             if isinstance(module, Metric):
                 module.reset()
-            module.training = False
+            module.training = modes is not None and modes.get(module, False)
             if hasattr(module, "log_dict"):  # a LightningModule, or one within
                 vars(module)["log"] = logged
         trainer.loggers = [_SilentLogger(logger) for logger in loggers]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from training_health import lightning as pl
 from training_health.batches import BatchSize, ExampleCounter, size_of
@@ -22,6 +23,7 @@ class Validation:
         self.count_examples = count_examples
         self.logged: dict[int, LoggedValues] = {}  # by validation loader
         self.weights: list[tuple[Tensor, Tensor]] = []  # parameters and buffers, each with a copy
+        self.modes: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # whether it ran in training mode
         self._batch: tuple[int, int] | None = None  # of the batch counted last: its number, and its loader's
         self._size = BatchSize(0, 0)
         self._module: pl.LightningModule | None = None

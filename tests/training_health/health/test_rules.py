@@ -1,5 +1,7 @@
 """Planted faults are found, healthy runs raise no alarm. Runs are built from numbers, not from files."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -215,6 +217,7 @@ SILENT = {
     "loss never measured": of_gap(0.8, 0.8, 0.8, [NAN] * 3),
     "converged": of_gap(0.93, 0.93, 0.92, [0.22, 0.219, 0.22]),
     "learning rate decayed to zero": annealed(),
+    "a bias in front of a normalisation": of_ratios(1e-3, 0.0, 1e-3, 1e-3),
     "young biases": of_ratios(1e-3, 0.3, 1e-3, 0.3),
     "unknown ratios": of_ratios(NAN),
     "one epoch": HealthRun("a", [site("fc1", 256, [20])], gap(0.6, 0.7, 0.71, [0.9]), parameters(3e-3, epochs=1)),
@@ -240,6 +243,15 @@ def test_units_dead_from_the_start_are_counted_per_layer():
     assert "conv1 15 of 64, fc1 102 of 256" in evidence.evidence
     assert "The 15 in the first layer" in evidence.evidence
     assert "kaiming_normal_" in evidence.advice[0]
+
+
+def test_units_that_fired_before_the_first_step_are_not_dead_from_the_start():
+    start = Start(np.full(100, 0.3), N)
+    dead = of_sites(replace(site("fc1", 100, [60, 60]), start=start))
+    assert " 0 of them fired at no record of the run" in the(dead, "many_dead_units").evidence
+
+    start.activity[:40] = 0.0
+    assert " 40 of them fired at no record of the run" in the(dead, "dead_from_the_start").evidence
 
 
 def test_a_rare_unit_is_one_below_the_monitors_own_limit():

@@ -48,6 +48,15 @@ def test_a_run_answers_its_series_with_sites_in_forward_order(writer, open_tab):
     assert run["nonfinite_gradients"]["epochs"] == []
 
 
+@pytest.mark.parametrize(
+    ("window", "title"), [("given", "Many dead units"), ("validation", "Many units dead from the start")]
+)
+def test_a_model_that_was_looked_at_once_has_no_start(window, title, writer, open_tab):
+    writer.activity(0, "fc1", 0, [0.5, 0.0], window=window)
+    writer.flush()
+    assert open_tab().row("a")["verdict"]["words"] == title
+
+
 def test_the_map_has_a_row_per_unit_dead_ones_first(writer, open_tab):
     for epoch, activity in enumerate([[0.5, 0.1, 0.0], [0.5, 0.0, 0.2]]):
         writer.activity(epoch, "fc1", 0, activity)
