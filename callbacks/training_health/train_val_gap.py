@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection
+from dataclasses import asdict
 from typing import Any
 
 from typing_extensions import override
@@ -232,6 +233,16 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
                 side.set(name, *mean)
             methods.append("batch means" if name == "loss" or math.isnan(training.examples) else "binomial")
         self._pending = training, validation, "; ".join(methods)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint within validation's end holds of an epoch that has not ended."""
+        return {} if self._pending is None else {"pending": [*map(asdict, self._pending[:2]), self._pending[2]]}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        training, validation, methods = state_dict["pending"]
+        self._pending = Evaluation(**training), Evaluation(**validation), methods
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

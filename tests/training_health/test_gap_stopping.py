@@ -163,6 +163,21 @@ def test_a_resumed_fit_stops_where_it_would_have(tmp_path):
     assert stopping.stopped_epoch == 3
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_fit_stops_where_it_would_have_that_resumes_from_the_end_of_a_validation(tmp_path):
+    def fitted(checkpoint=None):
+        stopping, save = GapStopping(), pl.callbacks.ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
+        callbacks = [TrainValGapMonitor(), stopping, save]
+        options = {"enable_checkpointing": True, "check_val_every_n_epoch": 2}  # saved before the epoch's end
+        trainer = make_trainer(callbacks, tmp_path, epochs=12, **options)
+        trainer.fit(Reader(), readable(100), readable(100, 0.5), ckpt_path=checkpoint)
+        return stopping.stopped_epoch
+
+    stopped = fitted()
+    assert fitted(tmp_path / "epoch=1.ckpt") == stopped
+    assert fitted(tmp_path / "epoch=3.ckpt") == stopped
+
+
 @pytest.mark.parametrize("callbacks", [[], ["after"]])
 def test_without_a_monitor_before_it_the_error_says_what_to_do(callbacks, tmp_path):
     monitors = [TrainValGapMonitor() for _ in callbacks]

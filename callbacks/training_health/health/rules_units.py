@@ -109,7 +109,7 @@ def many_dead_units(run: HealthRun) -> Iterator[Finding]:
         f"{run.dated(' at epoch', network.epochs[-1])}: {where}."
     )
     if run.history:
-        evidence += f" {since_start} of them fired at no record of the run."
+        evidence += f" {since_start} of them never fired at any record."
     if dead_first := sum(site.dead_now for site in run.sites if site.first_layer):
         evidence += f" The {dead_first} in the first layer rarely come back: their inputs, the data, stay the same."
     evidence += _why(dying, run)

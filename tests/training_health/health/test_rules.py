@@ -248,10 +248,10 @@ def test_units_dead_from_the_start_are_counted_per_layer():
 def test_units_that_fired_before_the_first_step_are_not_dead_from_the_start():
     start = Start(np.full(100, 0.3), N)
     dead = of_sites(replace(site("fc1", 100, [60, 60]), start=start))
-    assert " 0 of them fired at no record of the run" in the(dead, "many_dead_units").evidence
+    assert " 0 of them never fired at any record" in the(dead, "many_dead_units").evidence
 
     start.activity[:40] = 0.0
-    assert " 40 of them fired at no record of the run" in the(dead, "dead_from_the_start").evidence
+    assert " 40 of them never fired at any record" in the(dead, "dead_from_the_start").evidence
 
 
 def test_a_rare_unit_is_one_below_the_monitors_own_limit():
