@@ -80,8 +80,9 @@ def frozen_layer(run: HealthRun) -> Iterator[Finding]:
         evidence=f"{_listed(frozen)}: each update is below {FROZEN_BELOW:g} of the weights' norm in the last "
         f"{FROZEN_EPOCHS} records (up to epoch {ratios.epochs[-1] + 1})"
         + (", and no parameter has ever moved." if never_moved else ", while other parameters move."),
-        threshold=f"Warning when a parameter's update ratio stays below {FROZEN_BELOW:g} for {FROZEN_EPOCHS} records "
-        f"while another's is above {MOVING_ABOVE:g}, or when no ratio was ever above {FROZEN_BELOW:g}.",
+        threshold="Warning when the update ratio of a parameter other than a bias stays below "
+        f"{FROZEN_BELOW:g} for {FROZEN_EPOCHS} records while another's is above {MOVING_ABOVE:g}, or when no ratio was "
+        f"ever above {FROZEN_BELOW:g}.",
         source="Amazon SageMaker Debugger, WeightUpdateRatio (small_threshold = 1e-8)",
         advice=(
             "Is the parameter in the optimiser, and is `requires_grad` true? Ignore this if freezing was meant.",
