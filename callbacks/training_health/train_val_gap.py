@@ -234,15 +234,22 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
             methods.append("batch means" if name == "loss" or math.isnan(training.examples) else "binomial")
         self._pending = training, validation, "; ".join(methods)
 
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint within validation's end holds of an epoch that has not ended."""
-        return {} if self._pending is None else {"pending": [*map(asdict, self._pending[:2]), self._pending[2]]}
+    # Not `state_dict`: with that, Lightning refuses a second of these in its own words, which say less.
 
     @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        training, validation, methods = state_dict["pending"]
-        self._pending = Evaluation(**training), Evaluation(**validation), methods
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if self._pending is not None:  # a checkpoint between validation and the epoch's end
+            checkpoint[self.state_key] = [*map(asdict, self._pending[:2]), self._pending[2]]
+
+    @override
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if self.state_key in checkpoint:
+            training, validation, methods = checkpoint[self.state_key]
+            self._pending = Evaluation(**training), Evaluation(**validation), methods
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
