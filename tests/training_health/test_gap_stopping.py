@@ -163,6 +163,7 @@ def test_a_resumed_fit_stops_where_it_would_have(tmp_path):
     assert stopping.stopped_epoch == 3
 
 
+@pytest.mark.skipif(pl.__version__.startswith("2.2."), reason="Lightning 2.2 validates again, on the last batch alone")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_a_fit_stops_where_it_would_have_that_resumes_from_the_end_of_a_validation(tmp_path):
     def fitted(checkpoint=None):
