@@ -62,7 +62,8 @@ class GapStopping(pl.Callback):
 
     It sets ``trainer.should_stop``, so `Trainer`'s ``min_epochs`` holds, and says why in one line. It logs nothing.
     Every process decides the same, from sums over all. The count is part of the checkpoint, so that a resumed run
-    stops where it would have. The cost is the monitor's alone.
+    stops where it would have. Lightning 2.2, resumed from a checkpoint between validation and the epoch's end,
+    validates again, on the last batch alone, and the count goes by that. The cost is the monitor's alone.
 
     Args:
         patience: Epochs in a row.

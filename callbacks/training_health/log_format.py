@@ -49,7 +49,8 @@ begin so.
 
 The text record ``run`` describes the run. It may hold ``advice``, {lever: what it is called here}, which is put behind
 the findings' general advice, and ``limits``, {name: fraction}, in place of the rules' own: see `health.finding`. A gap
-record's metadata may hold ``metrics``: what "val_accuracy" and "val_loss" are called in the run's own logs.
+record's metadata may hold ``metrics``: what "val_accuracy" and "val_loss" are called in the run's own logs; and
+``mode``, where both sides were measured in the mode of validation, which was not eval mode throughout.
 
 A log may come from another machine, another year or a hostile hand, so a reader trusts nothing in it: what cannot be
 read becomes a problem in words, never an exception.

@@ -385,8 +385,8 @@ def _run_folder(trainer: pl.Trainer) -> Path:
 
 def _begun(run: Path) -> float:
     """When the first event file in a folder was made, in seconds; infinity without one."""
-    names = (path.name.split(".") for path in run.glob("events.out.tfevents.*"))
-    return min((int(time) for *_, time in (name[:4] for name in names) if time.isdecimal()), default=math.inf)
+    stamps = [path.name.split(".")[3] for path in run.glob("events.out.tfevents.*")]
+    return min((int(stamp) for stamp in stamps if stamp.isdecimal()), default=math.inf)
 
 
 def _is(logger: object, name: str) -> bool:

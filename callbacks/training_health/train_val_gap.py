@@ -131,7 +131,7 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
 
     def _start_again(self) -> None:
         self._validation, self._sample = StepResults(), StepResults()
-        self._pending: tuple[Evaluation, Evaluation, str] | None = None
+        self._pending: tuple[Evaluation, Evaluation, str, int] | None = None  # the last: of which epoch
         self._gap: Gap | None = None
         self._logged: list[str] = []  # in the module's validation
         self.measured_epoch: int | None = None  # that of the last gap
@@ -232,7 +232,7 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
             for side, mean in zip((training, validation), means, strict=True):
                 side.set(name, *mean)
             methods.append("batch means" if name == "loss" or math.isnan(training.examples) else "binomial")
-        self._pending = training, validation, "; ".join(methods)
+        self._pending = training, validation, "; ".join(methods), trainer.current_epoch
 
     # Not `state_dict`: with that, Lightning refuses a second of these in its own words, which say less.
 
@@ -241,15 +241,15 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if self._pending is not None:  # a checkpoint between validation and the epoch's end
-            checkpoint[self.state_key] = [*map(asdict, self._pending[:2]), self._pending[2]]
+            checkpoint[self.state_key] = [*map(asdict, self._pending[:2]), *self._pending[2:]]
 
     @override
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if self.state_key in checkpoint:
-            training, validation, methods = checkpoint[self.state_key]
-            self._pending = Evaluation(**training), Evaluation(**validation), methods
+            training, validation, method, epoch = checkpoint[self.state_key]
+            self._pending = Evaluation(**training), Evaluation(**validation), method, epoch
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -258,9 +258,9 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         # On every process: one without a validation batch has come by no other hook.
         found = next((each for each in pl.every_rank(trainer, self._pending) if each is not None), None)
         self._pending = None
-        if found is None:
+        if found is None or found[-1] != trainer.current_epoch:
             return
-        training, validation, method = found
+        training, validation, method, _ = found
         there = [key.removesuffix("_epoch") for key in trainer.callback_metrics]
         running_accuracy = self._running(trainer, _spelled(self.train_accuracy_key, there))
         running_loss = self._running(trainer, _spelled(self.train_loss_key, there))

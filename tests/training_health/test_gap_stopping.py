@@ -163,7 +163,12 @@ def test_a_resumed_fit_stops_where_it_would_have(tmp_path):
     assert stopping.stopped_epoch == 3
 
 
-@pytest.mark.skipif(pl.__version__.startswith("2.2."), reason="Lightning 2.2 validates again, on the last batch alone")
+VALIDATES_AGAIN = pytest.mark.skipif(
+    pl.__version__.startswith("2.2."), reason="Lightning 2.2 validates again, on the last batch alone"
+)
+
+
+@VALIDATES_AGAIN
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_a_fit_stops_where_it_would_have_that_resumes_from_the_end_of_a_validation(tmp_path):
     def fitted(checkpoint=None):
@@ -177,6 +182,22 @@ def test_a_fit_stops_where_it_would_have_that_resumes_from_the_end_of_a_validati
     stopped = fitted()
     assert fitted(tmp_path / "epoch=1.ckpt") == stopped
     assert fitted(tmp_path / "epoch=3.ckpt") == stopped
+
+
+@VALIDATES_AGAIN
+def test_a_gap_in_a_checkpoint_is_of_its_own_epoch_alone(tmp_path):
+    class Save(pl.Callback):
+        def on_validation_end(self, trainer, pl_module):
+            trainer.save_checkpoint(file)
+
+    file, monitor = tmp_path / "within.ckpt", TrainValGapMonitor()
+    make_trainer([TrainValGapMonitor(), Save()], tmp_path, epochs=1).fit(Reader(), readable(100), readable(100, 0.5))
+    checkpoint = torch.load(file, weights_only=False)
+    checkpoint["TrainValGapMonitor"][-1] = 5
+    torch.save(checkpoint, file)
+    make_trainer([monitor], tmp_path, epochs=1).fit(Reader(), readable(100), readable(100, 0.5), ckpt_path=file)
+
+    assert monitor.summary() == {}
 
 
 @pytest.mark.parametrize("callbacks", [[], ["after"]])

@@ -314,6 +314,23 @@ def test_the_record_holds_the_summary(tmp_path):
     assert vector == pytest.approx([0, 13, *values], abs=1e-6)
 
 
+class StopAfterTheFirst(Callback):
+    """Ends the fit in the middle of its epoch."""
+
+    def on_validation_end(self, trainer, pl_module):
+        trainer.should_stop = True
+
+
+def test_a_validation_that_does_not_end_its_epoch_is_not_denied(tmp_path):
+    monitors = [DeadReLUMonitor(), TrainValGapMonitor()]
+    fit(Toy(dense_network()), [*monitors, StopAfterTheFirst()], tmp_path, val_check_interval=0.4)
+
+    assert [monitor.sentence() for monitor in monitors] == [
+        "Dead units were not counted: no validation pass that ends an epoch has run to its end.",
+        "The gap was not measured. No validation that ends an epoch has run.",
+    ]
+
+
 class Counting(Toy):
     def validation_step(self, batch, batch_idx):
         BATCHES.append(len(batch[0]))  # not in the module, which forgets the sample

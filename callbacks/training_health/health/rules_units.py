@@ -100,16 +100,16 @@ def many_dead_units(run: HealthRun) -> Iterator[Finding]:
         return
     alarm = dead >= max(of_network * known, _most_by_chance(*run.sites))
     alarm |= any(site.dead_now >= _most_by_chance(site) for site in over)
-    always = [(dead_since(site.activity) == 0) & (site.start is None or site.start.activity == 0) for site in dying]
-    since_start = sum(int(units.sum()) for units in always)
-    born_dead = run.history and since_start >= dead / 2
+    silent = [(dead_since(site.activity) == 0) & (site.start is None or site.start.activity == 0) for site in dying]
+    never_fired = sum(int(units.sum()) for units in silent)
+    born_dead = run.history and never_fired >= dead / 2
     where = ", ".join(f"{site.name} {site.dead_now} of {site.units}" for site in dying)
     evidence = (
         f"{dead} of {known} units ({dead / known:.1%}) fired on no example ({_n(network.n[-1])})"
         f"{run.dated(' at epoch', network.epochs[-1])}: {where}."
     )
     if run.history:
-        evidence += f" {since_start} of them never fired at any record."
+        evidence += f" {never_fired} of them never fired at any record."
     if dead_first := sum(site.dead_now for site in run.sites if site.first_layer):
         evidence += f" The {dead_first} in the first layer rarely come back: their inputs, the data, stay the same."
     evidence += _why(dying, run)

@@ -63,14 +63,12 @@ def frozen_layer(run: HealthRun) -> Iterator[Finding]:
     ratios = run.update_ratio
     recent = {name: column[-FROZEN_EPOCHS:] for name, column in ratios.columns.items()}
     frozen = [name for name, last in recent.items() if (last < FROZEN_BELOW).all()]  # NaN, unknown, compares false
-    if len(ratios.epochs) < FROZEN_EPOCHS or not frozen:
-        return
-    # all still now but not at first: a schedule that ended at zero, which is meant
     never_moved = all((column < FROZEN_BELOW).all() for column in ratios.columns.values())
     if not never_moved:  # a normalisation takes away all that a bias in front of it adds, and so its gradient
         frozen = [name for name in frozen if not name.endswith("bias")]
-    if not frozen:
+    if len(ratios.epochs) < FROZEN_EPOCHS or not frozen:
         return
+    # all still now but not at first: a schedule that ended at zero, which is meant
     if not never_moved and not any((last > MOVING_ABOVE).any() for last in recent.values()):
         return
     yield _finding(

@@ -65,7 +65,7 @@ class _Hook(partial[None]):
         return getattr, ("", "__init__")  # takes any arguments, gives None, and a file with it needs no package of ours
 
 
-class _Now:
+class _Shared:
     """What all watchers share: attributes of their class would cost Python, at each change, all it cached of it."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class _Now:
         self.seeing = False  # one of them looks at a call: what it calls itself is not the network's
 
 
-_now = _Now()
+_shared = _Shared()
 
 
 class ReLUSites(TorchFunctionMode):
@@ -311,13 +311,13 @@ class ReLUSites(TorchFunctionMode):
                 # A nested tensor holds its examples in full length each; they count as calls of the same site.
                 for example in src.unbind() if src.is_nested else [src]:
                     self._calls = calls.copy()
-                    _now.repeating = self
+                    _shared.repeating = self
                     with self._depth(0):
                         type(layer).forward(layer, example[None] if src.is_nested else example, *args, **kwargs)
             except Exception as error:
                 self.unwatched[frame.name or "relu"] = f"its fused evaluation could not be repeated: {error}"
             finally:
-                _now.repeating = None
+                _shared.repeating = None
             return output
         finally:
             self._leave(frame)
@@ -332,7 +332,7 @@ class ReLUSites(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - what the wrapped function returns
         kwargs = kwargs or {}
-        if _now.seeing or _now.repeating not in (None, self):
+        if _shared.seeing or _shared.repeating not in (None, self):
             return func(*args, **kwargs)  # the layer runs once more for another watcher, or that watcher counts
         if args and (_named(getattr(func, "__name__", "")).changes_its_input or kwargs.get("inplace") is True):
             call = self._try_to_see(func, args, kwargs, args[0])  # what goes into a ReLU is gone behind it
@@ -341,25 +341,25 @@ class ReLUSites(TorchFunctionMode):
             output = func(*args, **kwargs)
             call = self._try_to_see(func, args, kwargs, output)
         if call is not None and self._done is not None:
-            _now.seeing = True
+            _shared.seeing = True
             try:
                 self._done(call)
             finally:
-                _now.seeing = False
+                _shared.seeing = False
         return output
 
     def _try_to_see(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: object
     ) -> ReLUCall | None:
         """Follow a call; give it if it is a ReLU's that was reported."""
-        _now.seeing = True
+        _shared.seeing = True
         try:
             return self._see(func, args, kwargs, output)
         except Exception:  # a part of torch that nobody thought of must not end the run
             self.origins.lose()
             return None
         finally:
-            _now.seeing = False
+            _shared.seeing = False
 
     def _see(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], output: object

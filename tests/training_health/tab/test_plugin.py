@@ -49,6 +49,20 @@ def test_a_run_answers_its_series_with_sites_in_forward_order(writer, open_tab):
 
 
 @pytest.mark.parametrize(
+    ("notes", "words"),
+    [({}, "both in eval mode with"), ({"mode": "as validation"}, "both in the mode of validation with")],
+)
+def test_a_gap_says_in_which_mode_it_was_measured(notes, words, writer, open_tab):
+    columns = ["accuracy_gap", "accuracy_gap_se", "val_accuracy", "train_eval_accuracy"]
+    writer.numeric("gap", "gap", 0, [5000, 0.01, 0.02, 0.8, 0.81], columns=columns, n_train=5000, n_val=5000, **notes)
+    writer.flush()
+    (evidence,) = [
+        finding["evidence"] for finding in open_tab().row("a")["findings"] if "both in" in finding["evidence"]
+    ]
+    assert words in evidence
+
+
+@pytest.mark.parametrize(
     ("window", "title"), [("given", "Many dead units"), ("validation", "Many units dead from the start")]
 )
 def test_a_model_that_was_looked_at_once_has_no_start(window, title, writer, open_tab):
