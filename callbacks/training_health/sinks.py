@@ -233,7 +233,7 @@ class EventFile(_EventSink):
 
 # ---- what the monitors call
 
-_MANY_VALUES = 50
+_MANY_VALUES = 20
 _FILES: WeakKeyDictionary[pl.Trainer, EventFile] = WeakKeyDictionary()
 _SAID: WeakKeyDictionary[pl.Trainer, set[str]] = WeakKeyDictionary()
 
@@ -256,7 +256,7 @@ def log_scalars(
 ) -> None:
     """Log values that are the same on every rank; unknown ones (NaN) are left out. All ranks must call.
 
-    Lightning takes a third of a millisecond for each value: more than 50 values of the network's ``parts``, its sites
+    Lightning takes a third of a millisecond or more for each value: more than 20 values of the network's ``parts``, its sites
     or parameters, go past it to the loggers and to ``callback_metrics``.
     """
     known = {key: float(value) for key, value in values.items() if not math.isnan(value)}
