@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
 
 ExampleCounter = Callable[[Any], int | None]
+_COLOURS = {1, 3, 4}  # of single pictures (C, H, W)
 _LABELS = {"y", "label", "labels", "target", "targets"}
 
 
@@ -26,21 +27,26 @@ def size_of(
     loader: Any,  # noqa: ANN401
     batch_idx: int,
     own: ExampleCounter | None = None,
-    logged: int | None = None,
+    logged: float | None = None,
 ) -> BatchSize:
     """Count the examples of batch number ``batch_idx`` of an evaluation loader.
 
     The user's ``own`` count, or else what the loader drew and its collation left, the graphs that the batch names, what
-    the step has ``logged`` as its ``batch_size``, or what the batch itself shows. The loader and the graphs come before
-    the log, where many weigh a mean with tokens or nodes.
+    the step has ``logged`` as its ``batch_size`` (NaN: several), or what the batch itself shows. The loader and the
+    graphs come before the log, where many weigh a mean with tokens or nodes: so more than the batch shows is unknown.
     """
+    shown = None
+    with suppress(Exception):  # a monitor never ends a run
+        shown = count_examples(batch)
     named = None if logged == 1 else logged  # many say 1 where it does not matter
+    if named and shown and named > shown:
+        named = math.nan
     first = (
         [lambda: own(batch)] if own else [lambda: _collated(batch, _drawn(loader, batch_idx)), lambda: _graphs(batch)]
     )
     examples = None
-    with suppress(Exception):  # a monitor never ends a run
-        sources = (*first, lambda: named, lambda: count_examples(batch), lambda: logged)
+    with suppress(Exception):
+        sources = (*first, lambda: named, lambda: shown, lambda: logged)
         examples = next((int(n) for source in sources if (n := source())), None)  # of NaN there is no int
     if examples is None:
         return BatchSize(math.nan, math.nan)
@@ -92,7 +98,10 @@ def count_examples(batch: Any) -> int | None:  # noqa: ANN401
         return 1
     if (labels := _labels(batch)) is not None:
         return labels
-    lengths = {tensor.size(0) for tensor in _tensors(batch)}
+    tensors = list(_tensors(batch))
+    lengths = {tensor.size(0) for tensor in tensors}
+    if isinstance(batch, list) and len(tensors) > 2 and lengths <= _COLOURS and {t.dim() for t in tensors} == {3}:
+        return None
     return lengths.pop() if len(lengths) == 1 else None
 
 

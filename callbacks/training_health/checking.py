@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal
 from urllib.parse import quote
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from training_health.batches import count_examples
 from training_health.errors import UserError
@@ -95,8 +98,9 @@ def check(
 
     Rule ids are stable. Those that need no history of the training apply: ``nonfinite_weights``,
     ``units_not_a_number`` and ``whole_layer_dead`` (critical), ``many_dead_units`` (warning, or a notice),
-    ``many_rare_units`` and ``unwatched_sites`` (notices). Parameters and buffers count as weights. The model stays as
-    it is, as with `inspect`, and it costs as much: one evaluation of the batches.
+    ``many_rare_units`` and ``unwatched_sites`` (notices). Parameters and buffers count as weights, but not infinities
+    in buffers other than running statistics: masks hold them on purpose. The model stays as it is, as with `inspect`,
+    and it costs as much: one evaluation of the batches.
 
     As a test of one's own::
 
@@ -148,6 +152,16 @@ def _records(model: nn.Module, found: Inspection) -> Iterator[Record]:
     yield from found.report.coverage_records()
     tensors = {name: t for group in (model.named_parameters(), model.named_buffers()) for name, t in group}
     known = {name: t for name, t in tensors.items() if not nn.parameter.is_lazy(t)}
-    numbers = [float((~tensor.isfinite()).sum()) for tensor in known.values()]
+    numbers = [_broken(name, tensor) for name, tensor in known.items()]
     if numbers:
         yield "nonfinite", "nonfinite", [1, *numbers], {"parameters": list(known)}
+
+
+def _broken(name: str, tensor: Tensor) -> float:
+    """How many elements of a weight are NaN or infinite; NaN where it cannot be read."""
+    is_mask = not isinstance(tensor, nn.Parameter) and not name.rpartition(".")[2].startswith("running_")
+    with suppress(Exception):  # one of a kind that lacks an operation
+        if tensor.layout != torch.strided:
+            tensor = (tensor.coalesce() if tensor.layout == torch.sparse_coo else tensor).values()
+        return float((tensor.isnan() if is_mask else ~tensor.isfinite()).sum())
+    return math.nan

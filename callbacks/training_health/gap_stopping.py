@@ -58,7 +58,8 @@ class GapStopping(pl.Callback):
       before.
 
     The second alone is `EarlyStopping`'s rule, which also ends runs whose validation only hesitates; the first alone
-    holds in most good fits. Epochs without validation are passed over; a value that is not a number never stops a run.
+    holds in most good fits. Epochs without validation are passed over; a value that is not a number never stops a run,
+    nor does a gap whose interval is unknown, as from a single batch: the first such epoch is named in a warning.
 
     It sets ``trainer.should_stop``, so `Trainer`'s ``min_epochs`` holds, and says why in one line. It logs nothing.
     Every process decides the same, from sums over all. The count is part of the checkpoint, so that a resumed run
@@ -102,6 +103,7 @@ class GapStopping(pl.Callback):
         self._overfitting = Overfitting()
         self._monitor: TrainValGapMonitor | None = None
         self._sentence = ""
+        self._said: set[str] = set()
 
     def summary(self) -> dict[str, Any]:
         """When it stopped the run (``stopped_epoch``, from 0; None if it has not), and the epochs in a row so far."""
@@ -124,6 +126,7 @@ class GapStopping(pl.Callback):
                 "`Trainer(callbacks=[..., TrainValGapMonitor(), GapStopping()])`."
             )
         self._overfitting, self.stopped_epoch, self._sentence = Overfitting(), None, ""
+        self._said.clear()
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -136,6 +139,9 @@ class GapStopping(pl.Callback):
         by_loss = not math.isnan(found["val_loss"])
         value = found["val_loss"] if by_loss else -found["val_accuracy"]
         gap, margin, best = found[f"{metric}_gap"], found[f"{metric}_gap_margin"], self._overfitting
+        if math.isnan(gap + margin) and not math.isnan(value):
+            message = f"`GapStopping` cannot judge epoch {epoch + 1}, and passes over all such epochs."
+            pl.warn_once(self._said, "unknown", f"{message} {self._monitor.sentence()}")
         if best.update(epoch, gap, margin, value) < self.patience:
             return
         trainer.should_stop, self.stopped_epoch = True, epoch

@@ -109,11 +109,14 @@ def _centre(watch: _Watch, layer: Any) -> float | str:  # noqa: ANN401
     together = torch.cat([value.movedim(dim, 0).flatten(1) for value in values], dim=1)  # (units, values)
     if not together.isfinite().all():
         return "what the activation gets is not finite"
-    splits = [_split_in_half(unit.double()) for unit in together]
-    shift = torch.tensor([threshold for threshold, _ in splits]).to(layer.bias)
-    del together
+    if not together.numel():
+        return "the batches hold no example"
+    shift = torch.tensor([_split_in_half(unit.double()) for unit in together]).to(layer.bias)
     before = layer.bias.clone()
     layer.bias -= shift
+    shifts = (before.double() - layer.bias.double()).tolist()  # as far as the bias has digits for them
+    reached = [float((unit.double() > by).double().mean()) for unit, by in zip(together, shifts, strict=True)]
+    del together
     moved = watch.inputs_of_activation(layer, watch.batches[:1])[0].movedim(dim, -1)
     expected = values[0].movedim(dim, -1) - shift
     relative = max(1e-3, 4 * torch.finfo(moved.dtype).eps)
@@ -121,7 +124,7 @@ def _centre(watch: _Watch, layer: Any) -> float | str:  # noqa: ANN401
     if not torch.allclose(moved, expected, rtol=relative, atol=absolute):
         layer.bias.copy_(before)
         return "a change of its bias does not reach the activation as it is"
-    return max((activity for _, activity in splits), key=lambda activity: abs(activity - 0.5))
+    return max(reached, key=lambda activity: abs(activity - 0.5))
 
 
 @torch.no_grad()
@@ -136,10 +139,11 @@ def lsuv(
 ) -> DataInitialization:
     r"""Layer-sequential unit-variance initialisation (Mishkin and Matas 2015, arXiv 1511.06422).
 
-    Every convolution and linear layer gets orthonormal weights and a bias of zero. Then, layer after layer in forward
-    order, its weight is divided by :math:`\sqrt{\mathrm{Var}(B)}` until :math:`|\mathrm{Var}(B) - 1|` is below the
-    tolerance, where :math:`B` is the layer's whole output over all examples, units and positions. The paper's variance
-    is that about the mean: with inputs that are not centred, units keep means far from zero.
+    Every convolution and linear layer gets orthonormal weights and a bias of zero, unless that is not trained. Then,
+    layer after layer in forward order, its weight is divided by :math:`\sqrt{\mathrm{Var}(B)}` until
+    :math:`|\mathrm{Var}(B) - 1|` is below the tolerance, where :math:`B` is the layer's whole output over all examples,
+    units and positions. The paper's variance is that about the mean: with inputs that are not centred, units keep means
+    far from zero.
 
     A layer is skipped, and named with the reason, where it runs more than once in a pass or not at all, has no weight
     of its own to train, or where its output has no variance. What is put back, and how it runs on several processes and
@@ -175,14 +179,14 @@ def lsuv(
     done = DataInitialization()
     with _ready(model, batches, forward) as watch:
         layers = list(watch.layers((*_CONVOLUTIONS, nn.Linear), "weight", done.skipped))
+        before = [[part.clone() for part in (layer.weight, layer.bias) if part is not None] for _, layer in layers]
         if seed is not None:
             torch.default_generator.manual_seed(seed)  # put back at the end
             for _, layer in layers:
                 layer.weight.copy_(nn.init.orthogonal_(torch.empty(layer.weight.shape, dtype=torch.float32)))
-                if layer.bias is not None:
+                if layer.bias is not None and layer.bias.requires_grad:
                     layer.bias.zero_()
-        for name, layer in layers:
-            before = layer.weight.clone()
+        for (name, layer), kept in zip(layers, before, strict=True):
             variance = watch.output_variance(layer)
             for _ in range(max_iterations):
                 if not 0 < variance < math.inf or abs(variance - 1) < tolerance:
@@ -190,15 +194,16 @@ def lsuv(
                 layer.weight /= math.sqrt(variance)
                 variance = watch.output_variance(layer)
             if not 0 < variance < math.inf:
-                layer.weight.copy_(before)
+                for part, values in zip((layer.weight, layer.bias), kept, strict=False):
+                    part.copy_(values)
                 done.skipped[name] = f"the variance of its output is {variance}"
                 continue
             done.layers[name] = variance
     return done
 
 
-def _split_in_half(values: Tensor) -> tuple[float, float]:
-    """The threshold that leaves nearest to half of ``values`` (M,) above it, and the fraction that is above.
+def _split_in_half(values: Tensor) -> float:
+    """The threshold that leaves nearest to half of ``values`` (M,) above it.
 
     It lies half way between two values; equal values cannot be split: their threshold is 0.
     """
@@ -208,10 +213,10 @@ def _split_in_half(values: Tensor) -> tuple[float, float]:
     ties_fire = (count - len(below)) / count
     ties_do_not = len(above) / count
     if len(below) and abs(ties_fire - 0.5) <= abs(ties_do_not - 0.5):
-        return (below.max().item() + median.item()) / 2, ties_fire
+        return (below.max().item() + median.item()) / 2
     if len(above):
-        return (above.min().item() + median.item()) / 2, ties_do_not
-    return 0.0, float(median > 0)
+        return (above.min().item() + median.item()) / 2
+    return 0.0
 
 
 @contextmanager

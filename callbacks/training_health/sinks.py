@@ -256,8 +256,8 @@ def log_scalars(
 ) -> None:
     """Log values that are the same on every rank; unknown ones (NaN) are left out. All ranks must call.
 
-    Lightning takes a third of a millisecond or more for each value: more than 20 values of the network's ``parts``, its sites
-    or parameters, go past it to the loggers and to ``callback_metrics``.
+    Lightning takes a third of a millisecond or more for each value: more than 20 values of the network's ``parts``, its
+    sites or parameters, go past it to the loggers and to ``callback_metrics``.
     """
     known = {key: float(value) for key, value in values.items() if not math.isnan(value)}
     of_parts = {key: float(value) for key, value in (parts or {}).items() if not math.isnan(value)}

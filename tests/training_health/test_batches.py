@@ -41,6 +41,8 @@ def time_first(*shape: int) -> torch.Tensor:
         (SimpleNamespace(x=torch.zeros(245, 6), edge_index=torch.zeros(2, 700), y=torch.zeros(245), num_graphs=32), 32),
         (SimpleNamespace(x=torch.zeros(245, 6), edge_index=torch.zeros(2, 700), y=torch.zeros(245)), 1),
         ((time_first(3), torch.zeros(7, 8)), None),
+        ([torch.zeros(3, 6, 9)] * 8, None),  # pictures
+        ([torch.zeros(8, 3)] * 3, 8),
         (torch.zeros(()), None),
         (["only", "words"], None),
         (object(), None),
@@ -96,5 +98,13 @@ def test_what_a_collation_left_of_the_five_examples_drawn_is_counted(batch, exam
     assert size_of(batch, loader(13, batch_size=5), 0) == pytest.approx((examples, examples), nan_ok=True)
 
 
-def test_what_nothing_shows_is_unknown():
-    assert all(map(math.isnan, size_of(ODD, None, 0)))
+@pytest.mark.parametrize(
+    ("batch", "logged"),
+    [
+        (ODD, None),  # which nothing shows
+        ((torch.zeros(8, 7), torch.zeros(8, 7)), 56),  # tokens, perhaps, or a batch with time first
+        (torch.zeros(8), math.nan),  # the step named several
+    ],
+)
+def test_what_nothing_shows_or_what_is_contradicted_is_unknown(batch, logged):
+    assert all(map(math.isnan, size_of(batch, None, 0, logged=logged)))

@@ -143,6 +143,36 @@ def test_each_planted_cause_is_named_in_every_form_and_survives_the_log(form, tm
     assert "1 born dead, 1 died in epoch 2." in monitor.sentence()
 
 
+class Native(nn.Module):
+    """Calls ``torch.batch_norm``, as exported networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.norm = nn.Linear(8, 3), nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        norm = self.norm
+        statistics = norm.running_mean, norm.running_var
+        return F.relu(torch.batch_norm(self.layer(x), norm.weight, norm.bias, *statistics, False, 0.1, norm.eps, False))
+
+
+def test_both_orders_of_the_arguments_of_a_batch_normalisation_give_the_same_causes():
+    torch.manual_seed(0)
+    native = Native().eval()
+    with torch.no_grad():
+        native.norm.running_mean.uniform_(-1, 1)
+        native.norm.running_var.uniform_(0.01, 0.05)
+        native.norm.bias.copy_(torch.tensor([-9.0, -400.0, 20.0]))
+    stock = nn.Sequential(native.layer, native.norm, nn.ReLU())
+    batches = [torch.rand(40, 8)]
+
+    found = [list(inspect(net, batches).report.verdicts.values()) for net in (native, stock)]
+
+    assert found[0] == found[1]
+    assert [verdict.cause for verdict in found[0][0].values()] == ["bias", "any input"]
+    assert [verdict.bias for verdict in found[0][0].values()] == [-9, -400]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_healthy_run_has_no_cause(seed, tmp_path):
     pl.seed_everything(seed)
@@ -289,6 +319,17 @@ class Residual(nn.Module):
         return torch.relu(self.layer(x) + x - 5)
 
 
+class Stacked(nn.Module):
+    """Its weight is a stack of one matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(1, 4, 4))
+
+    def forward(self, x):
+        return torch.relu(x @ self.weight)
+
+
 class Overwritten(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -307,6 +348,7 @@ class Overwritten(nn.Module):
         Overwritten(),
         nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Threshold(0, 0)),
         nn.Sequential(nn.Linear(4, 4), nn.AvgPool1d(1), nn.ReLU()),
+        Stacked(),
     ],
 )
 def test_what_cannot_be_followed_is_unknown_and_its_depth_is_known(net):

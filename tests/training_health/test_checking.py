@@ -44,6 +44,12 @@ def rare() -> nn.Module:
     return net
 
 
+def with_buffer(name: str, buffer: torch.Tensor) -> nn.Module:
+    net = network()
+    net.register_buffer(name, buffer)
+    return net
+
+
 class Opaque(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -64,6 +70,13 @@ class Opaque(nn.Module):
         (lambda: network(8), {"whole_layer_dead": "critical"}),
         (not_a_number, {"nonfinite_weights": "critical", "units_not_a_number": "critical"}),
         (infinite_statistics, {"nonfinite_weights": "critical"}),
+        (lambda: with_buffer("mask", torch.full((8, 8), -torch.inf).triu(1)), {}),  # of attention
+        (lambda: with_buffer("table", torch.tensor([torch.nan])), {"nonfinite_weights": "critical"}),
+        (lambda: with_buffer("adjacency", torch.eye(9).to_sparse()), {}),
+        (
+            lambda: with_buffer("adjacency", torch.full((9, 9), torch.nan).to_sparse()),
+            {"nonfinite_weights": "critical"},
+        ),
         (rare, {"many_rare_units": "notice"}),
         (Opaque, {"unwatched_sites": "notice"}),
     ],

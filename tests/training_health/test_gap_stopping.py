@@ -225,6 +225,11 @@ def test_a_fit_in_which_nothing_could_be_measured_says_so(tmp_path):
         run(Mute(), tmp_path, readable(20), readable(20), epochs=1)
 
 
+def test_an_epoch_whose_gap_has_no_interval_is_named(tmp_path):
+    with pytest.warns(UserWarning, match="`GapStopping` cannot judge epoch 1, and passes over all such epochs"):
+        run(Reader(exact=False), tmp_path, readable(20), readable(20), 2, GapStopping(metric="loss"))  # a single batch
+
+
 values = st.one_of(st.just(math.nan), st.floats(-1, 1))
 
 

@@ -184,9 +184,40 @@ def test_a_variance_within_the_tolerance_is_left():
 
 
 def test_an_output_without_variance_is_skipped():
-    done = lsuv(nn.Sequential(nn.Linear(3, 2)), [torch.zeros(5, 3)])
+    layer = nn.Linear(3, 2)
+    before = fingerprint(layer)
+
+    done = lsuv(nn.Sequential(layer), [torch.zeros(5, 3)])
 
     assert done.skipped == {"0": "the variance of its output is 0.0"}
+    assert fingerprint(layer) == before
+
+
+def test_lsuv_leaves_a_bias_that_is_not_trained():
+    model, inputs = nn.Sequential(nn.Linear(4, 6)), batches(20, 4)
+    model[0].bias.requires_grad_(False).fill_(3.0)
+
+    lsuv(model, inputs)
+
+    assert model[0].bias.tolist() == [3.0] * 6
+
+
+def test_batches_of_no_example_are_named_as_the_reason():
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU())
+
+    assert median_bias(model, [torch.zeros(0, 4)]).skipped == {"0": "the batches hold no example"}
+
+
+def test_what_a_bias_of_few_digits_reaches_is_told():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 16), nn.ReLU()).to(torch.bfloat16)
+    inputs = [(batch / 8 + 40).to(torch.bfloat16) for batch in batches(200, 4)]  # far from 0, and close together
+
+    reached = median_bias(model, inputs).layers["0"]
+
+    own = (model[0](torch.cat(inputs)).float() > 0).float().mean(0)
+    assert reached == pytest.approx(own[(own - 0.5).abs().argmax()].item(), abs=0.05)
+    assert abs(reached - 0.5) > 0.1
 
 
 @pytest.mark.parametrize("initialize", [median_bias, lsuv])

@@ -112,6 +112,30 @@ def test_inside_are_eval_mode_empty_metrics_and_a_log_that_keeps_values_with_the
     assert logged.metrics == {"m": module.mean}
 
 
+def test_what_a_step_logs_several_times_counts_as_its_mean(leaky):
+    with isolated(leaky[0], Copies(*leaky)) as logged:
+        logged.begin_batch()
+        for value in (1.0, 2, torch.tensor(6.0)):
+            leaky[1].log("a", value)
+        leaky[1].log("b", 1.0, batch_size=1)
+        leaky[1].log("b", 5.0, batch_size=3)
+        logged.end_batch(BatchSize(10, 10))
+        for value in (1.0, 4):
+            leaky[1].log("end", value)
+
+    assert logged.numbers() == {"a": [(3.0, 30)], "b": [(4.0, 4)]}  # as it weighs in Lightning
+    assert logged.last == {"end": 2.5}
+
+
+def test_several_sizes_of_a_step_are_none(leaky):
+    with isolated(leaky[0], Copies(*leaky)) as logged:
+        logged.begin_batch()
+        leaky[1].log("a", 1.0, batch_size=2)
+        leaky[1].log("b", 1.0, batch_size=3)
+
+    assert np.isnan(logged.batch_size)
+
+
 class Box:
     """Anything of the user's own."""
 

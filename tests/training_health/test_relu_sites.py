@@ -312,9 +312,9 @@ def test_units_are_where_the_features_of_the_last_layer_with_weights_went(layers
 class Product(nn.Module):
     """A product with a weight of its own, written in different ways."""
 
-    def __init__(self, product) -> None:
+    def __init__(self, product, *shape: int) -> None:
         super().__init__()
-        self.weight, self.product = nn.Parameter(torch.randn(8, 5)), product
+        self.weight, self.product = nn.Parameter(torch.randn(shape or (8, 5))), product
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(self.product(x, self.weight))
@@ -331,6 +331,33 @@ def test_units_are_where_the_weights_of_a_product_are(product, unit_dim):
     (call,), _ = watch(Product(product), torch.randn(2, 9, 5))
 
     assert (call.unit_dim, call.derived, call.first_layer) == (unit_dim, True, True)
+
+
+@pytest.mark.parametrize(
+    ("product", "shape"),
+    [
+        (lambda x, w: x @ w, (3, 5, 8)), (lambda x, w: torch.bmm(x, w), (3, 5, 8)), (lambda x, w: w @ x, (3, 8, 4)),
+        (lambda x, w: torch.baddbmm(torch.zeros(8), x, w), (3, 5, 8)),
+        (lambda x, w: torch.einsum("eni,eio->eno", x, w), (3, 5, 8)),
+    ],
+)  # fmt: skip
+def test_the_units_of_a_stack_of_weights_are_guessed_to_be_in_the_last_dimension(product, shape):
+    (call,), _ = watch(Product(product, *shape), torch.randn(3, 4, 5))
+
+    assert (call.unit_dim, call.derived) == (2, False)
+
+
+def test_a_stack_of_one_is_a_matrix():
+    (call,), _ = watch(Product(lambda x, w: x @ w, 1, 5, 8), torch.randn(3, 4, 5))
+
+    assert (call.unit_dim, call.derived) == (2, True)
+
+
+@pytest.mark.parametrize("lose", [lambda x: x[..., 3], lambda x: x.sum(-1), lambda x: x[..., :1].squeeze(-1)])
+def test_where_the_units_dimension_is_gone_the_columns_are_a_guess(lose):
+    (call,), _ = watch(nn.Sequential(nn.Linear(5, 8), Calls(lose), nn.ReLU()), torch.randn(4, 9, 5))
+
+    assert (call.output.shape, call.derived) == ((4, 9), False)
 
 
 @pytest.mark.parametrize("lose", [lambda x: F.pixel_shuffle(x, 2), lambda x: x.reshape(2, 4, 2, 9, 9)])

@@ -200,6 +200,14 @@ def test_grama_takes_units_that_no_gradient_reaches(tmp_path):
     assert chosen(ReviveUnits("grama"), Chooser(), tmp_path) == [[0, 1, 5]]
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU6(), nn.ReLU6(inplace=True), nn.Hardtanh(0, 1.5)])
+def test_grama_takes_units_at_the_upper_end_of_the_activation(activation, tmp_path):
+    module = Chooser(torch.tensor([0.0, 0.5, 0.5, 1.0, 9.0, 1.0]))
+    module.net[2] = activation
+
+    assert chosen(ReviveUnits("grama"), module, tmp_path) == [[0, 4, 5]]
+
+
 def test_random_takes_as_many_live_units(tmp_path):
     (units,) = chosen(ReviveUnits("random", threshold=0.0), Chooser(), tmp_path / "a")
     drawn = {tuple(chosen(ReviveUnits("random", seed=s), Chooser(), tmp_path / str(s))[0]) for s in range(6)}

@@ -126,6 +126,8 @@ def feed_of(
             return None
     elif name in _PRODUCTS and len(args) == 2:
         (x, weight), bias, unit_dim, fan_in_dim = args, None, 1, args[0].dim() - 1
+        if weight.dim() != 2:  # a stack of matrices
+            return None
     elif name == "addmm" and len(args) == 3 and not kwargs and args[0].dim() == 1:
         (bias, x, weight), unit_dim, fan_in_dim = args, 1, 1
     else:
@@ -146,7 +148,9 @@ def feed_of(
 
 def normalized(feed: Feed, args: Sequence[Any], kwargs: dict[str, Any]) -> Feed:
     """Give the map with a call of ``batch_norm`` behind it."""
-    names = ("input", "mean", "var", "weight", "bias", "training", "momentum", "eps")
+    statistics, affine, rest = ("mean", "var"), ("weight", "bias"), ("training", "momentum", "eps", "cudnn_enabled")
+    is_native = len(args) + len(kwargs) > 8  # `torch.batch_norm`, which exported networks call, has another order
+    names = ("input", *((*affine, *statistics) if is_native else (*statistics, *affine)), *rest)
     given = dict(zip(names, args, strict=False)) | {k.removeprefix("running_"): v for k, v in kwargs.items()}
     norm = Norm(given["mean"], given["var"], given.get("weight"), given.get("bias"), given.get("eps", 1e-5))
     by_batch = given.get("training") or norm.mean is None

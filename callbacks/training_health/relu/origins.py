@@ -358,17 +358,27 @@ def _tensors(values: Iterable[object]) -> list[Tensor]:
 
 
 def _weighted_dim(role: Role, call: _Call) -> int | None:
-    """Which dimension of a product holds the features: for two operands without known weights those of the second."""
+    """Which dimension of a product holds the features: for two operands without known weights those of the second.
+
+    None for a stack of matrices, as of experts or an ensemble, whose units lie in two dimensions.
+    """
     if role.feature_dim is not None:
         return role.feature_dim
     _, args, _, inputs, origins = call
-    if isinstance(args[0], str):  # einsum: the dimension that only the weights have
+    if isinstance(args[0], str):  # einsum: the dimension that only the weights have, of one matrix
         terms, _, result = args[0].replace(" ", "").partition("->")
         weights = [term for term, origin in zip(terms.split(","), origins, strict=True) if origin.level == WEIGHTS]
         others = {letter for term in terms.split(",") if term not in weights for letter in term}
+        if others.intersection(result, *weights[:1]):
+            return None
         own = [result.index(letter) - len(result) for letter in "".join(weights) if letter in set(result) - others]
         return own[0] if len(own) == 1 else None
     (left, right), (a, b) = inputs[-2:], origins[-2:]
+    stacks = [
+        tensor for tensor, origin in ((left, a), (right, b)) if origin.level == WEIGHTS and prod(tensor.shape[:-2]) > 1
+    ]
+    if stacks:  # of matrices: each has units of its own
+        return None
     if a.level == WEIGHTS != b.level:
         return -1 if right.dim() == 1 or left.dim() == 1 else -2
     if b.level == WEIGHTS:

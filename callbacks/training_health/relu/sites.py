@@ -407,7 +407,7 @@ class ReLUSites(TorchFunctionMode):
             origin = self.origins.through_layer(name, role.feature_dim, args, output)
         if origin is None:
             origin = self.origins.follow(name, role, args, kwargs, output)
-        self._guess = 1 if origin.feature_dim in (None, 1) else -1
+        self._guess = 1 if origin.feature_dim == 1 else -1
 
     def _see_relu(
         self, site: str, activation: str, x: Tensor, output: Tensor, origin: Origin, feed: Feed | None
@@ -417,7 +417,8 @@ class ReLUSites(TorchFunctionMode):
                 raise ValueError("it runs inside a transform of torch.func, such as vmap")
             if output.dim() < 2:
                 raise ValueError("its output has one dimension, which leaves no unit to tell apart")
-            derived = origin.feature_dim is not None or output.dim() == 2  # (N, F): each column is a unit
+            # (N, F): each column is a unit, unless a dimension was lost on the way here.
+            derived = origin.feature_dim is not None or (output.dim() == 2 and origin.level < FIRST)
             dim = origin.feature_dim if derived else self._guess
             dim = 1 if dim is None else dim % output.dim()
             first = origin.level <= FIRST

@@ -53,6 +53,7 @@ class LoggedValues:
         self.log: Callable[..., None] | None = None
         self.values: dict[str, list[tuple[Tensor, float]]] = {}  # per key: value and weight of each batch
         self.last: dict[str, Tensor] = {}  # what is logged outside of the steps
+        self._ends: dict[str, list[Tensor]] = {}  # of which each of these is the mean
         self.metrics: dict[str, Metric] = {}
         self.examples, self.batches = 0.0, 0
         self.begin_batch()
@@ -60,15 +61,23 @@ class LoggedValues:
 
     def begin_batch(self) -> None:
         """Announce a step."""
-        self.batch_size: int | None = None  # as the running step gave it
-        self._running: dict[str, tuple[Tensor, int | None]] = {}
+        self.batch_size: float | None = None  # as the running step gave it; NaN where it gave several
+        self._running: dict[str, list[tuple[Tensor, int | None]]] = {}
         self._in_step = True
 
     def end_batch(self, size: BatchSize) -> None:
-        """End a step: what it logged without a ``batch_size`` weighs as much as its examples, where these are known."""
+        """End a step: what it logged without a ``batch_size`` weighs as much as its examples, where these are known.
+
+        Of what it logged more than once under a key, the mean counts, as it does in Lightning.
+        """
         known = 1.0 if math.isnan(size.examples) else size.examples
-        for name, (value, own) in self._running.items():
-            self.values.setdefault(name, []).append((value, known if own is None else own))
+        for name, parts in self._running.items():
+            weights = [known if own is None else own for _, own in parts]
+            value, weight = parts[0][0], sum(weights)
+            if len(parts) > 1:
+                shares = (part.float() * (w / (weight or 1)) for (part, _), w in zip(parts, weights, strict=True))
+                value = torch.stack([*shares]).sum()
+            self.values.setdefault(name, []).append((value, weight))
         self.examples += size.counted
         self.batches += 1
         self._running, self._in_step = {}, False
@@ -81,11 +90,12 @@ class LoggedValues:
         elif isinstance(value, (Tensor, int, float)) and kwargs.get("reduce_fx", "mean") in ("mean", "avg", torch.mean):
             number = torch.as_tensor(value).detach()
             if number.numel() == 1 and self._in_step:
-                self._running[name] = number.reshape(()), size
+                self._running.setdefault(name, []).append((number.reshape(()), size))
             elif number.numel() == 1:
-                self.last[name] = number.reshape(())
+                self._ends.setdefault(name, []).append(number.reshape(()).float())
+                self.last[name] = torch.stack(self._ends[name]).mean()
         if size is not None and not isinstance(value, Metric):  # which weighs examples itself
-            self.batch_size = size
+            self.batch_size = size if self.batch_size in (None, size) else math.nan
         if self.log is not None:
             self.log(name, value, *args, **kwargs)
 

@@ -51,7 +51,7 @@ class Validation:
             logged.end_batch(self._size)
         return self._size
 
-    def _count(self, trainer: pl.Trainer, batch: Any, logged: int | None) -> BatchSize:  # noqa: ANN401
+    def _count(self, trainer: pl.Trainer, batch: Any, logged: float | None) -> BatchSize:  # noqa: ANN401
         assert self._batch is not None
         batch_idx, loader_idx = self._batch
         own = self.count_examples
