@@ -366,8 +366,9 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         if others:
             parts = "; ".join(f"{name}: {reason}" for name, reason in others.items())
             pl.warn_once(self._said, "uncounted", f"`DeadReLUMonitor` does not count {parts}.")
-        if self._counter.assumed:
-            parts = ", ".join(f"{site} (dimension {dim})" for site, dim in self._counter.assumed.items())
+        assumed = {site: dim for site, dim in self._counter.assumed.items() if site not in report.unwatched}
+        if assumed:
+            parts = ", ".join(f"{site} (dimension {dim})" for site, dim in assumed.items())
             message = (
                 f"`DeadReLUMonitor` cannot tell which dimension holds the units of {parts}, and took the one named."
             )

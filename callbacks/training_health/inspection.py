@@ -115,7 +115,8 @@ def inspect(
         finally:
             sites.detach()
     part = WindowPart(counter.take(), sites.never_zero, sites.unwatched)
-    return Inspection(DeadReLUReport.of([part], {}, "given", rare_below, {}), counter.assumed)
+    assumed = {site: dim for site, dim in counter.assumed.items() if site not in sites.unwatched}
+    return Inspection(DeadReLUReport.of([part], {}, "given", rare_below, {}), assumed)
 
 
 def run_batch(model: nn.Module, batch: Any) -> Any:  # noqa: ANN401

@@ -69,6 +69,7 @@ class Origin(NamedTuple):
     mask: tuple[Callable[[], Tensor | None], bool] | None = None
     feed: Feed | None = None  # the layer that it is an affine map of, unit by unit
     source: Source | None = None  # the ReLU that it comes out of
+    lost: bool = False  # what held its features is not known any more
 
 
 _PARAMETER = Origin(WEIGHTS)
@@ -168,7 +169,10 @@ class Origins:
             source = None
             if not weighted:
                 feed, source = _kept(call, tensor, dim)
-            first = Origin(level, dim, mask, feed, source)
+            lost = dim is None and (
+                weighted or any(origin.lost or origin.feature_dim is not None for origin in origins)
+            )
+            first = Origin(level, dim, mask, feed, source, lost)
             self._known[id(tensor)] = weakref.ref(tensor), first
         if name == "batch_norm" and first.feed is not None:
             self.calls[id(first.feed.norms[-1].own)] += 1
@@ -219,7 +223,8 @@ class Origins:
         if output.shape != x.shape or output.stride() != x.stride():
             return None
         dim, dims = before.feature_dim, output.dim()
-        origin = Origin(before.level, None if dim is None or not -dims <= dim < dims else dim % dims)
+        dim = None if dim is None or not -dims <= dim < dims else dim % dims
+        origin = Origin(before.level, dim, lost=before.lost)
         self._known[id(output)] = weakref.ref(output), origin
         return origin
 
@@ -307,7 +312,7 @@ class Origins:
 def _kept(call: _Call, output: Tensor, dim: int | None) -> tuple[Feed | None, Source | None]:
     """What is still known, behind a function without weights, of the layer and of the ReLU before it."""
     name, args, kwargs, inputs, origins = call
-    x, (_, _, _, feed, source) = inputs[0], origins[0]
+    x, feed, source = inputs[0], origins[0].feed, origins[0].source
     keeps = name in _KEEPS or (name in _PARTS and _same_memory(x, output))
     pads_with = name == "pad" and (args[3] if len(args) > 3 else kwargs.get("value"))
     if pads_with or not (keeps or name in _ZERO_STAYS):

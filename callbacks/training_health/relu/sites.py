@@ -417,8 +417,8 @@ class ReLUSites(TorchFunctionMode):
                 raise ValueError("it runs inside a transform of torch.func, such as vmap")
             if output.dim() < 2:
                 raise ValueError("its output has one dimension, which leaves no unit to tell apart")
-            # (N, F): each column is a unit, unless a dimension was lost on the way here.
-            derived = origin.feature_dim is not None or (output.dim() == 2 and origin.level < FIRST)
+            # (N, F): each column is a unit, unless their dimension was lost on the way here.
+            derived = origin.feature_dim is not None or (output.dim() == 2 and not origin.lost)
             dim = origin.feature_dim if derived else self._guess
             dim = 1 if dim is None else dim % output.dim()
             first = origin.level <= FIRST
