@@ -78,7 +78,8 @@ class FashionCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add this package's own options, tie the data's seed to the run's, and let the help begin shortly."""
-        parser.usage = f"fmnist {self.requested} [OPTIONS]"
+        command = self.requested if self.requested in LIGHTNING_COMMANDS else "fit"  # whose options others read
+        parser.usage = f"fmnist {command} [OPTIONS]"
         parser.add_argument("--variant", default="baseline", help="Packaged variant, or path of a YAML overlay.")
         parser.add_argument("--monitors", type=Literal["on", "off"], default="on", help="Train with the monitors.")
         parser.add_argument(

@@ -80,7 +80,14 @@ class FashionMNISTDataModule(pl.LightningDataModule):
         if stage in {"fit", "validate"} and "train" not in self._tensors:
             images, labels = self._read("train")
             held_out = min(VALIDATION_IMAGES[self.dataset], len(images) // 5)
-            last = None if self.training_images is None else held_out + self.training_images
+            there = len(images) - held_out
+            if (wanted := self.training_images or 0) > there:
+                raise UserError(
+                    f"--data.training_images={wanted}: there are {there:,} besides the validation images. Give at most "
+                    "that many, or leave the option out for all.",
+                    exit_code=2,
+                )
+            last = held_out + wanted if wanted else None
             self._tensors["val"] = (images[:held_out], labels[:held_out])
             self._tensors["train"] = (images[held_out:last], labels[held_out:last])
         if stage in {"test", "predict"} and "test" not in self._tensors:

@@ -56,10 +56,12 @@ def write_checkpoint(path: Path, content: bytes, keep_as: str | None = None) -> 
             os.replace(path, path.with_name(keep_as))
         replace_durably(path, content)
     except OSError as error:
-        run = shlex.quote(str(path.parents[1]))
+        again = "start again"
+        if any(path.with_name(name).exists() for name in RESUMABLE):
+            again = f"resume: fmnist fit --resume {shlex.quote(str(path.parents[1]))}"
         raise UserError(
             f"The checkpoint {path} cannot be written: {error.strerror}. The run ends here, since it could not be "
-            f"resumed later. Make room or correct the permissions, then resume: fmnist fit --resume {run}"
+            f"resumed later. Make room or correct the permissions, then {again}"
         ) from error
 
 

@@ -47,7 +47,7 @@ def train_and_compare(
     results = [
         logs.finished(run) or RunResult(run.name, run.seed, failures.get(run.digest, "not trained")) for run in runs
     ]
-    comparison = compare(results, reference, data)
+    comparison = compare(results, reference, data, options)
     write_all(comparison, folder, markdown)
     return comparison
 

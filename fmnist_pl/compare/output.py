@@ -6,6 +6,7 @@ A terminal gets tables of its width, a pipe the Markdown.
 import csv
 import io
 import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -205,6 +206,9 @@ def notes(comparison: Comparison) -> list[str]:
     name = "Fashion-MNIST" if data["dataset"] == "fashion_mnist" else "SYNTHETIC images, not Fashion-MNIST"
     images = "" if data["training_images"] is None else f", trained on only {data['training_images']:,} images"
     result = [f"Data: {name}{images}. Seeds: {', '.join(map(str, dict.fromkeys(r.seed for r in comparison.runs)))}."]
+    shown = ("--trainer.max_epochs=", "--data.dataset=", "--data.training_images=")
+    if passed_on := [option for option in comparison.options if not option.startswith(shown)]:
+        result.append(f"Options of all runs, over those of their variants: `{shlex.join(passed_on)}`.")
     if max(len(variant.complete) for variant in comparison.variants) < 2:
         result.append("Only one seed: no spread and no intervals. Nothing here tells a difference from chance.")
     else:
@@ -214,6 +218,10 @@ def notes(comparison: Comparison) -> list[str]:
             "equal variants about one would look like a difference."
         )
     result.append("Test accuracy is of the tested weights, all other metrics are of the last epoch.")
+    if any("val/loss" not in history[-1] for run in complete if (history := run.summary.get("history"))):
+        result.append(
+            "NOT of the last epoch, where that had no validation: its metrics, and what the monitors measured."
+        )
     for setting, read in _SETTINGS.items():
         values = {run.variant: read(run.summary) for run in complete}
         distinct = list(dict.fromkeys(read(run.summary) for run in complete))

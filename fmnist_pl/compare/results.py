@@ -85,6 +85,7 @@ class Comparison:
     reference: str  # name of the one that the others are compared to
     differences: Mapping[str, Mapping[str, Difference | None]]  # by other variant and metric; None: no seed has both
     data: Mapping[str, Any]  # of all runs; see `fmnist_pl.runs.identity`
+    options: Sequence[str] = ()  # further ones of ``fmnist fit``, for all runs
 
     @property
     def runs(self) -> list[RunResult]:
@@ -92,7 +93,9 @@ class Comparison:
         return [run for variant in self.variants for run in variant.runs]
 
 
-def compare(results: Sequence[RunResult], reference: str, data: Mapping[str, Any]) -> Comparison:
+def compare(
+    results: Sequence[RunResult], reference: str, data: Mapping[str, Any], options: Sequence[str] = ()
+) -> Comparison:
     """Put the results of all wanted runs together, which were all trained on the same data."""
     variants = {
         name: _variant(name, tuple(run for run in results if run.variant == name), data)
@@ -103,7 +106,7 @@ def compare(results: Sequence[RunResult], reference: str, data: Mapping[str, Any
         name: {metric.key: _difference(variant, variants[reference], metric.key) for metric in METRICS}
         for name, variant in others.items()
     }
-    return Comparison(tuple(variants.values()), reference, differences, data)
+    return Comparison(tuple(variants.values()), reference, differences, data, tuple(options))
 
 
 def _variant(name: str, runs: tuple[RunResult, ...], data: Mapping[str, Any]) -> VariantResult:

@@ -34,7 +34,9 @@ def _last(key: str) -> Callable[[Summary], float | None]:
 
 def _apparent_gap(summary: Summary) -> float | None:
     """Running training accuracy minus validation accuracy: the gap that the notebooks' printed metrics show."""
-    running, validation = _last("train/accuracy")(summary), _last("val/accuracy")(summary)
+    both = ("train/accuracy", "val/accuracy")
+    of = next((one for one in reversed(summary.get("history", [])) if both[1] in one), summary.get("last_epoch", {}))
+    running, validation = map(of.get, both)
     return None if running is None or validation is None else running - validation
 
 

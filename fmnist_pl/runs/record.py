@@ -16,6 +16,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import FileWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
+from fmnist_pl.loader import Batch
 from fmnist_pl.network import parameter_count
 from fmnist_pl.runs.folder import sync_curves, wait_for_later_names, write_file
 from fmnist_pl.runs.identity import IDENTITY_FILE, versions
@@ -64,6 +65,8 @@ class RunRecord(pl.Callback):
         self.findings: dict[str, dict[str, Any]] = {}  # of each monitor: its summary and its sentence
         self.began = False  # no checkpoint is loaded any more, but into a run that is tested at its end
         self._epoch_started = 0.0
+        self._validated = False  # in this epoch
+        self._tested = 0  # images
         self._started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -77,7 +80,11 @@ class RunRecord(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the time."""
-        self._epoch_started = time.perf_counter()
+        self._epoch_started, self._validated = time.perf_counter(), False
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note that the epoch has validation metrics of its own: the trainer keeps those of earlier ones."""
+        self._validated = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep what is known of the epoch; the seconds include validation and the monitors."""
@@ -88,15 +95,22 @@ class RunRecord(pl.Callback):
             name, found = type(monitor).__name__, without_nan(monitor.summary())
             if found or name not in self.findings:  # after a resume nothing, until the next validation
                 self.findings[name] = {"summary": found, "sentence": monitor.sentence()}
-        metrics = {key: self.last_epoch[key] for key in HISTORY if key in self.last_epoch}
+        known = [key for key in HISTORY if key in logged and (self._validated or not key.startswith("val/"))]
+        metrics = {key: logged[key] for key in known}
         seconds = time.perf_counter() - self._epoch_started
         self.history.append({"epoch": trainer.current_epoch, **metrics, "seconds": seconds})
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note that nothing is left to be loaded."""
-        self.began = True
+        self.began, self._tested = True, 0
 
     on_validation_start = on_predict_start = on_test_start
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: Batch, *args: int
+    ) -> None:
+        """Count the images, of which the options of a trainer may leave some out."""
+        self._tested += len(batch.images)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -144,6 +158,7 @@ class RunRecord(pl.Callback):
         history = self.history
         best = best_epoch(history)
         seconds = [entry["seconds"] for entry in history]
+        there = len(getattr(trainer.test_dataloaders, "images", ()))
         test = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
         return without_nan(
             {
@@ -156,6 +171,7 @@ class RunRecord(pl.Callback):
                 "best_val_accuracy": None if best is None else history[best].get("val/accuracy"),
                 "last_epoch": self.last_epoch,
                 "test": test,
+                "test_images": (min(self._tested * trainer.world_size, there), there),
                 "seconds_per_epoch": statistics.median(seconds) if seconds else None,
                 "history": history,
                 "monitors": {name: found["summary"] for name, found in self.findings.items()},

@@ -49,7 +49,12 @@ class Progress(TQDMProgressBar):
         """Note the time."""
         super().on_train_epoch_start(trainer, *args)
         self.train_progress_bar.set_description_str(f"epoch {_of_all(trainer)}")
-        self._started = time.perf_counter()
+        self._started, self._validated = time.perf_counter(), False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note that the epoch has validation metrics of its own."""
+        super().on_validation_end(trainer, pl_module)
+        self._validated = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the epoch's metrics."""
@@ -57,7 +62,8 @@ class Progress(TQDMProgressBar):
         if self.quiet or not trainer.is_global_zero:
             return
         known = trainer.callback_metrics
-        metrics = "  ".join(f"{name} {float(known[name]):.4f}" for name in HISTORY if name in known)
+        new = [name for name in HISTORY if name in known and (self._validated or not name.startswith("val/"))]
+        metrics = "  ".join(f"{name} {float(known[name]):.4f}" for name in new)
         self._seconds.append(time.perf_counter() - self._started)
         line = f"epoch {_of_all(trainer)}  {metrics}  {self._seconds[-1]:.1f} s"
         if (epochs := (trainer.max_epochs or 0) - trainer.current_epoch - 1) > 0:
@@ -108,8 +114,13 @@ def print_summary(summary: dict[str, Any], run_folder: Path | None, quiet: bool 
 def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """The table's rows as (name, value)."""
     last, best, checkpoint = summary["last_epoch"], summary["best_epoch"], summary["test_checkpoint"]
-    epoch = "none" if best is None else str(best + 1)
-    tested = "last epoch" if checkpoint == "last" else f"checkpoint of epoch {epoch}, the lowest validation loss"
+    tested = f"checkpoint of epoch {(best or 0) + 1}, the lowest validation loss"
+    if checkpoint == "last":
+        tested = "last epoch"
+    elif best is None:
+        tested = "no epoch has a finite validation loss"
+    if not summary["epochs"]:
+        tested = "untrained weights"
     accuracy = f"{_percent(summary['test'].get('test/accuracy'))} ({tested})"
     best_accuracy = _percent(summary["best_val_accuracy"])
     running = f"{_percent(last.get('train/accuracy'))} (train mode, averaged over the epoch)"
@@ -128,6 +139,14 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ]
     if "dead_relu/total" in last:
         rows.append(("dead fraction", _percent(last["dead_relu/total"])))
+    validated = [entry["epoch"] for entry in summary["history"] if "val/loss" in entry]
+    if validated and validated[-1] != summary["history"][-1]["epoch"]:
+        rows.append(("validation and monitors", f"of epoch {validated[-1] + 1}, the last that was validated"))
+    tested_on, there = summary.get("test_images", (0, 0))
+    if tested_on < there:
+        rows.append(("test images", f"only {tested_on:,} of {there:,}"))
+    if trained_on := summary.get("identity", {}).get("data", {}).get("training_images"):
+        rows.append(("training images", f"only {trained_on:,}"))
     seconds, watched = summary["seconds_per_epoch"], " and monitors" if summary["monitors"] else ""
     epochs = "none" if seconds is None else f"{summary['epochs']}, {seconds:.1f} s each with validation{watched}"
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())

@@ -154,11 +154,20 @@ def test_a_disk_that_fails_is_an_error_and_a_whole_checkpoint_is_left(tmp_path, 
 
     save(DurableCheckpointIO(), tmp_path, 1)
     monkeypatch.setattr(os, failing, fail)
-    with pytest.raises(UserError, match=f"last.ckpt cannot be written: {said}"):
+    with pytest.raises(UserError, match=f"last.ckpt cannot be written: {said}.* then resume: fmnist fit --resume"):
         save(DurableCheckpointIO(), tmp_path, 2)
 
     monkeypatch.undo()
     assert list(numbers(tmp_path).values()) == [1]
+
+
+def test_without_a_checkpoint_there_is_nothing_to_resume(tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(UserError, match=r"Make room or correct the permissions, then start again$"):
+        save(DurableCheckpointIO(), tmp_path, 1)
 
 
 @pytest.mark.slow

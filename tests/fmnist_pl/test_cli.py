@@ -127,6 +127,33 @@ def test_the_summary_is_of_all_epochs_also_where_an_early_one_was_the_best(fmnis
     assert summary["last_epoch"]["dead_relu/total"] == pytest.approx(last["dead"] / last["units"])
 
 
+def test_an_epoch_without_validation_has_no_metrics_of_an_earlier_one(fmnist, tmp_path, capsys):
+    fmnist("fit", "--trainer.check_val_every_n_epoch=2", "--trainer.max_epochs=3")
+
+    run = tmp_path / "lightning_logs" / "baseline-synthetic" / "version_0"
+    history = json.loads((run / "summary.json").read_text())["history"]
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    assert ["val/loss" in entry for entry in history] == [False, True, False]
+    assert ["val/loss" in line for line in printed] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--trainer.check_val_every_n_epoch=2", "of epoch 2, the last that was validated"),
+        ("--trainer.limit_train_batches=0", "untrained weights"),
+        ("--model.learning_rate=1e38", "no epoch has a finite validation loss"),
+        ("--test_checkpoint=last", "only 64"),
+        ("--test_checkpoint=last", "only 100 of 2,000"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_the_table_says_which_weights_and_which_epoch_its_numbers_are_of(option, said, fmnist, capsys):
+    fmnist("fit", "--monitors=off", "--trainer.max_epochs=3", option)
+
+    assert said in capsys.readouterr().out
+
+
 def test_without_monitors_the_weights_are_the_same(fmnist, tmp_path, finished_run):
     fmnist("fit", "--variant", "no_dropout", "--monitors", "off")
 

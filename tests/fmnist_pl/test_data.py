@@ -100,6 +100,11 @@ def test_fewer_training_images_leave_validation_as_it_is(numbered_files):
     assert len(numbers_in(data.val_dataloader())) == 12
 
 
+def test_more_training_images_than_there_are_are_refused(numbered_files):
+    with pytest.raises(UserError, match=r"--data\.training_images=49: there are 48 besides the validation images"):
+        FashionMNISTDataModule(training_images=49).setup("fit")
+
+
 def test_the_order_follows_the_seed(numbered_files):
     def order(seed):
         data = FashionMNISTDataModule(seed=seed)

@@ -274,7 +274,8 @@ def sentence(gap: Gap | None, obstacle: str = "") -> str:
     side = "below" if effect >= 0 else "above"
     return text + (
         f" Mode effect: the running accuracy ({100 * gap.running_accuracy:.1f} %) was {abs(effect):.1f} points {side} "
-        "it, through dropout, augmentation and averaging while the weights moved; that is not overfitting."
+        "it, through averaging while the weights moved, and dropout or augmentation where there are any; that is not "
+        "overfitting."
     )
 
 

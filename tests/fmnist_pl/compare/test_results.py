@@ -111,6 +111,23 @@ def test_what_differs_between_runs_is_told(changes, told):
     assert told in text
 
 
+def test_the_options_of_all_runs_are_told():
+    options = ["--trainer.max_epochs=2", "--data.batch_size=128", "--trainer.limit_test_batches=1"]
+
+    text = "\n".join(notes(compare([result("baseline", 0)], "baseline", REAL, options)))
+
+    assert "variants: `--data.batch_size=128 --trainer.limit_test_batches=1`." in text
+
+
+def test_where_the_last_epoch_had_no_validation_the_apparent_gap_is_of_one_epoch_and_it_is_told():
+    made = result("baseline", 0)
+    history = [{"train/accuracy": 0.8, "val/accuracy": 0.7, "val/loss": 1.0}, {"train/accuracy": 0.9}]
+    late = replace(made, summary={**made.summary, "history": history})
+
+    assert next(metric for metric in METRICS if metric.key == "apparent_gap").read(late.summary) == pytest.approx(0.1)
+    assert "NOT of the last epoch, where that had no validation" in "\n".join(notes(compare([late], "baseline", REAL)))
+
+
 def test_every_metric_is_read():
     assert result("gelu", 0, test=0.9, val=0.91, running=0.92, train_eval=0.93, gap=0.02, dead=0.1).metrics == {
         "running_accuracy": 0.92,
