@@ -137,6 +137,13 @@ def test_an_epoch_without_validation_has_no_metrics_of_an_earlier_one(fmnist, tm
     assert ["val/loss" in line for line in printed] == [False, True, False]
 
 
+def test_without_a_logger_the_folder_of_what_is_left_is_named(fmnist, tmp_path, capsys):
+    fmnist("fit", "--monitors=off", "--trainer.logger=false")
+
+    assert f"no summary.json; what else the run left: {tmp_path}" in capsys.readouterr().out
+    assert (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
 @pytest.mark.parametrize(
     ("option", "said"),
     [
