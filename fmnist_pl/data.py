@@ -81,7 +81,8 @@ class FashionMNISTDataModule(pl.LightningDataModule):
             images, labels = self._read("train")
             held_out = min(VALIDATION_IMAGES[self.dataset], len(images) // 5)
             there = len(images) - held_out
-            if (wanted := self.training_images or 0) > there:
+            resumes = self.trainer is not None and self.trainer.ckpt_path is not None  # a run of an earlier version
+            if (wanted := self.training_images or 0) > there and not resumes:
                 raise UserError(
                     f"--data.training_images={wanted}: there are {there:,} besides the validation images. Give at most "
                     "that many, or leave the option out for all.",

@@ -100,7 +100,7 @@ def count_examples(batch: Any) -> int | None:  # noqa: ANN401
         return labels
     tensors = list(_tensors(batch))
     lengths = {tensor.size(0) for tensor in tensors}
-    if isinstance(batch, list) and len(tensors) > 2 and lengths <= _COLOURS and {t.dim() for t in tensors} == {3}:
+    if isinstance(batch, list) and len(tensors) > 4 and lengths <= _COLOURS and {t.dim() for t in tensors} == {3}:
         return None
     return lengths.pop() if len(lengths) == 1 else None
 

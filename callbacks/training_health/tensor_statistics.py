@@ -78,7 +78,8 @@ def _flat(tensor: Tensor) -> Tensor:
 def _in_blocks(values: Tensor, bins: int) -> Tensor | None:
     """`packed_statistics` on a CPU, by one thread, in bytes; None where nothing is finite or the range overflows."""
     array = values.resolve_neg().numpy()
-    low, high = (float(end) for end in values.aminmax())  # NaN where any is
+    ends = values.aminmax() if values.is_floating_point() else (array.min(), array.max())
+    low, high = map(float, ends)  # NaN where any is
     if not math.isfinite(high - low):
         finite = values[values.isfinite()]
         row = _in_blocks(finite, bins) if 0 < len(finite) < len(values) else None

@@ -57,7 +57,7 @@ def write_checkpoint(path: Path, content: bytes, keep_as: str | None = None) -> 
         replace_durably(path, content)
     except OSError as error:
         again = "start again"
-        if any(path.with_name(name).exists() for name in RESUMABLE):
+        if any(os.path.exists(path.with_name(name)) for name in RESUMABLE):  # False also where it may not be asked
             again = f"resume: fmnist fit --resume {shlex.quote(str(path.parents[1]))}"
         raise UserError(
             f"The checkpoint {path} cannot be written: {error.strerror}. The run ends here, since it could not be "

@@ -220,7 +220,8 @@ def notes(comparison: Comparison) -> list[str]:
     result.append("Test accuracy is of the tested weights, all other metrics are of the last epoch.")
     if any("val/loss" not in history[-1] for run in complete if (history := run.summary.get("history"))):
         result.append(
-            "NOT of the last epoch, where that had no validation: its metrics, and what the monitors measured."
+            "Where the last epoch had no validation, metrics of validation and what the monitors measured are NOT of "
+            "the last epoch, but of the last that was validated."
         )
     for setting, read in _SETTINGS.items():
         values = {run.variant: read(run.summary) for run in complete}

@@ -146,7 +146,7 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     if tested_on < there:
         rows.append(("test images", f"only {tested_on:,} of {there:,}"))
     if trained_on := summary.get("identity", {}).get("data", {}).get("training_images"):
-        rows.append(("training images", f"only {trained_on:,}"))
+        rows.append(("training images", f"{trained_on:,}"))
     seconds, watched = summary["seconds_per_epoch"], " and monitors" if summary["monitors"] else ""
     epochs = "none" if seconds is None else f"{summary['epochs']}, {seconds:.1f} s each with validation{watched}"
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())

@@ -150,7 +150,7 @@ def test_without_a_logger_the_folder_of_what_is_left_is_named(fmnist, tmp_path, 
         ("--trainer.check_val_every_n_epoch=2", "of epoch 2, the last that was validated"),
         ("--trainer.limit_train_batches=0", "untrained weights"),
         ("--model.learning_rate=1e38", "no epoch has a finite validation loss"),
-        ("--test_checkpoint=last", "only 64"),
+        ("--test_checkpoint=last", "training images            │ 64"),
         ("--test_checkpoint=last", "only 100 of 2,000"),
     ],
 )

@@ -127,13 +127,14 @@ def test_what_a_step_logs_several_times_counts_as_its_mean(leaky):
     assert logged.last == {"end": 2.5}
 
 
-def test_several_sizes_of_a_step_are_none(leaky):
+@pytest.mark.parametrize(("sizes", "known"), [((2, 3), np.nan), ((1, 8, 1), 8), ((8, 8), 8), ((1, 1), 1)])
+def test_several_sizes_of_a_step_are_none_but_one_is_said_where_it_does_not_matter(leaky, sizes, known):
     with isolated(leaky[0], Copies(*leaky)) as logged:
         logged.begin_batch()
-        leaky[1].log("a", 1.0, batch_size=2)
-        leaky[1].log("b", 1.0, batch_size=3)
+        for number, size in enumerate(sizes):
+            leaky[1].log(str(number), 1.0, batch_size=size)
 
-    assert np.isnan(logged.batch_size)
+    assert logged.batch_size == pytest.approx(known, nan_ok=True)
 
 
 class Box:

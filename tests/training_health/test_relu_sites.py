@@ -339,18 +339,43 @@ def test_units_are_where_the_weights_of_a_product_are(product, unit_dim):
         (lambda x, w: x @ w, (3, 5, 8)), (lambda x, w: torch.bmm(x, w), (3, 5, 8)), (lambda x, w: w @ x, (3, 8, 4)),
         (lambda x, w: torch.baddbmm(torch.zeros(8), x, w), (3, 5, 8)),
         (lambda x, w: torch.einsum("eni,eio->eno", x, w), (3, 5, 8)),
+        (lambda x, w: torch.einsum("eni,eio->eon", x, w), (3, 5, 8)),
+        (lambda x, w: torch.einsum("...ni,...io->...no", x, w), (3, 5, 8)),
+        (lambda x, w: x @ w + torch.zeros(8), (3, 5, 8)),
     ],
 )  # fmt: skip
-def test_the_units_of_a_stack_of_weights_are_guessed_to_be_in_the_last_dimension(product, shape):
+def test_of_the_two_dimensions_of_a_stack_of_weights_one_is_guessed(product, shape):
     (call,), _ = watch(Product(product, *shape), torch.randn(3, 4, 5))
 
-    assert (call.unit_dim, call.derived) == (2, False)
+    assert call.output.shape[call.unit_dim] == 8
+    assert not call.derived
 
 
-def test_a_stack_of_one_is_a_matrix():
-    (call,), _ = watch(Product(lambda x, w: x @ w, 1, 5, 8), torch.randn(3, 4, 5))
+@pytest.mark.parametrize(
+    ("product", "shape"),
+    [
+        (lambda x, w: x @ w, (1, 5, 8)), (lambda x, w: torch.bmm(x, w.expand(3, 5, 8)), (5, 8)),
+        (lambda x, w: torch.einsum("...ni,...io->...no", x, w), (5, 8)),
+    ],
+)  # fmt: skip
+def test_a_stack_of_one_is_a_matrix(product, shape):
+    (call,), _ = watch(Product(product, *shape), torch.randn(3, 4, 5))
 
     assert (call.unit_dim, call.derived) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        nn.Flatten(), lambda x: x.max(2).values, lambda x: x[torch.arange(4), :, 2], lambda x: x[:, ::2].flatten(1),
+        lambda x: torch.hstack([x.mean(2), x.mean(2)]), lambda x: x.transpose(1, 2)[x[:, 0] > 0],
+        lambda x: torch.stack([x.sum((1, 2)), x.mean((1, 2))], 1),
+    ],
+)  # fmt: skip
+def test_columns_are_units_whatever_they_were_made_of(change):
+    (call,), _ = watch(nn.Sequential(nn.Conv1d(5, 9, 1), Calls(change), nn.ReLU()), torch.randn(4, 5, 9))
+
+    assert (call.unit_dim, call.derived) == (1, True)
 
 
 @pytest.mark.parametrize("lose", [lambda x: x[..., 3], lambda x: x.sum(-1), lambda x: x[..., :1].squeeze(-1)])

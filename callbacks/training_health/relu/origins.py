@@ -42,6 +42,7 @@ _VIEWS = {
     "permute", "transpose", "t", "movedim", "moveaxis", "swapaxes", "swapdims", "contiguous", "clone", "detach",
     "expand", "identity", "requires_grad",
 }  # fmt: skip
+_CUTS = {"getitem", "select", "squeeze", "unbind"}  # where views, of one place in a dimension
 _PARTS = {"getitem", "narrow", "select", "chunk", "split", "unbind"}
 _DROPS = {f"{kind}dropout{n}" for kind in ("", "feature_", "alpha_", "feature_alpha_") for n in ("", "1d", "2d", "3d")}
 _REDUCTIONS = {"mean", "sum", "amax"}
@@ -69,7 +70,7 @@ class Origin(NamedTuple):
     mask: tuple[Callable[[], Tensor | None], bool] | None = None
     feed: Feed | None = None  # the layer that it is an affine map of, unit by unit
     source: Source | None = None  # the ReLU that it comes out of
-    lost: bool = False  # what held its features is not known any more
+    guessed: bool = False  # its units lie in more dimensions than that of the features, or that one is gone
 
 
 _PARAMETER = Origin(WEIGHTS)
@@ -169,10 +170,7 @@ class Origins:
             source = None
             if not weighted:
                 feed, source = _kept(call, tensor, dim)
-            lost = dim is None and (
-                weighted or any(origin.lost or origin.feature_dim is not None for origin in origins)
-            )
-            first = Origin(level, dim, mask, feed, source, lost)
+            first = Origin(level, dim, mask, feed, source, _is_guessed(call, role, dim, tensor))
             self._known[id(tensor)] = weakref.ref(tensor), first
         if name == "batch_norm" and first.feed is not None:
             self.calls[id(first.feed.norms[-1].own)] += 1
@@ -224,7 +222,7 @@ class Origins:
             return None
         dim, dims = before.feature_dim, output.dim()
         dim = None if dim is None or not -dims <= dim < dims else dim % dims
-        origin = Origin(before.level, dim, lost=before.lost)
+        origin = Origin(before.level, dim, guessed=before.guessed)
         self._known[id(output)] = weakref.ref(output), origin
         return origin
 
@@ -363,32 +361,51 @@ def _tensors(values: Iterable[object]) -> list[Tensor]:
 
 
 def _weighted_dim(role: Role, call: _Call) -> int | None:
-    """Which dimension of a product holds the features: for two operands without known weights those of the second.
-
-    None for a stack of matrices, as of experts or an ensemble, whose units lie in two dimensions.
-    """
+    """Which dimension of a product holds the features: for two operands without known weights those of the second."""
     if role.feature_dim is not None:
         return role.feature_dim
     _, args, _, inputs, origins = call
-    if isinstance(args[0], str):  # einsum: the dimension that only the weights have, of one matrix
+    if isinstance(args[0], str):  # einsum: the dimension that only the weights have
         terms, _, result = args[0].replace(" ", "").partition("->")
         weights = [term for term, origin in zip(terms.split(","), origins, strict=True) if origin.level == WEIGHTS]
         others = {letter for term in terms.split(",") if term not in weights for letter in term}
-        if others.intersection(result, *weights[:1]):
-            return None
         own = [result.index(letter) - len(result) for letter in "".join(weights) if letter in set(result) - others]
         return own[0] if len(own) == 1 else None
     (left, right), (a, b) = inputs[-2:], origins[-2:]
-    stacks = [
-        tensor for tensor, origin in ((left, a), (right, b)) if origin.level == WEIGHTS and prod(tensor.shape[:-2]) > 1
-    ]
-    if stacks:  # of matrices: each has units of its own
-        return None
     if a.level == WEIGHTS != b.level:
         return -1 if right.dim() == 1 or left.dim() == 1 else -2
     if b.level == WEIGHTS:
         return -1
     return -1 if b.feature_dim == right.dim() - 1 else None
+
+
+def _is_guessed(call: _Call, role: Role | None, dim: int | None, output: Tensor) -> bool:
+    """Whether the units of ``output`` lie in more dimensions than ``dim``, or theirs is gone."""
+    name, _, _, inputs, origins = call
+    if role is not None and role.kind == "weights":
+        return role.feature_dim is None and _has_stack(call)
+    if dim is not None:
+        return any(origin.guessed for origin in origins)
+    x, before = inputs[0], origins[0]
+    is_less = before.feature_dim is not None and output.dim() < x.dim()
+    gone = is_less and (name in _REDUCTIONS or (name in _CUTS and _same_memory(x, output)))
+    return gone or (before.guessed and output.shape == x.shape)
+
+
+def _has_stack(call: _Call) -> bool:
+    """Whether a product is with a stack of weight matrices, as of experts, each with units of its own."""
+    _, args, _, inputs, origins = call
+    if not isinstance(args[0], str):
+        weights = [x for x, origin in zip(inputs[-2:], origins[-2:], strict=True) if origin.level == WEIGHTS]
+        # An expanded matrix is one.
+        return any(n > 1 and step for w in weights for n, step in list(zip(w.shape, w.stride(), strict=True))[:-2])
+    taken, _, result = args[0].replace(" ", "").partition("->")
+    terms = taken.split(",")
+    for i, (term, origin) in enumerate(zip(terms, origins, strict=True)):
+        others, own = set("".join(terms[:i] + terms[i + 1 :])), set(term) - {"."}
+        if origin.level == WEIGHTS and (own & others & set(result) or inputs[i].dim() > len(own)):
+            return True
+    return False
 
 
 def _followed_any(call: _Call, output: Tensor) -> int | None:

@@ -407,7 +407,7 @@ class ReLUSites(TorchFunctionMode):
             origin = self.origins.through_layer(name, role.feature_dim, args, output)
         if origin is None:
             origin = self.origins.follow(name, role, args, kwargs, output)
-        self._guess = 1 if origin.feature_dim == 1 else -1
+        self._guess = 1 if origin.feature_dim in (None, 1) else -1
 
     def _see_relu(
         self, site: str, activation: str, x: Tensor, output: Tensor, origin: Origin, feed: Feed | None
@@ -417,9 +417,9 @@ class ReLUSites(TorchFunctionMode):
                 raise ValueError("it runs inside a transform of torch.func, such as vmap")
             if output.dim() < 2:
                 raise ValueError("its output has one dimension, which leaves no unit to tell apart")
-            # (N, F): each column is a unit, unless their dimension was lost on the way here.
-            derived = origin.feature_dim is not None or (output.dim() == 2 and not origin.lost)
-            dim = origin.feature_dim if derived else self._guess
+            # (N, F): each column is a unit, unless their dimension is known to be gone.
+            derived = not origin.guessed and (origin.feature_dim is not None or output.dim() == 2)
+            dim = origin.feature_dim if derived or origin.guessed else self._guess
             dim = 1 if dim is None else dim % output.dim()
             first = origin.level <= FIRST
             affine = feed if feed is not None and feed.affine else None

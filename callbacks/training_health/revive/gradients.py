@@ -59,7 +59,7 @@ def _per_unit(call: ReLUCall, gradient: Tensor | None) -> np.ndarray:
     others = [d for d in range(output.dim()) if d != call.unit_dim]
     # The ReLU's own backward, in one pass: the gradient where the output is above 0.
     by_input = torch.ops.aten.threshold_backward(gradient, output, 0).abs_()
-    if call.activation != "relu":  # nor at its upper end; in place, where what went in is gone, that of ReLU6 is known
-        by_input[(output >= 6) if call.input is call.output else (call.input.detach() > output)] = 0
+    if call.activation != "relu":  # nor at its upper end, which is not seen of a hardtanh in place
+        by_input[(output >= 6) if call.activation == "relu6" else (call.input.detach() > output)] = 0
     sums = by_input.sum(dim=others, dtype=torch.promote_types(output.dtype, torch.float32))
     return sums.cpu().double().numpy()

@@ -53,7 +53,7 @@ class LoggedValues:
         self.log: Callable[..., None] | None = None
         self.values: dict[str, list[tuple[Tensor, float]]] = {}  # per key: value and weight of each batch
         self.last: dict[str, Tensor] = {}  # what is logged outside of the steps
-        self._ends: dict[str, list[Tensor]] = {}  # of which each of these is the mean
+        self._ends: dict[str, tuple[Tensor, int]] = {}  # their sums, and of how many
         self.metrics: dict[str, Metric] = {}
         self.examples, self.batches = 0.0, 0
         self.begin_batch()
@@ -75,8 +75,9 @@ class LoggedValues:
             weights = [known if own is None else own for _, own in parts]
             value, weight = parts[0][0], sum(weights)
             if len(parts) > 1:
-                shares = (part.float() * (w / (weight or 1)) for (part, _), w in zip(parts, weights, strict=True))
-                value = torch.stack([*shares]).sum()
+                value = value.float()  # where they may be on several devices
+                shares = [part.to(value) * (w / (weight or 1)) for (part, _), w in zip(parts, weights, strict=True)]
+                value = torch.stack(shares).sum()
             self.values.setdefault(name, []).append((value, weight))
         self.examples += size.counted
         self.batches += 1
@@ -92,10 +93,14 @@ class LoggedValues:
             if number.numel() == 1 and self._in_step:
                 self._running.setdefault(name, []).append((number.reshape(()), size))
             elif number.numel() == 1:
-                self._ends.setdefault(name, []).append(number.reshape(()).float())
-                self.last[name] = torch.stack(self._ends[name]).mean()
+                total, times = self._ends.get(name, (number.reshape(()), 0))
+                total = total + number.reshape(()).to(total) if times else total
+                self._ends[name], self.last[name] = (total, times + 1), total / (times + 1) if times else total
         if size is not None and not isinstance(value, Metric):  # which weighs examples itself
-            self.batch_size = size if self.batch_size in (None, size) else math.nan
+            if self.batch_size in (None, 1, size):
+                self.batch_size = size
+            elif size != 1:  # which many say where it does not matter
+                self.batch_size = math.nan
         if self.log is not None:
             self.log(name, value, *args, **kwargs)
 

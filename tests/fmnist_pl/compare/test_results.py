@@ -125,7 +125,9 @@ def test_where_the_last_epoch_had_no_validation_the_apparent_gap_is_of_one_epoch
     late = replace(made, summary={**made.summary, "history": history})
 
     assert next(metric for metric in METRICS if metric.key == "apparent_gap").read(late.summary) == pytest.approx(0.1)
-    assert "NOT of the last epoch, where that had no validation" in "\n".join(notes(compare([late], "baseline", REAL)))
+    assert "are NOT of the last epoch, but of the last that was validated" in "\n".join(
+        notes(compare([late], "baseline", REAL))
+    )
 
 
 def test_every_metric_is_read():
