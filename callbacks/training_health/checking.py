@@ -37,7 +37,8 @@ class Checked:
 
     def __str__(self) -> str:
         """Lay the findings out."""
-        lines = [str(self.inspection).splitlines()[0]]
+        counted = str(self.inspection).splitlines()
+        lines = [counted[0], *(counted[-1:] if self.inspection.assumed else [])]  # a guess of the units' dimension
         for finding in self.findings:
             lines.append(f"{finding.severity}: {finding.title} [{finding.rule}]")
             lines.append(f"    {' '.join([finding.evidence, *finding.advice])}")

@@ -158,6 +158,12 @@ def test_the_model_stays_as_it_is():
     assert net.training
 
 
+def test_a_guess_is_told():
+    text = str(check(nn.ReLU(), [torch.randn(20, 3, 7)]))
+
+    assert "Units assumed, since not known, in this dimension (name it with unit_dims): relu: 1." in text
+
+
 def test_no_example_is_an_error():
     with pytest.raises(UserError, match="no example to check") as raised:
         check(network(), [])
