@@ -151,7 +151,7 @@ def test_without_a_logger_the_folder_of_what_is_left_is_named(fmnist, tmp_path, 
         ("--trainer.limit_train_batches=0", "untrained weights"),
         ("--model.learning_rate=1e38", "no epoch has a finite validation loss"),
         ("--test_checkpoint=last", "training images            │ 64"),
-        ("--test_checkpoint=last", "only 100 of 2,000"),
+        ("--trainer.limit_test_batches=0.05", "only 100 of 2,000"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")
