@@ -191,7 +191,7 @@ class FashionCLI(LightningCLI):
         self.record = RunRecord(settings, self.identity, config.test_checkpoint, self.overlay)
         always = [*self.callbacks, self.record]
         if config.trainer.enable_progress_bar is not False:
-            always.append(Progress(self.quiet))
+            always.append(Progress(self.record, self.quiet))
         if self.subcommand == "predict":
             always.append(PredictionsFile())
         always.append(LastCheckpoint())

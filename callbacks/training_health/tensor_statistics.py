@@ -78,8 +78,7 @@ def _flat(tensor: Tensor) -> Tensor:
 def _in_blocks(values: Tensor, bins: int) -> Tensor | None:
     """`packed_statistics` on a CPU, by one thread, in bytes; None where nothing is finite or the range overflows."""
     array = values.resolve_neg().numpy()
-    ends = values.aminmax() if values.is_floating_point() else (array.min(), array.max())
-    low, high = map(float, ends)  # NaN where any is
+    low, high = float(array.min()), float(array.max())  # NaN where any is
     if not math.isfinite(high - low):
         finite = values[values.isfinite()]
         row = _in_blocks(finite, bins) if 0 < len(finite) < len(values) else None

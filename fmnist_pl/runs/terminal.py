@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fmnist_pl.process import printable
-from fmnist_pl.runs.record import HISTORY
+from fmnist_pl.runs.record import HISTORY, RunRecord
 
 
 class Progress(TQDMProgressBar):
@@ -23,9 +23,9 @@ class Progress(TQDMProgressBar):
 
     BAR_FORMAT = "{desc} {percentage:3.0f} % {bar:30} {n_fmt}/{total_fmt} batches, {remaining} left{postfix}"
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, record: RunRecord, quiet: bool = False) -> None:
         super().__init__(refresh_rate=20, leave=False)
-        self.quiet = quiet
+        self.record, self.quiet = record, quiet  # its epochs' metrics: it comes first in the trainer's list
         self._started = 0.0
         self._seconds: list[float] = []  # that each epoch of this process took
 
@@ -49,21 +49,15 @@ class Progress(TQDMProgressBar):
         """Note the time."""
         super().on_train_epoch_start(trainer, *args)
         self.train_progress_bar.set_description_str(f"epoch {_of_all(trainer)}")
-        self._started, self._validated = time.perf_counter(), False
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note that the epoch has validation metrics of its own."""
-        super().on_validation_end(trainer, pl_module)
-        self._validated = not trainer.sanity_checking
+        self._started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the epoch's metrics."""
         super().on_train_epoch_end(trainer, pl_module)
         if self.quiet or not trainer.is_global_zero:
             return
-        known = trainer.callback_metrics
-        new = [name for name in HISTORY if name in known and (self._validated or not name.startswith("val/"))]
-        metrics = "  ".join(f"{name} {float(known[name]):.4f}" for name in new)
+        known = self.record.history[-1]
+        metrics = "  ".join(f"{name} {known[name]:.4f}" for name in HISTORY if name in known)
         self._seconds.append(time.perf_counter() - self._started)
         line = f"epoch {_of_all(trainer)}  {metrics}  {self._seconds[-1]:.1f} s"
         if (epochs := (trainer.max_epochs or 0) - trainer.current_epoch - 1) > 0:
@@ -142,10 +136,10 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     validated = [entry["epoch"] for entry in summary["history"] if "val/loss" in entry]
     if validated and validated[-1] != summary["history"][-1]["epoch"]:
         rows.append(("validation and monitors", f"of epoch {validated[-1] + 1}, the last that was validated"))
-    tested_on, there = summary.get("test_images", (0, 0))
+    tested_on, there = summary["test_images"]
     if tested_on < there:
         rows.append(("test images", f"only {tested_on:,} of {there:,}"))
-    if trained_on := summary.get("identity", {}).get("data", {}).get("training_images"):
+    if trained_on := summary["identity"]["data"]["training_images"]:
         rows.append(("training images", f"{trained_on:,}"))
     seconds, watched = summary["seconds_per_epoch"], " and monitors" if summary["monitors"] else ""
     epochs = "none" if seconds is None else f"{summary['epochs']}, {seconds:.1f} s each with validation{watched}"

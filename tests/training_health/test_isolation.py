@@ -120,11 +120,11 @@ def test_what_a_step_logs_several_times_counts_as_its_mean(leaky):
         leaky[1].log("b", 1.0, batch_size=1)
         leaky[1].log("b", 5.0, batch_size=3)
         logged.end_batch(BatchSize(10, 10))
-        for value in (1.0, 4):
+        for value in (1, 4.5):
             leaky[1].log("end", value)
 
     assert logged.numbers() == {"a": [(3.0, 30)], "b": [(4.0, 4)]}  # as it weighs in Lightning
-    assert logged.last == {"end": 2.5}
+    assert logged.last == {"end": 2.75}
 
 
 @pytest.mark.parametrize(("sizes", "known"), [((2, 3), np.nan), ((1, 8, 1), 8), ((8, 8), 8), ((1, 1), 1)])

@@ -93,9 +93,9 @@ class LoggedValues:
             if number.numel() == 1 and self._in_step:
                 self._running.setdefault(name, []).append((number.reshape(()), size))
             elif number.numel() == 1:
-                total, times = self._ends.get(name, (number.reshape(()), 0))
-                total = total + number.reshape(()).to(total) if times else total
-                self._ends[name], self.last[name] = (total, times + 1), total / (times + 1) if times else total
+                total, times = self._ends.get(name, (number.new_zeros(()), 0))
+                total = total + number.reshape(()).to(total.device)
+                self._ends[name], self.last[name] = (total, times + 1), total / (times + 1)
         if size is not None and not isinstance(value, Metric):  # which weighs examples itself
             if self.batch_size in (None, 1, size):
                 self.batch_size = size
