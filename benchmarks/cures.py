@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ from tensorboard.backend.event_processing.data_provider import MultiplexerDataPr
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.context import RequestContext
 
-from fmnist_pl.compare.output import table
-from fmnist_pl.compare.results import Difference, paired_difference, spread
+from fmnist_pl.compare.output import difference_cell, spread_cell, table
+from fmnist_pl.compare.results import paired_difference, spread
+from fmnist_pl.compare.run_metrics import Metric
 from training_health.health.health_run import HealthRun
 from training_health.health.unit_life import transitions
 from training_health.log_format import PLUGIN_NAME
 from training_health.tab.health_data import HealthData
 from training_health.tab.loader import KEEP_ALL
+from training_health.tab.payloads import new_weights
 
 START = "start"  # folder in the log folder with the runs that measure the start
 # What decides the state before the first step; runs that agree in it share one measurement.
@@ -49,25 +52,18 @@ class CureRun:
     seconds: float | None  # per epoch
 
 
-@dataclass(frozen=True)
-class _Column:
-    heading: str
-    key: str
-    scale: float = 100.0
-    digits: int = 2
-
-    def shown(self, value: float, sign: str = "") -> str:
-        return f"{self.scale * value:{sign}.{self.digits}f}"
+def _column(heading: str, key: str, scale: float = 100.0, digits: int = 1) -> Metric:
+    return Metric(key, heading, attrgetter(key), scale, digits)
 
 
 COLUMNS = (
-    _Column("dead at the start, %", "dead_start", digits=1),
-    _Column("dead at the end, %", "dead_end", digits=1),
-    _Column("lasting revivals", "lasting", 1.0, 1),
-    _Column("of these, with new weights", "lasting_given", 1.0, 1),
-    _Column("validation accuracy, %", "val_accuracy"),
-    _Column("test accuracy, %", "test_accuracy"),
-    _Column("s / epoch", "seconds", 1.0, 1),
+    _column("dead at the start, %", "dead_start"),
+    _column("dead at the end, %", "dead_end"),
+    _column("lasting revivals", "lasting", 1),
+    _column("of these, with new weights", "lasting_given", 1),
+    _column("validation accuracy, %", "val_accuracy", digits=2),
+    _column("test accuracy, %", "test_accuracy", digits=2),
+    _column("s / epoch", "seconds", 1),
 )
 
 
@@ -80,12 +76,11 @@ def cures_table(runs: Sequence[CureRun]) -> str:
     return table(rows)
 
 
-def _spread(column: _Column, runs: Sequence[CureRun]) -> str:
+def _spread(column: Metric, runs: Sequence[CureRun]) -> str:
     values = [value for run in runs if (value := getattr(run, column.key)) is not None]
     if not values:
         return "unknown"
-    found = spread(values)
-    text = column.shown(found.mean) + ("" if found.sd is None else f" ± {column.shown(found.sd)}")
+    text = spread_cell(column, spread(values))
     return text if len(values) == len(runs) else f"{text} (n = {len(values)})"
 
 
@@ -99,18 +94,11 @@ def differences_table(runs: Sequence[CureRun], reference: str) -> str:
         for column in COLUMNS:
             values = [(getattr(ours, column.key), getattr(theirs, column.key)) for ours, theirs in pairs]
             known = [pair for pair in values if None not in pair]
-            cells.append(_difference(column, paired_difference(*zip(*known, strict=True))) if known else "unknown")
+            cells.append(difference_cell(column, paired_difference(*zip(*known, strict=True))) if known else "unknown")
             if known and len(known) < len(pairs):
                 cells[-1] += f" (n = {len(known)})"
         rows.append([name, str(len(pairs)), *cells])
     return table(rows)
-
-
-def _difference(column: _Column, found: Difference) -> str:
-    if found.half_width is None:
-        return column.shown(found.mean, "+")
-    text = f"{column.shown(found.mean, '+')} ± {column.shown(found.half_width)}"
-    return f"**{text}**" if found.verdict == "different" else text
 
 
 # ---- reading runs
@@ -131,7 +119,7 @@ def cure_runs(logdir: Path) -> tuple[list[CureRun], list[str]]:
         measured = _start_of(health)
         lasting = given = None
         if health.sites:
-            marks = [(lasting_revivals(site.activity), _given(site)) for site in health.sites]
+            marks = [(lasting_revivals(site.activity), new_weights(site)) for site in health.sites]
             lasting = float(sum(mark.sum() for mark, _ in marks))
             given = float(sum((mark & new).sum() for mark, new in marks))
         found[key] = CureRun(
@@ -198,15 +186,6 @@ def _start_of(run: HealthRun) -> float | None:
     activity = np.concatenate(starts)
     known = activity[~np.isnan(activity)]
     return float((known == 0).mean()) if len(known) else None
-
-
-def _given(site: Any) -> np.ndarray:  # noqa: ANN401 - a `Site`
-    """(E, U) bool: which units began each epoch with new weights."""
-    flags = np.zeros(site.activity.shape, bool)
-    if site.revived is not None:
-        for epoch, units in zip(site.revived.epochs, site.revived.units, strict=True):
-            flags[site.epochs == epoch] = units
-    return flags
 
 
 def measure_starts(logdir: Path) -> None:

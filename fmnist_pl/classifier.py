@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from fmnist_pl.loader import Batch, BatchLoader
 from fmnist_pl.metrics import ExampleMean
-from fmnist_pl.network import FashionCNN, to_fastest_layout
+from fmnist_pl.network import FashionCNN
 from training_health.errors import UserError
 
 Stage = Literal["train", "val", "test"]
@@ -73,7 +73,7 @@ class FashionClassifier(pl.LightningModule):
         self.momentum, self.weight_decay, self.adam_epsilon = momentum, weight_decay, adam_epsilon
         self.schedule, self.label_smoothing, self.flip_at_test = schedule, label_smoothing, flip_at_test
         self.net = FashionCNN(**network)
-        to_fastest_layout(self.net)
+        self.net.to(memory_format=torch.channels_last)  # the same numbers, faster kernels
         self.train_loss, self.train_accuracy = ExampleMean(), ExampleMean()
         self.val_loss, self.val_accuracy = ExampleMean(), ExampleMean()
         self.test_loss, self.test_accuracy = ExampleMean(), ExampleMean()

@@ -71,7 +71,7 @@ DATA_DIR=/scratch/data fmnist data
 """,
 }
 OPTIONAL = ("compare", "search", "slim")  # each is also the name of the extra that installs what it needs
-OPTIONAL_PACKAGES = {"jinja2", "markdown_it", "optuna", "scipy", "sqlalchemy", "torch_pruning"}
+OPTIONAL_PACKAGES = {"jinja2", "markdown_it", "optuna", "plotly", "scipy", "sqlalchemy", "torch_pruning"}
 
 
 def main(args: list[str] | None = None) -> None:

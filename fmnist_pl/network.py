@@ -238,8 +238,3 @@ def _check_arguments(
             raise ValueError(f"{name} must be at least 1, got {values}.")
     if convs_per_pool < 0:
         raise ValueError(f"convs_per_pool must be 0 (no pooling) or more, got {convs_per_pool}.")
-
-
-def to_fastest_layout(network: nn.Module) -> nn.Module:
-    """Lay the convolutions' weights out with channels innermost: the same numbers, faster kernels."""
-    return network.to(memory_format=torch.channels_last)

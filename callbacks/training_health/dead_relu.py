@@ -215,7 +215,7 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        size = self._evaluation.validation_batch_end(trainer, batch)
+        size = self._evaluation.validation.batch_end(trainer, batch)
         if self._watching:
             self.on_sample_batch_end(outputs, size)
 
@@ -342,7 +342,9 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         assert report is not None
         self._warn(report, pl_module)
         if report.sites:
-            self._log(trainer, pl_module, report)
+            values = report.scalars()
+            totals = {key: values.pop(key) for key in list(values) if key.partition("/")[2] in RESERVED}
+            log_scalars(trainer, pl_module, totals, values)
         if trainer.state.fn == "fit":  # a validation on its own belongs to no epoch
             write_records(trainer, [*report.records(), *self._snapshot.records(self._names)])
             if self._snapshot.shape:
@@ -351,12 +353,6 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
             if not self._listed:
                 self._listed = True
                 write_records(trainer, [*report.coverage_records(), *report.start_records()])
-
-    @staticmethod
-    def _log(trainer: pl.Trainer, pl_module: pl.LightningModule, report: DeadReLUReport) -> None:
-        values = report.scalars()
-        totals = {key: values.pop(key) for key in list(values) if key.partition("/")[2] in RESERVED}
-        log_scalars(trainer, pl_module, totals, values)
 
     def _warn(self, report: DeadReLUReport, pl_module: pl.LightningModule) -> None:
         if self._sites.opaque:

@@ -46,11 +46,8 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def remove_stale_temporaries(folder: Path) -> list[Path]:
-    """Delete what writers that were killed left in ``folder``; return what was deleted."""
-    removed = []
-    for path in sorted(folder.glob(f".*{TEMPORARY}")):
+def remove_stale_temporaries(folder: Path) -> None:
+    """Delete what writers that were killed left in ``folder``, if there is one."""
+    for path in folder.glob(f".*{TEMPORARY}"):
         with contextlib.suppress(OSError):
             path.unlink()
-            removed.append(path)
-    return removed

@@ -3,10 +3,11 @@
 Lightning comes in two packages, `lightning` and `pytorch_lightning`, whose classes know nothing of each other. What is
 inherited or raised here is of each package that is installed, so that a monitor fits into the trainer of either.
 
-Five things have no public way. Each is used in one function and has a substitute, with a warning, should it disappear:
+Four things have no public way. Each is used in one function and has a substitute, with a warning, should it disappear:
 ``_batches_that_stepped`` in `epoch_end_step`, ``_on_before_batch_transfer`` in `to_device`, ``_results`` in
-`is_of_an_epoch`, ``_is_sequential`` in `joins_validation_loaders`, and in `torch_private` the mark of a module that was
-compiled before it reached the trainer. `sinks` and `record_writer` know those of TensorBoard's writers.
+`is_of_an_epoch` and ``_is_sequential`` in `joins_validation_loaders`. Without a warning, `torch_private` does without
+the mark of a module that was compiled before it reached the trainer, and `sinks` without the prefix of a logger's keys
+and what is private of TensorBoard's writers; `record_writer` knows the latter too.
 """
 
 from __future__ import annotations

@@ -241,7 +241,7 @@ class ReviveUnits(pl.Callback):
     ) -> None:
         if self._counter is not None:
             self._sites.end_pass()
-            self._counter.end_batch(self._evaluation.validation_batch_end(trainer, batch))
+            self._counter.end_batch(self._evaluation.validation.batch_end(trainer, batch))
             self._seen = self._seen or wires_of(pl_module, self._sites.origins)  # one batch is enough
 
     def _count(self, call: ReLUCall) -> None:

@@ -182,7 +182,7 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         dataloader_idx: int = 0,
     ) -> None:
         if self._evaluation.is_due(trainer):
-            size = self._evaluation.validation_batch_end(trainer, batch)
+            size = self._evaluation.validation.batch_end(trainer, batch)
             if dataloader_idx == self.dataloader_idx:
                 self._validation.add(outputs, size)
 

@@ -65,11 +65,6 @@ class LastCheckpoint(Checkpoint):
         self._at_epoch_end = self._stopped_early = False
         self._max_epochs: int | None = None  # when it stopped early
 
-    @property
-    def state_key(self) -> str:
-        """The same for every subclass."""
-        return LastCheckpoint.__name__
-
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the folder."""
         if stage == "fit" and not trainer.fast_dev_run:  # type: ignore[attr-defined]

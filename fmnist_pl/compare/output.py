@@ -114,10 +114,10 @@ def print_tables(comparison: Comparison, console: Console) -> None:
         variants = comparison.variants[first : first + together]
         rows = [["", *(f"{variant.name}\nn = {_count(variant)}" for variant in variants)]]
         for metric in METRICS:
-            cells = [_spread_cell(metric, variant.spreads[metric.key]) for variant in variants]
+            cells = [spread_cell(metric, variant.spreads[metric.key]) for variant in variants]
             for i, variant in enumerate(variants):
                 if found := comparison.differences.get(variant.name, {}).get(metric.key):
-                    cell = _difference_cell(metric, found)
+                    cell = difference_cell(metric, found)
                     cells[i] += f"\n({cell.strip('*')}){' *' if found.verdict == 'different' else ''}"
             rows.append([metric.heading, *cells])
         console.print(_table_of_width(rows))
@@ -154,7 +154,7 @@ def _notebooks(comparison: Comparison) -> list[list[str]]:
         for metric in (BY_KEY[key] for key in _REPRODUCED if key in variant.printed):
             spread, printed = variant.spreads[metric.key], variant.printed[metric.key]
             distance = f"{(printed - spread.mean) / spread.sd:+.1f} sd" if spread and spread.sd else _ABSENT
-            cells = [_spread_cell(metric, spread), metric.shown(printed), distance]
+            cells = [spread_cell(metric, spread), metric.shown(printed), distance]
             rows.append([f"`{variant.name}`", metric.heading, *cells])
     return rows
 
@@ -164,13 +164,13 @@ def markdown(comparison: Comparison) -> str:
     headings = [metric.heading for metric in METRICS]
     results, notebooks = [["variant", "n", *headings]], _notebooks(comparison)
     for variant in comparison.variants:
-        cells = [_spread_cell(metric, variant.spreads[metric.key]) for metric in METRICS]
+        cells = [spread_cell(metric, variant.spreads[metric.key]) for metric in METRICS]
         results.append([f"`{variant.name}`", _count(variant), *cells])
     sections = [f"# {', '.join(f'`{variant.name}`' for variant in comparison.variants)} compared", table(results)]
     if comparison.differences:
         rows = [["variant", *(heading.replace(" %", ", points") for heading in headings)]]
         for name, found in comparison.differences.items():
-            rows.append([f"`{name}`", *(_difference_cell(metric, found[metric.key]) for metric in METRICS)])
+            rows.append([f"`{name}`", *(difference_cell(metric, found[metric.key]) for metric in METRICS)])
         sections += [f"## Differences to `{comparison.reference}`", _bullets(sentences(comparison)), table(rows)]
     if len(notebooks) > 1:
         sections += ["## Beside the notebooks", table(notebooks)]
@@ -188,7 +188,7 @@ def sentences(comparison: Comparison) -> list[str]:
         for key, words in _TOLD.items():
             if (difference := differences[key]) is not None:
                 pairs = max(pairs, difference.n)
-                size = _difference_cell(BY_KEY[key], difference).strip("*") + " points"
+                size = difference_cell(BY_KEY[key], difference).strip("*") + " points"
                 verdicts = {
                     "different": f"{words} changes by {size}",
                     "noise": f"{words} does not differ beyond noise ({size})",
@@ -246,14 +246,14 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], f"|{' --- |' * len(rows[0])}", *lines[1:]])
 
 
-def _spread_cell(metric: Metric, spread: Spread | None) -> str:
+def spread_cell(metric: Metric, spread: Spread | None) -> str:
     """Mean ± standard deviation, or what of it is known."""
     if spread is None:
         return _ABSENT
     return metric.shown(spread.mean) + ("" if spread.sd is None else f" ± {metric.shown(spread.sd)}")
 
 
-def _difference_cell(metric: Metric, found: Difference | None) -> str:
+def difference_cell(metric: Metric, found: Difference | None) -> str:
     """Mean ± half of the interval, bold if beyond noise."""
     if found is None:
         return _ABSENT

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from fmnist_pl.dataset.synthetic import BLOCK, generate, load_synthetic, render
-from training_health.errors import UserError
 
 
 def sha256(arrays):
@@ -51,12 +50,6 @@ def test_nearest_class_mean_tells_classes_apart_but_not_perfectly():
     means = np.stack([images[labels == label].mean(0).ravel() for label in range(10)])
     nearest = ((tests.reshape(-1, 1, 784) - means) ** 2).sum(-1).argmin(1)
     assert 0.4 < (nearest == truth).mean() < 0.9
-
-
-@pytest.mark.parametrize(("seed", "images"), [(0, 0), (-1, 10)])
-def test_impossible_arguments_are_user_errors(tmp_path, seed, images):
-    with pytest.raises(UserError, match=f"got {images} and {seed}"):
-        load_synthetic(tmp_path, "train", seed, images)
 
 
 def test_the_second_load_reads_the_file(tmp_path, monkeypatch):

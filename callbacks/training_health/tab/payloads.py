@@ -118,12 +118,12 @@ def units_payload(run: HealthRun, site: Site) -> dict[str, Any]:
         "activity": [numbers(site.activity[rows, unit]) for unit in chosen],
         "deaths": _pairs(deaths, site, chosen, rows),
         "revivals": _pairs(revivals, site, chosen, rows),
-        "new_weights": _pairs(_new_weights(site), site, chosen, rows),
+        "new_weights": _pairs(new_weights(site), site, chosen, rows),
         "note": ", ".join(notes),
     }
 
 
-def _new_weights(site: Site) -> np.ndarray:
+def new_weights(site: Site) -> np.ndarray:
     """(E, U) bool: the units that got new weights before an epoch, at those epochs that have a record of activity."""
     given = np.zeros_like(site.activity, dtype=bool)
     if site.revived is not None:

@@ -138,10 +138,6 @@ class TrainingSampleEvaluation:
                 self.validation.weights = copied_tensors(trainer.lightning_module)
         return self.validation.batch_start(trainer, batch, batch_idx, dataloader_idx)
 
-    def validation_batch_end(self, trainer: pl.Trainer, batch: Any) -> BatchSize:  # noqa: ANN401
-        """Count the same batch's examples after its step, which may have told how many they are."""
-        return self.validation.batch_end(trainer, batch)
-
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate the sample, if it is time to."""
         self.validation.stop_listening()
