@@ -44,13 +44,14 @@ def size_of(
     first = (
         [lambda: own(batch)] if own else [lambda: _collated(batch, _drawn(loader, batch_idx)), lambda: _graphs(batch)]
     )
-    examples = None
-    with suppress(Exception):
-        sources = (*first, lambda: named, lambda: shown, lambda: logged)
-        examples = next((int(n) for source in sources if (n := source())), None)  # of NaN there is no int
-    if examples is None:
+    examples: float | None = None
+    for source in (*first, lambda: named, lambda: shown, lambda: logged):
+        with suppress(Exception):
+            if examples := source():
+                break
+    if not examples or math.isnan(examples):
         return BatchSize(math.nan, math.nan)
-    return BatchSize(examples, examples - ends_in_a_repeat(loader, batch_idx))
+    return BatchSize(int(examples), int(examples) - ends_in_a_repeat(loader, batch_idx))
 
 
 def _drawn(loader: Any, batch_idx: int) -> int | None:  # noqa: ANN401
@@ -58,8 +59,9 @@ def _drawn(loader: Any, batch_idx: int) -> int | None:  # noqa: ANN401
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return None
     sampler: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
-    if isinstance(sampler, list):  # of lists of indices
-        return len(sampler[batch_idx]) if len(sampler[0]) > 1 else None
+    if isinstance(sampler, list):
+        lists = all(isinstance(indices, (list, tuple)) for indices in sampler)
+        return len(sampler[batch_idx]) if lists and len(sampler[0]) > 1 else None
     if type(sampler) is not BatchSampler or sampler.batch_size == 1 or not hasattr(sampler.sampler, "__len__"):
         return None
     drawn: Any = sampler.sampler

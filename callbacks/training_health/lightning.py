@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.utilities.seed import isolate_rng
     from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
+
+    LIGHTNING_MODULES: tuple[type[LightningModule], ...]
 else:
     from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn  # both packages' own
 
@@ -56,6 +58,7 @@ else:
         return [getattr(import_module(f"{package}.{module}"), name) for package in _PACKAGES]
 
     _PACKAGES = _installed_packages()
+    LIGHTNING_MODULES = tuple(_of_each("core", "LightningModule"))
     isolate_rng = _of_each("utilities.seed", "isolate_rng")[0]
     is_param_in_hook_signature = _of_each("utilities.signature_utils", "is_param_in_hook_signature")[0]
     DummyLogger = _of_each("loggers.logger", "DummyLogger")[0]
@@ -215,9 +218,11 @@ def is_of_an_epoch(trainer: Trainer, key: str) -> bool:
 def log_scalars(trainer: Trainer, pl_module: LightningModule, values: Mapping[str, float]) -> None:
     """Log values that are the same on every rank, all of them numbers. All ranks must call."""
     # Equal values keep all their bits under a maximum, not under a mean; without sync Lightning warns on many ranks.
-    pl_module.log_dict(
-        values, on_step=False, on_epoch=True, reduce_fx=torch.max, sync_dist=trainer.world_size > 1, batch_size=1
-    )
+    # By Lightning's own method: the module's may take other arguments, or change the keys.
+    log = next(kind.log for kind in type(pl_module).__mro__ if kind in LIGHTNING_MODULES)
+    sync = trainer.world_size > 1
+    for key, value in values.items():
+        log(pl_module, key, value, on_step=False, on_epoch=True, reduce_fx=torch.max, sync_dist=sync, batch_size=1)
 
 
 def warn_once(said: set[str], topic: str, message: str) -> None:

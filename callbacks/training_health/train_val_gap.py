@@ -204,8 +204,8 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         if logged is None:
             return
         everyone = self._evaluation.everyone
-        keys = {*logged.values, *logged.last, *logged.metrics}  # none on a process without a batch
-        parts = everyone(trainer, (self._sample.take(), self._validation.take(), keys))
+        # No keys on a process without a batch.
+        parts = everyone(trainer, (self._sample.take(), self._validation.take(), logged.keys()))
         training = total(part for part, *_ in parts).evaluation()
         validation = total(part for _, part, _ in parts).evaluation()
         self._logged = sorted(set().union(*(keys for *_, keys in parts)))
@@ -272,8 +272,22 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
                 f"{self.accuracy_key!r} or {self.loss_key!r}. It logs: {', '.join(self._logged) or 'nothing'}. "
                 "`TrainValGapMonitor(accuracy_key=..., loss_key=...)` says under which keys."
             )
-            spelled = [_spelled(key, there) for key in (self.accuracy_key, self.loss_key)]
-            if logged := [key for key in spelled if key in trainer.callback_metrics]:
+            wanted, mine, loaders = (
+                (self.accuracy_key, self.loss_key),
+                self.dataloader_idx,
+                len(trainer.num_val_batches),
+            )
+            spelled, logs = [_spelled(key, there) for key in wanted], self._evaluation.validation.logged
+            keys = {loader: logged.keys() for loader, logged in logs.items() if loader != mine}
+            elsewhere = [loader for loader, of in keys.items() if any(_spelled(key, of) in of for key in wanted)]
+            if mine >= loaders:
+                reason = f"`dataloader_idx={mine}` counts from 0, and there are {loaders} validation loaders."
+            elif elsewhere and not self._logged:
+                reason = (
+                    f"validation loader {mine} logs no loss and no accuracy, and loader {elsewhere[0]} does: "
+                    f"`TrainValGapMonitor(dataloader_idx={elsewhere[0]})` compares training with that one."
+                )
+            elif logged := [key for key in spelled if key in trainer.callback_metrics]:
                 reason = f"{' and '.join(logged)}, as logged, is NaN or no mean (`reduce_fx`)."
             pl.warn_once(self._said, "missing", f"`TrainValGapMonitor` has nothing to compare: {reason}")
             return
@@ -290,7 +304,9 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         if any(self._evaluation.validation.modes.values()):
             notes["mode"] = "Validation left modules of the network in training mode; so did the training side."
         if processes > 1:
-            depends = "standard errors of batch means and running" if "batch means" in method else "running"
+            exact = "per-example losses" in method  # and `correct` with them
+            depends = "" if exact else "means of what the steps log, where examples do not divide evenly, "
+            depends += "standard errors of batch means and running" if "batch means" in method else "running"
             notes["processes"] = f"On {processes} processes; {depends} values depend on their number."
         return notes
 

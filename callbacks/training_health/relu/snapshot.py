@@ -123,7 +123,11 @@ class SnapshotTaker:
         with suppress(Exception):
             if self._batches == 1:
                 wide = torch.promote_types(values.dtype, torch.float32)
-                self._scales[call.site] = torch.linalg.vector_norm(values, dtype=wide), values.numel()
+                norm, numbers = torch.linalg.vector_norm(values, dtype=wide), values.numel()
+                if call.site in self._scales:  # which gets the batch in parts
+                    before = self._scales[call.site]
+                    norm, numbers = norm.hypot(before[0]), numbers + before[1]
+                self._scales[call.site] = norm, numbers
                 if self._wants_filters and call.first_layer and call.feed is not None:
                     self._keep_filters(call.site, call.feed.weight.detach(), call.feed.unit_dim)
             if dim and values.shape[0] == self._images.shape[0]:

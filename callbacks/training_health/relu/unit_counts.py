@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -122,6 +123,9 @@ def combined(parts: Iterable[WindowCounts]) -> WindowCounts:
 _TOGETHER = 1 << 14
 # Sites that never had so many are counted together with others of their shape, up to this many elements.
 _SITES_TOGETHER = 1 << 20
+
+
+_CALL = re.compile(r":\d+$")  # of a site's name, from its second call in a pass on
 
 
 class _Totals:
@@ -248,17 +252,20 @@ class UnitCounter:
         self._batch = BatchSize(0, 0)
         self._sites: dict[str, _Site] = {}
         self._called: set[str] = set()  # in this batch
+        self._parts: dict[str, int] = {}  # examples of this batch so far, at sites that get a part of them in each call
 
     def begin_batch(self, size: BatchSize) -> None:
         """Announce a batch, NaN for a size that is not known before its step."""
         self._batch = size
         self._called.clear()
+        self._parts.clear()
 
     def end_batch(self, size: BatchSize) -> None:
         """Add the batch's examples, NaN for a size that is unknown."""
         self._examples += size.counted
         for site in self._called & self._sites.keys():
-            self._sites[site].counts.examples += size.counted
+            complete = self._parts.get(site, size.counted) == size.counted
+            self._sites[site].counts.examples += size.counted if complete else math.nan
 
     def add(self, call: ReLUCall) -> bool:
         """Add one call; returns whether any of its units may still turn out to be dead.
@@ -286,6 +293,11 @@ class UnitCounter:
         if elements == 0:
             return True
         units = output.shape[dim]
+        # A module that is called for one part of the batch after another, as in a loop over images, is one site.
+        time_first = dim > 1 and output.shape[1] == self._batch.counted
+        if dim and output.shape[0] < self._batch.counted and not time_first:
+            call = call._replace(site=_CALL.sub("", call.site))
+            self._parts[call.site] = self._parts.get(call.site, 0) + output.shape[0]
         feed = call.feed if call.feed is not None and call.feed.units == units and dim == call.unit_dim else None
         site = self._sites.get(call.site)
         if site is None:

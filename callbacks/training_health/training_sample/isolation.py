@@ -104,6 +104,10 @@ class LoggedValues:
         if self.log is not None:
             self.log(name, value, *args, **kwargs)
 
+    def keys(self) -> set[str]:
+        """Give all keys that something is known of."""
+        return {*self.values, *self.last, *self.metrics}
+
     def numbers(self) -> dict[str, list[tuple[float, float]]]:
         """Fetch value and weight of every batch, by key."""
         columns = {name: list(zip(*part, strict=True)) for name, part in self.values.items()}

@@ -45,8 +45,8 @@ def training_sample(
 
     A training loader, or else a datamodule, with a method ``evaluation_sample(count, seed, rank, world_size)`` is
     asked for them. Otherwise they are drawn from what the training loader draws: indices from a generator seeded with
-    ``seed`` alone, the training loader's collation, the validation loader's batch size and, where both data sets have
-    one, its ``transform``.
+    ``seed`` alone, the validation loader's batch size and, where it collates examples too, its collation, since that of
+    training may augment; where both data sets have one, its ``transform``.
 
     Args:
         trainer: A trainer that fits.
@@ -84,9 +84,10 @@ def training_sample(
     size = sizes[0] if sizes else 64
     batches: Any = chosen if by_one else [chosen[i : i + size] for i in range(0, len(chosen), size)]
     how = {"batch_sampler": batches} if train.batch_sampler is not None else {"sampler": batches, "batch_size": None}
+    alike = isinstance(val, DataLoader) and (val.batch_sampler is None) == (train.batch_sampler is None)
     return DataLoader(
         _without_augmentation(dataset, getattr(val, "dataset", None)),
-        collate_fn=train.collate_fn,
+        collate_fn=val.collate_fn if alike else train.collate_fn,
         num_workers=train.num_workers,
         worker_init_fn=train.worker_init_fn,
         **how,
