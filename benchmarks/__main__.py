@@ -1,4 +1,4 @@
-"""`python -m benchmarks [MEASURE]`: measure, print a table, write JSON; see README.md beside this file.
+"""`python -m benchmarks [MEASURE]`: measure, print a table, write JSON; see docs/speed.md.
 
 Of what is there `python -m benchmarks cures --logdir FOLDER` makes the table of cures against dead units, `prediction
 RUN...` that of predicted and counted dead units, `curves` the picture of how costs grow.

@@ -71,7 +71,8 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     The fused evaluation of `nn.TransformerEncoder` stays on, so that validation gives the same values to the last bit:
     each such layer with a ReLU runs a second time for its counts.
 
-    Units are judged by what goes into the ReLU: above zero there is above zero behind it.
+    Units are judged by what goes into the ReLU: above zero there is above zero behind it. A module that is called for
+    one part of the batch after another, as in a loop over images, is one site.
 
     Cost: nothing in training steps; in the validation pass two comparisons and an addition over each site's outputs,
     under a millisecond per million of them on a CPU core, some twenty microseconds per call of a torch function, and a
@@ -110,8 +111,10 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
         >>> from pytorch_lightning import Trainer
         >>> from pytorch_lightning.demos.boring_classes import BoringModel
         >>> class Model(BoringModel):
+        ...     def forward(self, x):
+        ...         return torch.relu(self.layer(x) - torch.tensor([999.0, 0.0]))  # its first unit never fires
         ...     def validation_step(self, batch, batch_idx):
-        ...         torch.relu(self.layer(batch) - torch.tensor([999.0, 0.0]))  # its first unit never fires
+        ...         self(batch)
         >>> monitor = DeadReLUMonitor()
         >>> trainer = Trainer(accelerator="cpu", callbacks=[monitor], logger=False, enable_progress_bar=False)
         >>> _ = trainer.validate(Model(), verbose=False)

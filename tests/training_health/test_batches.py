@@ -72,6 +72,7 @@ ODD = (time_first(3), torch.zeros(7, 8))  # does not show its examples
         (ODD, loader(13, batch_size=5), 0, {"logged": 800}, 5),  # which weighs by tokens
         (ODD, loader(13, batch_size=1), 0, {"logged": 4}, 4),  # an index may stand for a whole batch
         (torch.zeros(8), loader(13, batch_size=1), 0, {}, 8),
+        (torch.zeros(8), loader(13, batch_size=None, sampler=[0, 1]), 0, {}, 8),  # each index one
         (torch.zeros(8), None, 0, {"logged": 2}, 2),
         (torch.zeros(8), None, 0, {"logged": 1}, 8),  # said where it does not matter
         (torch.zeros(8), loader(13, batch_size=5), 0, {"own": lambda batch: len(batch) // 4}, 2),

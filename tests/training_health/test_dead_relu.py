@@ -59,6 +59,66 @@ def dense(*biases: float) -> nn.Linear:
     return layer
 
 
+class InParts(nn.Module):
+    """Takes its input in parts: as a loop over images or chunks does."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.inner, self.size = nn.Sequential(dense(-0.5, 0.5), nn.ReLU()), size
+
+    def forward(self, x):
+        return torch.cat([self.inner(part) for part in x.split(self.size)])
+
+
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_a_module_called_for_one_part_of_a_batch_after_another_is_one_site(size, tmp_path):
+    inputs = torch.tensor([-1.0, 0, 1, 0, 0, 0, 0, 0, -1, 0])[:, None]  # above 0.5 and -0.5: 1 and 8 of 10
+
+    monitor, _ = validate(InParts(size), inputs, tmp_path, batch_size=7)
+
+    site = monitor.summary()["sites"]
+    assert {name: (of["n"], of["units"], of["dead"]) for name, of in site.items()} == {"inner": (10, 2, 0)}
+    assert site["inner"]["sparsity"] == pytest.approx(1 - 9 / 20)
+
+
+def test_parts_that_do_not_make_up_the_batch_have_an_unknown_n(tmp_path):
+    class EverySecond(InParts):
+        def forward(self, x):
+            return self.inner(x[::2])
+
+    monitor, _ = validate(EverySecond(1), torch.ones(6, 1), tmp_path, batch_size=6)
+
+    site = next(iter(monitor.summary()["sites"].values()))
+    assert (site["n"], site["sparsity"], monitor.summary()["n"]) == (None, 0, 6)
+
+
+def test_a_relu_of_a_loss_in_the_step_is_named_and_not_counted(tmp_path):
+    class Hinge(Watched):
+        def validation_step(self, batch, batch_idx):
+            F.relu(3 - self.net(batch[0]).sum(1, keepdim=True))
+
+    monitor, module = DeadReLUMonitor(), Hinge(nn.Sequential(dense(1, -9), nn.ReLU()))
+    data = DataLoader(TensorDataset(torch.ones(4, 1)), batch_size=4)
+    with pytest.warns(UserWarning, match="does not count relu: it is called outside of every module's forward"):
+        make_trainer([monitor], tmp_path).validate(module, data, verbose=False)
+
+    assert [*monitor.summary()["sites"]] == ["net"]
+    assert [*monitor.summary()["unwatched"]] == ["relu"]
+
+
+def test_a_relu_in_the_step_that_leads_to_a_layer_is_counted(tmp_path):
+    class Residual(Watched):
+        def validation_step(self, batch, batch_idx):
+            self.net[1](F.relu(self.net[0](batch[0]) + batch[0]))
+
+    monitor, module = DeadReLUMonitor(), Residual(nn.Sequential(dense(1, -9), nn.Linear(2, 1)))
+    make_trainer([monitor], tmp_path).validate(
+        module, DataLoader(TensorDataset(torch.ones(4, 1)), batch_size=4), verbose=False
+    )
+
+    assert {name: site["dead_units"] for name, site in monitor.summary()["sites"].items()} == {"relu": [1]}
+
+
 class Sometimes(nn.Module):
     """Each site is reached by one half of the examples only."""
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from tests.training_health.toys import FEW_EXAMPLES, Toy, dense_network, fit, image_set, loader, make_trainer, vectors
-from training_health import DeadReLUMonitor, TrainValGapMonitor
+from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
 from training_health.lightning import Callback, MisconfigurationException
 
 pytestmark = FEW_EXAMPLES
@@ -194,6 +194,48 @@ def test_nothing_to_compare_is_said_once_with_the_keys_there_are(tmp_path):
 
     assert len([w for w in caught if "nothing to compare" in str(w.message)]) == 1
     assert not any(key.startswith("gap/") for key in trainer.callback_metrics)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        (
+            0,
+            "loader 0 logs no loss and no accuracy, and loader 1 does: `TrainValGapMonitor.dataloader_idx=1.` compares",
+        ),
+        (2, "`dataloader_idx=2` counts from 0, and there are 2 validation loaders"),
+    ],
+)
+def test_a_loader_without_values_or_one_that_is_not_there_is_named(chosen, words, tmp_path):
+    class OfTheSecond(Toy):
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            if dataloader_idx == 1:
+                self.log("val_loss", F.cross_entropy(self.net(batch[0]), batch[1]), add_dataloader_idx=False)
+
+    trainer = make_trainer([TrainValGapMonitor(dataloader_idx=chosen)], tmp_path, epochs=1)
+    with pytest.warns(UserWarning, match=words):
+        trainer.fit(OfTheSecond(), loader(10), [loader(5), loader(5)])
+
+
+class OwnLog(Toy):
+    """Its `log` and `log_dict` take fewer arguments than Lightning's, and change keys."""
+
+    def log(self, name, value, **kwargs):
+        if kwargs.keys() - {"on_step", "on_epoch", "sync_dist"}:
+            raise TypeError("unexpected argument")
+        super().log(f"mine/{name}", value, **kwargs)
+
+    def log_dict(self, values, prefix=""):
+        raise AssertionError("not for others")
+
+
+def test_a_modules_own_log_is_left_to_the_module(tmp_path):
+    monitors = [DeadReLUMonitor(), TrainValGapMonitor(), WeightHistogramMonitor()]
+
+    keys = fit(OwnLog(), monitors, tmp_path, epochs=1).callback_metrics.keys()
+
+    assert {"mine/val/loss", "gap/loss", "dead_relu/total", "update_ratio/net.0.weight"} <= keys
+    assert not [key for key in keys if key.startswith("mine/") and "train/" not in key and "val/" not in key]
 
 
 class Renamed(Toy):

@@ -63,10 +63,21 @@ def test_the_sample_depends_on_the_seed_alone():
     assert picked(train, 20, seed=1) != first
 
 
-def test_batches_have_the_validations_size_and_the_trainings_collation():
-    train = DataLoader(numbers(10), batch_size=2, collate_fn=lambda items: [item[0].item() + 100 for item in items])
+def added(number: int):
+    return lambda items: [item[0].item() + number for item in items]
 
-    assert list(sampled(train, 10)) == [[100, 101, 102, 103], [104, 105, 106, 107], [108, 109]]
+
+def test_batches_have_the_validations_size_and_collation_as_the_trainings_may_augment():
+    train = DataLoader(numbers(10), batch_size=2, collate_fn=added(100))
+    val = DataLoader(numbers(5), batch_size=4, collate_fn=added(200))
+
+    assert list(sampled(train, 10, val=val)) == [[200, 201, 202, 203], [204, 205, 206, 207], [208, 209]]
+
+
+def test_what_validation_does_not_collate_has_the_trainings_collation():
+    train = DataLoader(numbers(3), batch_size=2, collate_fn=added(100))
+
+    assert list(sampled(train, 3, val=DataLoader(numbers(5), batch_size=None))) == [[100, 101], [102]]
 
 
 def test_only_the_training_part_of_a_data_set_is_sampled():

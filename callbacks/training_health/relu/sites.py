@@ -130,6 +130,7 @@ class ReLUSites(TorchFunctionMode):
         self._frames: list[_Frame] = []
         self._calls: dict[str, int] = {}  # of this pass, by name
         self._ran: set[str] = set()  # modules of this pass
+        self._outside: set[str] = set()  # sites of this pass outside of all modules' forward, not right behind one
         self._elsewhere: set[str] = set()  # modules that ran in another thread
         self._ranged: set[int] | None = None  # the layers' calls whose inputs' range the next pass looks at; None: all
         self._guess = 1  # the dimension of the latest features, for what they cannot be followed to
@@ -173,6 +174,7 @@ class ReLUSites(TorchFunctionMode):
         self._frames.clear()
         self._calls.clear()
         self._ran.clear()
+        self._outside.clear()
         self.origins.clear(self._ranged)
         self._ranged = set()
         self._opaque_depth, self._above, self._guess = 0, 0, 1
@@ -185,6 +187,9 @@ class ReLUSites(TorchFunctionMode):
         """Stop to watch."""
         if self._passing and self._eager:
             ForcedEager.leave()
+        for site in self._outside - self.origins.uses.keys():
+            self.unwatched[site] = "it is called outside of every module's forward and leads to no layer, as in a loss"
+        self._outside.clear()
         self._passing = False
         self._enter_or_leave()
 
@@ -397,6 +402,8 @@ class ReLUSites(TorchFunctionMode):
             elif isinstance(output, Tensor) and output.is_floating_point() and isinstance(x, Tensor):
                 feed = before.feed if x.shape == output.shape else None
                 call = self._see_relu(site, role.name, x, output, origin, feed)
+                if not self._frames and feed is None:
+                    self._outside.add(site)
         if role.kind == "relu" and (call is None or before.source is not None):
             self.origins.take([before], f"`{name}` takes its values")
         return call
