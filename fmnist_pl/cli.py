@@ -22,7 +22,7 @@ from fmnist_pl.checkpoints.callbacks import LastCheckpoint
 from fmnist_pl.checkpoints.checkpoint_file import BEST, DurableCheckpointIO, load_checked
 from fmnist_pl.checkpoints.resume import ResumePoint
 from fmnist_pl.classifier import FashionClassifier
-from fmnist_pl.configuration import BASE, load_yaml, overlay_path, value_of, values_of, variant_name
+from fmnist_pl.configuration import BASE, MONITORS, load_yaml, overlay_path, value_of, values_of, variant_name
 from fmnist_pl.data import FashionMNISTDataModule
 from fmnist_pl.dataset.clothes import SIDE
 from fmnist_pl.dataset.files import CLASS_NAMES
@@ -34,11 +34,6 @@ from fmnist_pl.runs.record import RUN, RunRecord
 from fmnist_pl.runs.terminal import Progress, print_summary
 from training_health.errors import UserError
 
-MONITORS = (
-    "training_health.DeadReLUMonitor",
-    "training_health.WeightHistogramMonitor",
-    "training_health.TrainValGapMonitor",
-)
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 # An argument of StochasticWeightAveraging, that is to be read back.
 jsonargparse.typing.register_type(torch.device, deserializer_exceptions=(RuntimeError, TypeError))

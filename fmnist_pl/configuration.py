@@ -6,6 +6,7 @@ is code: run only those that you trust.
 
 import argparse
 import difflib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ from training_health.errors import UserError
 
 CONFIGS = Path(__file__).parent / "configs"
 BASE = CONFIGS / "base.yaml"
+MONITORS = (
+    "training_health.DeadReLUMonitor",
+    "training_health.WeightHistogramMonitor",
+    "training_health.TrainValGapMonitor",
+)
 _MOST_CHARACTERS = 1_000_000
 
 
@@ -29,6 +35,16 @@ def values_of(args: list[str], name: str) -> list[str]:
 def value_of(args: list[str], name: str) -> str | None:
     """The last value that ``args`` give to ``--name``; None without one."""
     return next(reversed(values_of(args, name)), None)
+
+
+def refuse_taken(options: list[str], taken: Mapping[str, Sequence[str]], command: str) -> None:
+    """Refuse options of ``fmnist fit`` that ``command`` sets for each run itself; ``taken``: by what to use instead."""
+    for argument in (option for option in options if option.startswith("-")):
+        name = "config" if argument == "-c" else argument.removeprefix("--").split("=")[0].rstrip("+")
+        for instead, names in taken.items():
+            for option in names:  # given itself, a part of it, or the group that it is in
+                if f"{name}.".startswith(f"{option}.") or option.startswith(f"{name}."):
+                    raise UserError(f"The {command} sets --{option} for every run itself. Use {instead}.", exit_code=2)
 
 
 def load_yaml(path: Path) -> Any:  # noqa: ANN401

@@ -209,7 +209,10 @@ def notes(comparison: Comparison) -> list[str]:
     shown = ("--trainer.max_epochs=", "--data.dataset=", "--data.training_images=")
     if passed_on := [option for option in comparison.options if not option.startswith(shown)]:
         result.append(f"Options of all runs, over those of their variants: `{shlex.join(passed_on)}`.")
-    if max(len(variant.complete) for variant in comparison.variants) < 2:
+    most = max(len(variant.complete) for variant in comparison.variants)
+    if most == 0:
+        result.append("No run has finished.")
+    elif most == 1:
         result.append("Only one seed: no spread and no intervals. Nothing here tells a difference from chance.")
     else:
         result.append(

@@ -115,7 +115,7 @@ def _variant(name: str, runs: tuple[RunResult, ...], data: Mapping[str, Any]) ->
     # A mean over some of the runs would look like one over all.
     spreads = {key: None if None in found or not found else spread(found) for key, found in values.items()}  # type: ignore[arg-type]
     as_printed = data["dataset"] == "fashion_mnist" and data["training_images"] is None
-    as_printed = as_printed and all(run.summary.get("epochs") == PRINTED_EPOCHS for run in complete)
+    as_printed = as_printed and complete != [] and all(run.summary.get("epochs") == PRINTED_EPOCHS for run in complete)
     return VariantResult(name, runs, spreads, PRINTED.get(name, {}) if as_printed else {})
 
 

@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 import torchvision
 
+from fmnist_pl.configuration import MONITORS
 from fmnist_pl.data import VALIDATION_IMAGES
 from fmnist_pl.dataset.files import FASHION_MNIST
 from fmnist_pl.dataset.synthetic import SYNTHETIC_IMAGES, VERSION
@@ -37,7 +38,7 @@ def identity(config: Any) -> dict[str, Any]:  # noqa: ANN401
 
     Returns:
         ``config`` (a hash), ``data`` (which images, and how they are split), ``versions`` (but Python's), ``code`` (see
-        `code_version`), and ``digest``: a hash of all.
+        `code_version`), ``digest``: a hash of all; and ``options``: a hash of the configuration without the seed.
     """
     relevant = relevant_config(config)
     data = relevant["data"]
@@ -55,12 +56,16 @@ def identity(config: Any) -> dict[str, Any]:  # noqa: ANN401
         "versions": {name: version for name, version in versions().items() if name != "python"},
         "code": code_version(),
     }
-    return {**parts, "digest": content_hash(parts)}
+    options = {name: value for name, value in relevant.items() if name != "seed_everything"}
+    return {**parts, "digest": content_hash(parts), "options": content_hash(options)}
 
 
 def relevant_config(config: Any) -> dict[str, Any]:  # noqa: ANN401
     """The part of a configuration that bears on a run's metrics, as plain values."""
     values = _plain(config)
+    if values.get("monitors") == "off":  # a run takes them out
+        callbacks = values["trainer"]["callbacks"] or []
+        values["trainer"]["callbacks"] = [each for each in callbacks if each["class_path"] not in MONITORS]
     return {
         name: {key: value for key, value in values[name].items() if key not in IRRELEVANT[name]}
         if name in IRRELEVANT

@@ -62,17 +62,22 @@ class RunRecord(pl.Callback):
         self.test_checkpoint, self.overlay = test_checkpoint, overlay
         self.history: list[dict[str, float]] = []
         self.last_epoch: dict[str, float] = {}  # what was logged last under each key
+        self.best: dict[str, float] | None = None  # the validation with the lowest finite loss, the first if several
         self.findings: dict[str, dict[str, Any]] = {}  # of each monitor: its summary and its sentence
         self.began = False  # no checkpoint is loaded any more, but into a run that is tested at its end
         self._epoch_started = 0.0
         self._validated = False  # in this epoch
         self._tested = 0  # images
+        self._batches = 0.0, 0  # of an epoch: those taken, and all there are
         self._started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the description that the Training Health tab shows during the run."""
         self.began = True
-        write_text(trainer, "run", {**self.description(trainer, pl_module), **FOR_THE_TAB})
+        loader: Any = trainer.train_dataloader
+        self._batches = trainer.num_training_batches, len(loader)
+        described = {**self.description(trainer, pl_module), **FOR_THE_TAB, "options": self.identity.get("options")}
+        write_text(trainer, "run", described)
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
@@ -85,6 +90,12 @@ class RunRecord(pl.Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note that the epoch has validation metrics of its own: the trainer keeps those of earlier ones."""
         self._validated = not trainer.sanity_checking
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the best validation, of which an epoch may have several: that is when the best checkpoint is saved."""
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
+        if self._validated and trainer.state.fn == TrainerFn.FITTING:
+            self.best = best_of([*([self.best] if self.best else []), {"epoch": trainer.current_epoch, **metrics}])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep what is known of the epoch; the seconds include validation and the monitors."""
@@ -121,6 +132,7 @@ class RunRecord(pl.Callback):
             "identity": self.identity,
             "overlay": self.overlay,
             "history": self.history,
+            "best": self.best,
             "last_epoch": self.last_epoch,
             "findings": self.findings,
         }
@@ -138,6 +150,7 @@ class RunRecord(pl.Callback):
             tuple((found["summary"], found["sentence"]) for found in run["findings"].values())
             self.history, self.last_epoch, self.findings = run["history"], run["last_epoch"], run["findings"]
             self._started, self.overlay = run["started"], run["overlay"]
+            self.best = run["best"] if "best" in run else best_of(self.history)
 
     def description(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """What was run, on what, with which versions."""
@@ -156,7 +169,7 @@ class RunRecord(pl.Callback):
     def summary(self, trainer: pl.Trainer, pl_module: pl.LightningModule, tested: str = "best") -> dict[str, Any]:
         """Everything known after testing (``tested``: "best", "last" or "none"); None for NaN, as JSON needs it."""
         history = self.history
-        best = best_epoch(history)
+        best = self.best or {}
         seconds = [entry["seconds"] for entry in history]
         there = len(getattr(trainer.test_dataloaders, "images", ()))
         test = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
@@ -166,12 +179,13 @@ class RunRecord(pl.Callback):
                 "identity": self.identity,
                 "test_checkpoint": tested,
                 "epochs": len(history),
-                "best_epoch": best,
-                "best_val_loss": None if best is None else history[best]["val/loss"],
-                "best_val_accuracy": None if best is None else history[best].get("val/accuracy"),
+                "best_epoch": best.get("epoch"),
+                "best_val_loss": best.get("val/loss"),
+                "best_val_accuracy": best.get("val/accuracy"),
                 "last_epoch": self.last_epoch,
                 "test": test,
                 "test_images": (min(self._tested * trainer.world_size, there), there),
+                "training_batches": self._batches,
                 "seconds_per_epoch": statistics.median(seconds) if seconds else None,
                 "history": history,
                 "monitors": {name: found["summary"] for name, found in self.findings.items()},
@@ -217,11 +231,10 @@ class RunRecord(pl.Callback):
         writer.close()
 
 
-def best_epoch(history: list[dict[str, float]]) -> int | None:
-    """Index of the entry with the lowest finite validation loss, the first if several; None without one."""
-    losses = [entry.get("val/loss", math.nan) for entry in history]
-    finite = [index for index, loss in enumerate(losses) if math.isfinite(loss)]
-    return min(finite, key=lambda index: losses[index]) if finite else None
+def best_of(validations: list[dict[str, float]]) -> dict[str, float] | None:
+    """The entry with the lowest finite validation loss, the first if several; None without one."""
+    finite = [entry for entry in validations if math.isfinite(entry.get("val/loss", math.nan))]
+    return min(finite, key=lambda entry: entry["val/loss"], default=None)
 
 
 def without_nan(value: Any) -> Any:  # noqa: ANN401

@@ -141,6 +141,9 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("test images", f"only {tested_on:,} of {there:,}"))
     if trained_on := summary["identity"]["data"]["training_images"]:
         rows.append(("training images", f"{trained_on:,}"))
+    taken, there = summary["training_batches"]
+    if taken < there:
+        rows.append(("training batches", f"only {taken:,} of {there:,} an epoch"))
     seconds, watched = summary["seconds_per_epoch"], " and monitors" if summary["monitors"] else ""
     epochs = "none" if seconds is None else f"{summary['epochs']}, {seconds:.1f} s each with validation{watched}"
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from fmnist_pl.configuration import refuse_taken
 from training_health.errors import UserError
 
 if TYPE_CHECKING:
@@ -189,12 +190,7 @@ def parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--logdir", type=Path, default=Path("lightning_logs"), help="Where runs leave their folders.")
     add("--output", type=Path, help="Folder of the results. Default: LOGDIR/search/STUDY.")
     options, fit_options = parser.parse_known_args(args)
-    for argument in fit_options:
-        name = "config" if argument == "-c" else argument.removeprefix("--").split("=")[0].rstrip("+")
-        for instead, taken in _TAKEN.items():
-            for option in taken:  # given itself, a part of it, or the group that it is in
-                if f"{name}.".startswith(f"{option}.") or option.startswith(f"{name}."):
-                    raise UserError(f"The search sets --{option} for every trial itself. Use {instead}.", exit_code=2)
+    refuse_taken(fit_options, _TAKEN, "search")
     if options.confirm_seeds is None:
         options.confirm_seeds = [(options.seed + further) % _SEEDS for further in (1, 2, 3)]
     options.confirm_epochs = options.confirm_epochs or max(_EPOCHS_TO_CONFIRM, options.epochs)

@@ -148,3 +148,22 @@ def test_the_focus_is_never_lost(tab):
     frame.locator("#site").focus()
     page.keyboard.press("ArrowDown")
     wait_until(lambda: frame.locator("#site").evaluate("e => e === document.activeElement && e.value === 'fc1'"))
+
+
+def test_runs_of_a_variant_with_other_options_have_a_row_of_their_own(open_page, tmp_path):
+    for number, options in enumerate(["quick", "quick", "slow", "slow"]):
+        with HealthLogWriter(tmp_path / f"run_{number}", wall_time=1.7e9 + number) as log:
+            log.text(
+                "run", {"variant": "a", "dataset": "images", "seed": number % 2, "max_epochs": 1, "options": options}
+            )
+            log.activity(0, "conv1", 0, [0.0, 0.5])
+            log.gap(0, train_eval_accuracy=0.9, val_accuracy=0.9 - number / 10, accuracy_gap=number / 10)
+            log.text("result", {"status": "finished"}, step=10)
+    write_report(tmp_path, tmp_path / "report.html")
+    page = open_page("file://")
+    page.goto((tmp_path / "report.html").as_uri())
+    page.locator("body[data-ready]").wait_for()
+
+    rows = page.locator("#variants tbody tr")
+    assert [row.get_attribute("data-variant") for row in rows.all()] == ["a", "a (other options)"]
+    assert [row.locator("td").all_inner_texts()[0] for row in rows.all()] == ["2", "2"]

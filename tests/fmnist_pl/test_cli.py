@@ -71,6 +71,19 @@ def test_the_best_checkpoint_is_of_the_lowest_validation_loss(finished_run):
     assert checkpoint["epoch"] == min(history, key=lambda entry: entry["val/loss"])["epoch"]
 
 
+def test_the_best_validation_is_that_of_the_best_checkpoint_where_an_epoch_has_several(fmnist, tmp_path):
+    options = ["--trainer.val_check_interval=0.5", "--data.batch_size=16", "--model.learning_rate=0.1"]
+    fmnist("fit", "--monitors=off", "--trainer.max_epochs=3", *options)
+
+    run = tmp_path / "lightning_logs" / "baseline-synthetic" / "version_0"
+    checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    summary = json.loads((run / "summary.json").read_text())
+    saved = next(state for name, state in checkpoint["callbacks"].items() if "BestCheckpoint" in name)
+    assert summary["best_val_loss"] == pytest.approx(saved["best_model_score"].item())
+    assert summary["best_epoch"] == checkpoint["epoch"]
+    assert summary["best_val_loss"] < min(entry["val/loss"] for entry in summary["history"])  # not at an epoch's end
+
+
 def test_the_summary_names_what_it_was_measured_on_and_holds_the_promised_metrics(finished_run):
     summary = json.loads((finished_run / "summary.json").read_text())
 
@@ -152,11 +165,12 @@ def test_without_a_logger_the_folder_of_what_is_left_is_named(fmnist, tmp_path, 
         ("--model.learning_rate=1e38", "no epoch has a finite validation loss"),
         ("--test_checkpoint=last", "training images            │ 64"),
         ("--trainer.limit_test_batches=0.05", "only 100 of 2,000"),
+        ("--trainer.limit_train_batches=0.5 --data.batch_size=32", "only 1 of 2 an epoch"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")
 def test_the_table_says_which_weights_and_which_epoch_its_numbers_are_of(option, said, fmnist, capsys):
-    fmnist("fit", "--monitors=off", "--trainer.max_epochs=3", option)
+    fmnist("fit", "--monitors=off", "--trainer.max_epochs=3", *option.split())
 
     assert said in capsys.readouterr().out
 

@@ -44,6 +44,22 @@ def test_names_and_folders_do_not_count(change):
     assert digest(**change) == digest()
 
 
+def test_a_run_without_monitors_is_the_same_before_and_after_they_are_taken_out():
+    others = [Namespace(class_path="callbacks.Monitor", init_args=Namespace(every=1))]
+    ours = [Namespace(class_path="training_health.DeadReLUMonitor", init_args=Namespace())]
+
+    whole = {"monitors": "off", "trainer.callbacks": [*ours, *others]}
+
+    assert digest(**whole) == digest(**{**whole, "trainer.callbacks": others})
+
+
+def test_runs_that_differ_by_their_seed_have_the_same_options():
+    options = identity(config())["options"]
+
+    assert identity(config(seed_everything=1))["options"] == options
+    assert identity(config(**{"data.training_images": 500}))["options"] != options
+
+
 @pytest.mark.parametrize(
     "change",
     [

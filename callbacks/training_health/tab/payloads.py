@@ -47,7 +47,7 @@ def overview_row(
         "revision": revision,
         "state": state,
         "message": run.newer_format or " ".join(run.problems[:MOST_MESSAGES]),
-        **{key: _text(run.info.get(key)) for key in ("variant", "dataset", "optimizer")},
+        **{key: _text(run.info.get(key)) for key in ("variant", "dataset", "optimizer", "options")},
         **{key: finite(run.info.get(key)) for key in ("seed", "parameters", "learning_rate", "max_epochs")},
         "epochs": (run.last_epoch + 1) if run.last_epoch is not None else None,
         "finished": run.result.get("status") == "finished",

@@ -44,6 +44,11 @@ def call(tmp_path, *options):
         (["--variants", "basline"], "no variant named 'basline'. Did you mean baseline"),
         (["--variants", "sgd", "--reference", "baseline"], "'baseline' is not among the variants"),
         (["--jobs", "0"], "got 0"),
+        (["--epochs", "0"], "--epochs must be at least 1, got 0"),
+        (["--variant", "gelu"], "sets --variant for every run itself. Use --variants"),
+        (["--seed_everything=7"], "Use --seeds"),
+        (["--resume", "last"], "Use `fmnist fit` alone for that"),
+        (["--trainer.fast_dev_run=true"], "Use --epochs"),
     ],
 )
 def test_wrong_calls_are_user_errors(tmp_path, options, message):

@@ -68,6 +68,14 @@ def test_a_single_seed_is_no_verdict():
     assert "±" not in markdown(one)
 
 
+def test_where_nothing_has_finished_that_is_said():
+    none = markdown(compare([FAILED], "no_dropout", REAL))
+
+    assert "No run has finished." in none
+    assert "Only one seed" not in none
+    assert "Beside the notebooks" not in none
+
+
 def test_only_seeds_that_both_have_make_pairs():
     runs = [result(variant, seed) for variant, seed in (("baseline", 0), ("baseline", 1), ("sgd", 1), ("gelu", 2))]
     comparison = compare([*runs, FAILED], "baseline", REAL)

@@ -119,10 +119,10 @@ def test_numbers_out_of_range_are_refused(options, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--variant=sgd"], "sets --variant for every trial itself. Use --space"),
-        (["--trainer.logger.init_args.name=a"], "for every trial itself. Use --logdir"),
-        (['--data={"training_images": 99}'], "sets --data.dataset for every trial itself. Use --dataset"),
-        (["--model.learning_rate=0.1"], "for every trial itself. Use `fixed` in --space"),
+        (["--variant=sgd"], "sets --variant for every run itself. Use --space"),
+        (["--trainer.logger.init_args.name=a"], "for every run itself. Use --logdir"),
+        (['--data={"training_images": 99}'], "sets --data.dataset for every run itself. Use --dataset"),
+        (["--model.learning_rate=0.1"], "for every run itself. Use `fixed` in --space"),
         (["--space", "full.yaml"], "full.yaml: .*none may be trained"),
         (["--space", "none.yaml"], "There is no configuration none.yaml"),
         (["--output", "full.yaml"], "folder full.yaml cannot be written"),

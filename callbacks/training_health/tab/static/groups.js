@@ -16,7 +16,8 @@ const METRICS = [
 ];
 
 /**
- * Variants of which at least two runs with different seeds are finished, in the table's order.
+ * Variants of which at least two runs with different seeds are finished, in the table's order; runs of one variant with
+ * other options are apart.
  * @param {any[]} rows of the overview
  * @returns {{name: string, rows: any[]}[]} of each seed the newest run
  */
@@ -25,8 +26,12 @@ function variantGroups(rows) {
   const named = rows.filter((row) => row.state === "ok" && row.progress === "finished" && row.variant && isNumber(row.seed));
   const optional = (key) => new Set(named.map((row) => row[key])).size > 1;
   const parts = ["dataset", "max_epochs"].filter(optional);
+  const options = new Map();
   for (const row of named) {
-    const name = [row.variant, ...parts.map((key) => (key === "max_epochs" ? `${row[key] ?? "?"} epochs` : row[key]))].join(", ");
+    const plain = [row.variant, ...parts.map((key) => (key === "max_epochs" ? `${row[key] ?? "?"} epochs` : row[key]))].join(", ");
+    options.set(plain, (options.get(plain) ?? new Set()).add(row.options));
+    const place = [...options.get(plain)].indexOf(row.options);
+    const name = place ? `${plain} (other options${place > 1 ? `, ${place}` : ""})` : plain;
     groups.set(name, groups.get(name) ?? new Map());
     const last = groups.get(name).get(row.seed);
     if (!last || (row.written ?? 0) >= (last.written ?? 0)) groups.get(name).set(row.seed, row);
