@@ -81,6 +81,17 @@ def test_a_module_called_for_one_part_of_a_batch_after_another_is_one_site(size,
     assert site["inner"]["sparsity"] == pytest.approx(1 - 9 / 20)
 
 
+def test_a_second_look_at_a_part_of_a_batch_leaves_its_n(tmp_path):
+    class Looks(InParts):
+        def forward(self, x):
+            self.inner(x)
+            self.inner(x[:2])
+
+    monitor, _ = validate(Looks(1), torch.ones(6, 1), tmp_path, batch_size=6)
+
+    assert {name: site["n"] for name, site in monitor.summary()["sites"].items()} == {"inner": 6}
+
+
 def test_parts_that_do_not_make_up_the_batch_have_an_unknown_n(tmp_path):
     class EverySecond(InParts):
         def forward(self, x):

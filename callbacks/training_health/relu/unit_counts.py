@@ -252,7 +252,8 @@ class UnitCounter:
         self._batch = BatchSize(0, 0)
         self._sites: dict[str, _Site] = {}
         self._called: set[str] = set()  # in this batch
-        self._parts: dict[str, int] = {}  # examples of this batch so far, at sites that get a part of them in each call
+        # Examples of this batch so far, at sites that get a part of them in each call; inf at those that get all at once.
+        self._parts: dict[str, float] = {}
 
     def begin_batch(self, size: BatchSize) -> None:
         """Announce a batch, NaN for a size that is not known before its step."""
@@ -264,8 +265,8 @@ class UnitCounter:
         """Add the batch's examples, NaN for a size that is unknown."""
         self._examples += size.counted
         for site in self._called & self._sites.keys():
-            complete = self._parts.get(site, size.counted) == size.counted
-            self._sites[site].counts.examples += size.counted if complete else math.nan
+            known = self._parts.get(site) in (math.inf, size.counted)
+            self._sites[site].counts.examples += size.counted if known else math.nan
 
     def add(self, call: ReLUCall) -> bool:
         """Add one call; returns whether any of its units may still turn out to be dead.
@@ -298,6 +299,8 @@ class UnitCounter:
         if dim and output.shape[0] < self._batch.counted and not time_first:
             call = call._replace(site=_CALL.sub("", call.site))
             self._parts[call.site] = self._parts.get(call.site, 0) + output.shape[0]
+        else:
+            self._parts[call.site] = math.inf
         feed = call.feed if call.feed is not None and call.feed.units == units and dim == call.unit_dim else None
         site = self._sites.get(call.site)
         if site is None:
