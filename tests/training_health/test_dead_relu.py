@@ -101,6 +101,7 @@ def test_parts_that_do_not_make_up_the_batch_have_an_unknown_n(tmp_path):
 
     site = next(iter(monitor.summary()["sites"].values()))
     assert (site["n"], site["sparsity"], monitor.summary()["n"]) == (None, 0, 6)
+    assert "An unknown number of examples reached inner." in monitor.sentence()
 
 
 def test_a_relu_of_a_loss_in_the_step_is_named_and_not_counted(tmp_path):
