@@ -138,6 +138,17 @@ def test_training_that_cannot_be_told_from_validation_has_no_sample(same):
         picked(DataLoader(same, shuffle=True), 5, val=DataLoader(copied))
 
 
+def test_validation_on_a_part_of_what_is_trained_on_has_no_sample():
+    everything = numbers(8)
+    with pytest.raises(NoTrainingSampleError, match="draw the same examples"):
+        picked(DataLoader(everything, shuffle=True), 5, val=DataLoader(Subset(everything, [6, 7])))
+    with pytest.raises(NoTrainingSampleError, match="draw the same examples"):
+        picked(DataLoader(Subset(everything, [0, 6])), 5, val=DataLoader(Subset(Subset(everything, [5, 6, 7]), [1])))
+
+    apart = DataLoader(Subset(everything, [0, 1])), DataLoader(Subset(everything, [2, 3]))
+    assert picked(apart[0], 5, val=apart[1]) == [0, 1]
+
+
 def test_two_parts_of_one_data_set_are_told_apart():
     data = numbers(8)
     parts = (DataLoader(data, sampler=SubsetRandomSampler(part)) for part in ([0, 1, 2], [3, 4]))

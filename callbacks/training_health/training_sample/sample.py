@@ -70,7 +70,8 @@ def training_sample(
         raise _none(f"the training loader ({type(train).__name__}) is not one with a data set to index")
     limit = math.inf if trainer.fast_dev_run else trainer.num_training_batches  # type: ignore[attr-defined]
     population = _drawn_from(train, limit, trainer.world_size)
-    if _is_the_same(dataset, getattr(val, "dataset", None)) and not set(population).isdisjoint(_drawn_from(val)):
+    (base, of), (validated, _) = _in_base(dataset, population), _in_base(getattr(val, "dataset", None), ())
+    if _is_the_same(base, validated) and not set(of).isdisjoint(_in_base(val.dataset, _drawn_from(val))[1]):
         raise _none(
             "training and validation loader draw the same examples from one data set; what tells them apart, such as "
             "a mask, is known in the steps alone"
@@ -131,6 +132,13 @@ def _drawn_from(loader: Any, limit: float = math.inf, world: int = 1) -> Sequenc
     drawn = itertools.islice(iter(copy.deepcopy(draws, {id(loader.dataset): loader.dataset})), len(everything))
     found = itertools.islice(drawn, None if math.isinf(limit) else int(limit))
     return sorted({index for draw in found for index in (draw if isinstance(draw, (list, tuple)) else [draw])})
+
+
+def _in_base(dataset: Any, indices: Sequence[int]) -> tuple[Any, Sequence[int]]:  # noqa: ANN401
+    """The data set that subsets are of, and the indices in it."""
+    while isinstance(dataset, Subset):
+        dataset, indices = dataset.dataset, [dataset.indices[index] for index in indices]
+    return dataset, indices
 
 
 def _is_the_same(train: Any, val: Any) -> bool:  # noqa: ANN401
