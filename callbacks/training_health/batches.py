@@ -44,12 +44,15 @@ def size_of(
     first = (
         [lambda: own(batch)] if own else [lambda: _collated(batch, _drawn(loader, batch_idx)), lambda: _graphs(batch)]
     )
-    examples: float | None = None
+    examples = 0.0
     for source in (*first, lambda: named, lambda: shown, lambda: logged):
-        with suppress(Exception):
-            if examples := source():
-                break
-    if not examples or math.isnan(examples):
+        try:
+            examples = float(source() or 0)
+        except Exception:
+            examples = math.nan if own and source is first[0] else 0  # the user's own stands, also where it fails
+        if examples:
+            break
+    if not examples or not math.isfinite(examples):
         return BatchSize(math.nan, math.nan)
     return BatchSize(int(examples), int(examples) - ends_in_a_repeat(loader, batch_idx))
 
@@ -60,7 +63,7 @@ def _drawn(loader: Any, batch_idx: int) -> int | None:  # noqa: ANN401
         return None
     sampler: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
     if isinstance(sampler, list):
-        lists = all(isinstance(indices, (list, tuple)) for indices in sampler)
+        lists = all(hasattr(some, "__len__") and getattr(some, "ndim", 1) for some in sampler)  # not single indices
         return len(sampler[batch_idx]) if lists and len(sampler[0]) > 1 else None
     if type(sampler) is not BatchSampler or sampler.batch_size == 1 or not hasattr(sampler.sampler, "__len__"):
         return None

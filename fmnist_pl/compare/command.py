@@ -8,14 +8,12 @@ from pathlib import Path
 from types import FrameType
 
 from fmnist_pl.configuration import overlay_path, refuse_taken
-from training_health.errors import UserError
 
 # What the comparison decides for each run, by the option that says it.
 _TAKEN = {
     "--variants": ("variant",),
     "--seeds": ("seed_everything",),
-    "--epochs": ("trainer.fast_dev_run",),
-    "--logdir": ("trainer.logger",),
+    "--logdir": ("trainer.logger.init_args.save_dir",),
     "`fmnist fit` alone for that": ("resume",),
 }
 
@@ -28,8 +26,6 @@ def main(args: list[str]) -> int:
     """
     parsed, fit_options = _parser().parse_known_args(args)
     refuse_taken(fit_options, _TAKEN, "comparison")
-    if parsed.epochs is not None and parsed.epochs < 1:
-        raise UserError(f"--epochs must be at least 1, got {parsed.epochs}.", exit_code=2)
     options = vars(parsed)  # named as the parameters of train_and_compare
     for variant in options["variants"]:
         overlay_path(variant)  # a mistyped one is reported before the seconds that importing torch takes

@@ -69,6 +69,10 @@ def wanted_runs(variants: Sequence[str], seeds: Sequence[int], options: Sequence
         raise UserError(f"Two variants have the same name: {', '.join(names)}. Rename one's file.", exit_code=2)
     words = {name: ("--variant", variant, *options) for name, variant in zip(names, variants, strict=True)}
     configs = {name: fit_configuration(list(words[name])) for name in names}
+    for name, config in configs.items():
+        epochs = config.trainer.max_epochs
+        if config.trainer.fast_dev_run or (epochs is not None and epochs < 1 and epochs != -1):
+            raise UserError(f"{name} has max_epochs {epochs} or fast_dev_run: that leaves nothing to compare.", 2)
     runs = []
     for seed in seeds:
         for name, config in configs.items():

@@ -135,6 +135,7 @@ class RunRecord(pl.Callback):
             "best": self.best,
             "last_epoch": self.last_epoch,
             "findings": self.findings,
+            "training_batches": self._batches,
         }
 
     def on_load_checkpoint(
@@ -150,6 +151,7 @@ class RunRecord(pl.Callback):
             tuple((found["summary"], found["sentence"]) for found in run["findings"].values())
             self.history, self.last_epoch, self.findings = run["history"], run["last_epoch"], run["findings"]
             self._started, self.overlay = run["started"], run["overlay"]
+            self._batches = tuple(run.get("training_batches", self._batches))
             self.best = run["best"] if "best" in run else best_of(self.history)
 
     def description(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:

@@ -165,5 +165,5 @@ def test_runs_of_a_variant_with_other_options_have_a_row_of_their_own(open_page,
     page.locator("body[data-ready]").wait_for()
 
     rows = page.locator("#variants tbody tr")
-    assert [row.get_attribute("data-variant") for row in rows.all()] == ["a", "a (other options)"]
+    assert [row.get_attribute("data-variant") for row in rows.all()] == ["a (options quic)", "a (options slow)"]
     assert [row.locator("td").all_inner_texts()[0] for row in rows.all()] == ["2", "2"]

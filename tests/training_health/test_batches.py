@@ -73,6 +73,8 @@ ODD = (time_first(3), torch.zeros(7, 8))  # does not show its examples
         (ODD, loader(13, batch_size=1), 0, {"logged": 4}, 4),  # an index may stand for a whole batch
         (torch.zeros(8), loader(13, batch_size=1), 0, {}, 8),
         (torch.zeros(8), loader(13, batch_size=None, sampler=[0, 1]), 0, {}, 8),  # each index one
+        (ODD, loader(13, batch_sampler=list(torch.arange(12).split(3))), 0, {}, 3),
+        (ODD, loader(13, batch_sampler=[range(5), range(5, 9)]), 1, {}, 4),
         (torch.zeros(8), None, 0, {"logged": 2}, 2),
         (torch.zeros(8), None, 0, {"logged": 1}, 8),  # said where it does not matter
         (torch.zeros(8), loader(13, batch_size=5), 0, {"own": lambda batch: len(batch) // 4}, 2),
@@ -109,3 +111,8 @@ def test_what_a_collation_left_of_the_five_examples_drawn_is_counted(batch, exam
 )
 def test_what_nothing_shows_or_what_is_contradicted_is_unknown(batch, logged):
     assert all(map(math.isnan, size_of(batch, None, 0, logged=logged)))
+
+
+@pytest.mark.parametrize("own", [lambda batch: batch.shape, lambda batch: 1 / 0, lambda batch: math.inf])
+def test_where_the_users_own_count_fails_the_size_is_unknown(own):
+    assert all(map(math.isnan, size_of(torch.zeros(8, 3), None, 0, own)))

@@ -81,27 +81,49 @@ def test_a_module_called_for_one_part_of_a_batch_after_another_is_one_site(size,
     assert site["inner"]["sparsity"] == pytest.approx(1 - 9 / 20)
 
 
-def test_a_second_look_at_a_part_of_a_batch_leaves_its_n(tmp_path):
-    class Looks(InParts):
+class Block(nn.Module):
+    """Two layers with one ReLU module; of the first unit 0 is dead, of the second unit 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.relu = dense(-9, 1), nn.Linear(2, 2), nn.ReLU()
+        with torch.no_grad():
+            self.second.weight.copy_(torch.tensor([[0.0, 1], [0, -1]]))
+            self.second.bias.zero_()
+
+    def forward(self, x):
+        return self.relu(self.second(self.relu(self.first(x))))
+
+
+class Chunks(nn.Module):
+    def __init__(self, sizes: list[int]) -> None:
+        super().__init__()
+        self.block, self.sizes = Block(), sizes
+
+    def forward(self, x):
+        return [self.block(part) for part in x.split(self.sizes)]
+
+
+def test_the_relus_of_a_block_that_takes_a_batch_in_parts_stay_apart(tmp_path):
+    monitor, _ = validate(Chunks([2, 2, 4]), torch.ones(8, 1), tmp_path)
+
+    found = {name: (site["n"], site["dead_units"]) for name, site in monitor.summary()["sites"].items()}
+    assert found == {"relu": (8, [0]), "relu:2": (8, [1])}
+
+
+def test_what_one_forward_computes_of_a_part_of_the_batch_is_a_site_of_its_own(tmp_path):
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = dense(-9, 1), dense(1, -9)
+
         def forward(self, x):
-            self.inner(x)
-            self.inner(x[:2])
+            return F.relu(self.a(x)), F.relu(self.b(x[:4])), F.relu(self.a(x[:3]))
 
-    monitor, _ = validate(Looks(1), torch.ones(6, 1), tmp_path, batch_size=6)
+    monitor, _ = validate(Half(), torch.ones(8, 1), tmp_path)
 
-    assert {name: site["n"] for name, site in monitor.summary()["sites"].items()} == {"inner": 6}
-
-
-def test_parts_that_do_not_make_up_the_batch_have_an_unknown_n(tmp_path):
-    class EverySecond(InParts):
-        def forward(self, x):
-            return self.inner(x[::2])
-
-    monitor, _ = validate(EverySecond(1), torch.ones(6, 1), tmp_path, batch_size=6)
-
-    site = next(iter(monitor.summary()["sites"].values()))
-    assert (site["n"], site["sparsity"], monitor.summary()["n"]) == (None, 0, 6)
-    assert "An unknown number of examples reached inner." in monitor.sentence()
+    found = [site["dead_units"] for site in monitor.summary()["sites"].values()]
+    assert found == [[0], [1], [0]]
 
 
 def test_a_relu_of_a_loss_in_the_step_is_named_and_not_counted(tmp_path):
@@ -111,24 +133,39 @@ def test_a_relu_of_a_loss_in_the_step_is_named_and_not_counted(tmp_path):
 
     monitor, module = DeadReLUMonitor(), Hinge(nn.Sequential(dense(1, -9), nn.ReLU()))
     data = DataLoader(TensorDataset(torch.ones(4, 1)), batch_size=4)
-    with pytest.warns(UserWarning, match="does not count relu: it is called outside of every module's forward"):
+    with pytest.warns(
+        UserWarning, match="does not count relu: it is called outside of every module's forward, behind all"
+    ):
         make_trainer([monitor], tmp_path).validate(module, data, verbose=False)
 
     assert [*monitor.summary()["sites"]] == ["net"]
     assert [*monitor.summary()["unwatched"]] == ["relu"]
 
 
-def test_a_relu_in_the_step_that_leads_to_a_layer_is_counted(tmp_path):
+@pytest.mark.parametrize(
+    ("behind", "way"),
+    [
+        (nn.Linear(2, 1), lambda h: h),
+        (nn.Linear(4, 1), lambda h: torch.cat([h, h], 1)),
+        (nn.LayerNorm(2), lambda h: h * 2),
+        (nn.GRU(2, 3), lambda h: h[None]),
+        (nn.TransformerEncoderLayer(2, 1, 4, batch_first=True), lambda h: h[None]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_relu_in_the_step_that_comes_before_a_layer_is_counted(behind, way, tmp_path):
     class Residual(Watched):
         def validation_step(self, batch, batch_idx):
-            self.net[1](F.relu(self.net[0](batch[0]) + batch[0]))
+            self.net[1](way(F.relu(self.net[0](batch[0]) + batch[0])))
 
-    monitor, module = DeadReLUMonitor(), Residual(nn.Sequential(dense(1, -9), nn.Linear(2, 1)))
+    monitor, module = DeadReLUMonitor(), Residual(nn.ModuleList([dense(1, -9), behind]))
     make_trainer([monitor], tmp_path).validate(
         module, DataLoader(TensorDataset(torch.ones(4, 1)), batch_size=4), verbose=False
     )
 
-    assert {name: site["dead_units"] for name, site in monitor.summary()["sites"].items()} == {"relu": [1]}
+    assert {name: site["dead_units"] for name, site in monitor.summary()["sites"].items() if name == "relu"} == {
+        "relu": [1]
+    }
 
 
 class Sometimes(nn.Module):

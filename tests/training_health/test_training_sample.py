@@ -74,6 +74,29 @@ def test_batches_have_the_validations_size_and_collation_as_the_trainings_may_au
     assert list(sampled(train, 10, val=val)) == [[200, 201, 202, 203], [204, 205, 206, 207], [208, 209]]
 
 
+class ByIndex(Dataset):
+    """Gives indices; its collation reads them."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+    def collate(self, indices: list[int]) -> list[int]:
+        return [self.first + index for index in indices]
+
+
+def test_a_collation_that_reads_its_own_data_set_is_not_taken_for_another():
+    train, val = (DataLoader(data, batch_size=4, collate_fn=data.collate) for data in (ByIndex(0), ByIndex(100)))
+
+    with pytest.warns(UserWarning, match="ByIndex as it is"):
+        assert list(sampled(train, 4, val=val)) == [[0, 1, 2, 3]]
+
+
 def test_what_validation_does_not_collate_has_the_trainings_collation():
     train = DataLoader(numbers(3), batch_size=2, collate_fn=added(100))
 
@@ -141,7 +164,7 @@ def test_training_that_cannot_be_told_from_validation_has_no_sample(same):
 def test_validation_on_a_part_of_what_is_trained_on_has_no_sample():
     everything = numbers(8)
     with pytest.raises(NoTrainingSampleError, match="draw the same examples"):
-        picked(DataLoader(everything, shuffle=True), 5, val=DataLoader(Subset(everything, [6, 7])))
+        picked(DataLoader(everything, shuffle=True), 5, val=DataLoader(Subset(everything, torch.tensor([6, 7]))))
     with pytest.raises(NoTrainingSampleError, match="draw the same examples"):
         picked(DataLoader(Subset(everything, [0, 6])), 5, val=DataLoader(Subset(Subset(everything, [5, 6, 7]), [1])))
 

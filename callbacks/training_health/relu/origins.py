@@ -95,6 +95,7 @@ class Origins:
         taken: Why a site's units, or a layer's outputs before its site, may be used in other ways too; by site, or by
             the number of the layer's call.
         calls: How often each weight and each batch normalisation was used, by the tensor's id.
+        layers: How many calls took parameters and other values, or could not be seen.
     """
 
     def __init__(self) -> None:
@@ -109,6 +110,7 @@ class Origins:
         self.uses: dict[str, list[Feed]] = {}
         self.taken: dict[str | int, str] = {}
         self.calls: defaultdict[int, int] = defaultdict(int)  # a Counter is slower with what it has not seen
+        self.layers = 0
 
     def lose(self) -> None:
         """Take note that something ran that nobody saw: what comes from nowhere may have come through weights."""
@@ -117,6 +119,7 @@ class Origins:
 
     def hide(self) -> None:
         """Take note that a part runs whose calls are not seen: it may take anything that is still there."""
+        self.layers += 1
         known = [*self._known.items()]  # another thread may add some meanwhile
         for key, entry in known:
             if entry[0]() is None and self._known.get(key) is entry:
@@ -160,6 +163,8 @@ class Origins:
             self.take(origins, f"`{name}` takes its values")
             return self._unknown
         call = _Call(name, args, kwargs, inputs, origins)
+        levels = {origin.level for origin in origins}
+        self.layers += WEIGHTS in levels and len(levels) > 1
         weighted = role is not None and role.kind == "weights"
         level, first = self._level(name, role, origins), self._unknown
         mask, feed = (None, self._feed(name, args, kwargs)) if weighted else (self._mask(name, args, origins), None)
@@ -207,6 +212,7 @@ class Origins:
         before = self.of(args[0])
         if before.level == WEIGHTS:
             return None
+        self.layers += 1
         feed, dims = self._feed_of(name, args, {}, before, args[1]), output.dim()
         if feed is not None and feed.source is not None:
             self.uses.setdefault(feed.source.site, []).append(feed)

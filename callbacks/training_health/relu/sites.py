@@ -48,6 +48,7 @@ class ReLUCall(NamedTuple):
     derived: bool  # `unit_dim` was followed from the weights; else it is a guess
     first_layer: bool  # its inputs do not change during training: data through at most one layer
     feed: Feed | None = None  # the layer with weights before it, where that could be followed
+    part_of: str = ""  # the site that it is of, if each forward of the module around it takes a part of the batch
 
 
 class _Frame(NamedTuple):
@@ -127,10 +128,14 @@ class ReLUSites(TorchFunctionMode):
         self._on_stack = False  # the mode is on torch's stack: a pass is running, and no opaque part in it
         # Modes of the network that lay above it there when it left; None: it was not there, as while it handles a call.
         self._above: int | None = 0
-        self._frames: list[_Frame] = []
+        # With the calls in that forward, by name; None of an activation module.
+        self._frames: list[tuple[_Frame, dict[str, int] | None]] = []
+        self._part_of = ""  # of the latest call that was named
         self._calls: dict[str, int] = {}  # of this pass, by name
         self._ran: set[str] = set()  # modules of this pass
-        self._outside: set[str] = set()  # sites of this pass outside of all modules' forward, not right behind one
+        # Sites of this pass outside of all modules' forward, not right behind a layer: how many layers came before.
+        self._outside: dict[str, int] = {}
+        self._led: set[str] = set()  # of such sites, those that led to a layer in any pass
         self._elsewhere: set[str] = set()  # modules that ran in another thread
         self._ranged: set[int] | None = None  # the layers' calls whose inputs' range the next pass looks at; None: all
         self._guess = 1  # the dimension of the latest features, for what they cannot be followed to
@@ -153,7 +158,7 @@ class ReLUSites(TorchFunctionMode):
             elif module not in inside and (name == "" or not calls_no_activation(module)):
                 metric = getattr(sys.modules.get("torchmetrics"), "Metric", ())
                 frame = _Frame(name, isinstance(module, ACTIVATION_MODULES), isinstance(module, metric))
-                self._around(name, module, partial(self._frames.append, frame), partial(self._leave, frame))
+                self._around(name, module, partial(self._enter, frame), partial(self._leave, frame))
                 stock = _is_stock(module, nn.TransformerEncoder)
                 if stock and all(
                     _is_stock(layer, nn.TransformerEncoderLayer) for layer in module.get_submodule("layers").children()
@@ -187,8 +192,12 @@ class ReLUSites(TorchFunctionMode):
         """Stop to watch."""
         if self._passing and self._eager:
             ForcedEager.leave()
-        for site in self._outside - self.origins.uses.keys():
-            self.unwatched[site] = "it is called outside of every module's forward and leads to no layer, as in a loss"
+        for site, layers in self._outside.items():
+            if self.origins.layers > layers:
+                self._led.add(site)
+                self.unwatched.pop(site, None)
+            elif site not in self._led:
+                self.unwatched[site] = "it is called outside of every module's forward, behind all layers, as in a loss"
         self._outside.clear()
         self._passing = False
         self._enter_or_leave()
@@ -243,8 +252,11 @@ class ReLUSites(TorchFunctionMode):
             self._elsewhere.add(name)
             self._hide(name or "the network", "it runs in another thread")
 
+    def _enter(self, frame: _Frame) -> None:
+        self._frames.append((frame, None if frame.is_activation else {}))
+
     def _leave(self, frame: _Frame) -> None:
-        while self._frames and self._frames.pop() is not frame:
+        while self._frames and self._frames.pop()[0] is not frame:
             pass  # frames that Ctrl-C left
 
     def _count_opaque(self, change: int) -> None:
@@ -254,12 +266,16 @@ class ReLUSites(TorchFunctionMode):
 
     def _name(self, function: str) -> str | None:
         """Name the call in progress; None where it does not belong to the network."""
-        frame = _Frame()
-        for frame in self._frames:
+        frame, inside = _Frame(), None
+        for frame, calls in self._frames:
             if frame.is_metric:
                 return None
+            inside = inside if calls is None else calls
         name = frame.name if frame.is_activation and frame.name else f"{frame.name}.{function}".lstrip(".")
-        count = self._calls[name] = self._calls.get(name, 0) + 1
+        count = place = self._calls[name] = self._calls.get(name, 0) + 1
+        if inside is not None:
+            place = inside[name] = inside.get(name, 0) + 1
+        self._part_of = name if place == 1 else f"{name}:{place}"
         return name if count == 1 else f"{name}:{count}"
 
     # ---- parts with a fused way, which a mode on the stack would switch off
@@ -302,7 +318,7 @@ class ReLUSites(TorchFunctionMode):
         self._ran.add(frame.name)
         hooked = has_forward_hook(*layer.modules())
         known = layer.activation_relu_or_gelu and layer.self_attn.batch_first and not layer.training
-        self._frames.append(frame)
+        self._enter(frame)
         try:
             if hooked or not known or torch.is_grad_enabled():
                 with self._depth(0):
@@ -403,7 +419,7 @@ class ReLUSites(TorchFunctionMode):
                 feed = before.feed if x.shape == output.shape else None
                 call = self._see_relu(site, role.name, x, output, origin, feed)
                 if not self._frames and feed is None:
-                    self._outside.add(site)
+                    self._outside[site] = self.origins.layers
         if role.kind == "relu" and (call is None or before.source is not None):
             self.origins.take([before], f"`{name}` takes its values")
         return call
@@ -430,7 +446,7 @@ class ReLUSites(TorchFunctionMode):
             dim = 1 if dim is None else dim % output.dim()
             first = origin.level <= FIRST
             affine = feed if feed is not None and feed.affine else None
-            call = ReLUCall(site, activation, x, output, dim, derived, first, affine)
+            call = ReLUCall(site, activation, x, output, dim, derived, first, affine, self._part_of)
             if self._report is not None and self._report(call) and affine is not None and self._ranged is not None:
                 self._ranged.add(affine.call)
             self.origins.feeds[site] = feed
@@ -447,7 +463,7 @@ class ReLUSites(TorchFunctionMode):
             return
         if hides_relu:
             frames = self._frames[-1:] if here else []
-            name = ".".join([*[frame.name for frame in frames if frame.name], function])
+            name = ".".join([*[frame.name for frame, _ in frames if frame.name], function])
             self._hide(name, "a TorchScript function")
         if hides_relu or not here:
             self.origins.lose()

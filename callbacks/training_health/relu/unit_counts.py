@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -123,9 +122,6 @@ def combined(parts: Iterable[WindowCounts]) -> WindowCounts:
 _TOGETHER = 1 << 14
 # Sites that never had so many are counted together with others of their shape, up to this many elements.
 _SITES_TOGETHER = 1 << 20
-
-
-_CALL = re.compile(r":\d+$")  # of a site's name, from its second call in a pass on
 
 
 class _Totals:
@@ -252,21 +248,19 @@ class UnitCounter:
         self._batch = BatchSize(0, 0)
         self._sites: dict[str, _Site] = {}
         self._called: set[str] = set()  # in this batch
-        # Examples of this batch so far, at sites that get a part of them in each call; inf at those that get all at once.
-        self._parts: dict[str, float] = {}
+        self._whole: set[str] = set()  # those that got all of it at once
 
     def begin_batch(self, size: BatchSize) -> None:
         """Announce a batch, NaN for a size that is not known before its step."""
         self._batch = size
         self._called.clear()
-        self._parts.clear()
+        self._whole.clear()
 
     def end_batch(self, size: BatchSize) -> None:
         """Add the batch's examples, NaN for a size that is unknown."""
         self._examples += size.counted
         for site in self._called & self._sites.keys():
-            known = self._parts.get(site) in (math.inf, size.counted)
-            self._sites[site].counts.examples += size.counted if known else math.nan
+            self._sites[site].counts.examples += size.counted
 
     def add(self, call: ReLUCall) -> bool:
         """Add one call; returns whether any of its units may still turn out to be dead.
@@ -274,6 +268,7 @@ class UnitCounter:
         Raises:
             ValueError: If the site has another number of units than before, or examples cannot be left out.
         """
+        call = self._joined(call)
         # What a constant is broadcast to is rectified in another shape.
         source = call.input if call.input.shape == call.output.shape else call.output
         output, dim, examples = source.detach() if source.requires_grad else source, call.unit_dim, self._batch.examples
@@ -294,13 +289,6 @@ class UnitCounter:
         if elements == 0:
             return True
         units = output.shape[dim]
-        # A module that is called for one part of the batch after another, as in a loop over images, is one site.
-        time_first = dim > 1 and output.shape[1] == self._batch.counted
-        if dim and output.shape[0] < self._batch.counted and not time_first:
-            call = call._replace(site=_CALL.sub("", call.site))
-            self._parts[call.site] = self._parts.get(call.site, 0) + output.shape[0]
-        else:
-            self._parts[call.site] = math.inf
         feed = call.feed if call.feed is not None and call.feed.units == units and dim == call.unit_dim else None
         site = self._sites.get(call.site)
         if site is None:
@@ -315,6 +303,18 @@ class UnitCounter:
         site.counts.pairs += elements // units
         site.counts.first_layer &= call.first_layer
         return site.goes_on
+
+    def _joined(self, call: ReLUCall) -> ReLUCall:
+        """Give a call for a part of the batch the site of the other parts', as in a loop over images or chunks."""
+        shape, dim = call.output.shape, call.unit_dim
+        time_first = dim > 1 and shape[1] == self._batch.counted
+        if not dim or not shape[0] < self._batch.counted or time_first:
+            self._whole.add(call.site)
+        elif call.part_of and call.part_of != call.site and call.part_of not in self._whole:
+            other = self._sites.get(call.part_of)
+            if other is None or other.units == shape[dim]:
+                return call._replace(site=call.part_of)
+        return call
 
     def _start(self, site: str, output: Tensor) -> float:
         """How many examples came before this call's; NaN where its first dimension does not hold examples."""

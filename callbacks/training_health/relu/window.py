@@ -336,19 +336,14 @@ def _examples_sentence(report: DeadReLUReport) -> str:
 
 
 def _reach_sentence(report: DeadReLUReport) -> str:
-    """Name sites that only some examples reached, those with the fewest first; empty if there are none."""
+    """Name sites that only some batches reached, those with the fewest first; empty if there are none."""
     fewer = {name: site.examples for name, site in report.sites.items() if 0 < site.examples < report.examples}
-    said = [f"{name} ({fewer[name]:,} examples)" for name in sorted(fewer, key=fewer.__getitem__)]
-    text = [f"Only some batches reached {_listed(said)}."] if said else []
-    unknown = [name for name, site in report.sites.items() if math.isnan(site.examples)]
-    if unknown and not math.isnan(report.examples):
-        text.append(f"An unknown number of examples reached {_listed(unknown)}.")
-    return " ".join(text)
-
-
-def _listed(names: list[str]) -> str:
-    rest = len(names) - _SITES_SAID
-    return ", ".join(names[:_SITES_SAID]) + (f" and {rest} other site{'s' * (rest > 1)}" if rest > 0 else "")
+    if not fewer:
+        return ""
+    said = [f"{name} ({fewer[name]:,} examples)" for name in sorted(fewer, key=fewer.__getitem__)[:_SITES_SAID]]
+    rest = len(fewer) - len(said)
+    more = f" and {rest} other site{'s' * (rest > 1)}" if rest else ""
+    return f"Only some batches reached {', '.join(said)}{more}."
 
 
 def _on(report: DeadReLUReport) -> str:

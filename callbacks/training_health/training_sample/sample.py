@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
+    Dataset,
     DistributedSampler,
     IterableDataset,
     RandomSampler,
@@ -46,7 +47,7 @@ def training_sample(
     A training loader, or else a datamodule, with a method ``evaluation_sample(count, seed, rank, world_size)`` is
     asked for them. Otherwise they are drawn from what the training loader draws: indices from a generator seeded with
     ``seed`` alone, the validation loader's batch size and, where it collates examples too, its collation, since that of
-    training may augment; where both data sets have one, its ``transform``.
+    training may augment, unless it holds a data set; where both data sets have one, its ``transform``.
 
     Args:
         trainer: A trainer that fits.
@@ -86,6 +87,7 @@ def training_sample(
     batches: Any = chosen if by_one else [chosen[i : i + size] for i in range(0, len(chosen), size)]
     how = {"batch_sampler": batches} if train.batch_sampler is not None else {"sampler": batches, "batch_size": None}
     alike = isinstance(val, DataLoader) and (val.batch_sampler is None) == (train.batch_sampler is None)
+    alike = alike and not _holds_data(val.collate_fn)
     return DataLoader(
         _without_augmentation(dataset, getattr(val, "dataset", None)),
         collate_fn=val.collate_fn if alike else train.collate_fn,
@@ -134,10 +136,16 @@ def _drawn_from(loader: Any, limit: float = math.inf, world: int = 1) -> Sequenc
     return sorted({index for draw in found for index in (draw if isinstance(draw, (list, tuple)) else [draw])})
 
 
+def _holds_data(collate: Any) -> bool:  # noqa: ANN401
+    """Whether a collation may read examples of its own data set, by the indices that it gets."""
+    owner = getattr(collate, "__self__", collate)
+    return isinstance(owner, Dataset) or hasattr(owner, "dataset")
+
+
 def _in_base(dataset: Any, indices: Sequence[int]) -> tuple[Any, Sequence[int]]:  # noqa: ANN401
     """The data set that subsets are of, and the indices in it."""
     while isinstance(dataset, Subset):
-        dataset, indices = dataset.dataset, [dataset.indices[index] for index in indices]
+        dataset, indices = dataset.dataset, [int(dataset.indices[index]) for index in indices]
     return dataset, indices
 
 

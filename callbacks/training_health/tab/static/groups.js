@@ -26,12 +26,13 @@ function variantGroups(rows) {
   const named = rows.filter((row) => row.state === "ok" && row.progress === "finished" && row.variant && isNumber(row.seed));
   const optional = (key) => new Set(named.map((row) => row[key])).size > 1;
   const parts = ["dataset", "max_epochs"].filter(optional);
-  const options = new Map();
+  // hashes; runs of before there were any have none, and count as alike where no two differ
+  const options = new Map(named.map((row) => [row.variant, new Set()]));
+  for (const row of named) if (row.options) options.get(row.variant).add(row.options);
   for (const row of named) {
     const plain = [row.variant, ...parts.map((key) => (key === "max_epochs" ? `${row[key] ?? "?"} epochs` : row[key]))].join(", ");
-    options.set(plain, (options.get(plain) ?? new Set()).add(row.options));
-    const place = [...options.get(plain)].indexOf(row.options);
-    const name = place ? `${plain} (other options${place > 1 ? `, ${place}` : ""})` : plain;
+    const several = options.get(row.variant).size > 1;
+    const name = several ? `${plain} (options ${row.options ? row.options.slice(0, 4) : "unknown"})` : plain;
     groups.set(name, groups.get(name) ?? new Map());
     const last = groups.get(name).get(row.seed);
     if (!last || (row.written ?? 0) >= (last.written ?? 0)) groups.get(name).set(row.seed, row);
