@@ -72,10 +72,10 @@ def test_the_best_checkpoint_is_of_the_lowest_validation_loss(finished_run):
 
 
 def test_the_best_validation_is_that_of_the_best_checkpoint_where_an_epoch_has_several(fmnist, tmp_path):
-    options = ["--trainer.val_check_interval=0.5", "--data.batch_size=16", "--model.learning_rate=0.1"]
-    fmnist("fit", "--monitors=off", "--trainer.max_epochs=3", *options)
+    options = ["--trainer.val_check_interval=0.5", "--data.batch_size=16", "--model.learning_rate=30"]
+    fmnist("fit", "--variant", "sgd", "--monitors=off", "--trainer.max_epochs=3", *options)
 
-    run = tmp_path / "lightning_logs" / "baseline-synthetic" / "version_0"
+    run = tmp_path / "lightning_logs" / "sgd-synthetic" / "version_0"
     checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     summary = json.loads((run / "summary.json").read_text())
     saved = next(state for name, state in checkpoint["callbacks"].items() if "BestCheckpoint" in name)
