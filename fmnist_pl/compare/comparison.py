@@ -71,8 +71,10 @@ def wanted_runs(variants: Sequence[str], seeds: Sequence[int], options: Sequence
     configs = {name: fit_configuration(list(words[name])) for name in names}
     for name, config in configs.items():
         epochs = config.trainer.max_epochs
-        if config.trainer.fast_dev_run or (epochs is not None and epochs < 1 and epochs != -1):
-            raise UserError(f"{name} has max_epochs {epochs} or fast_dev_run: that leaves nothing to compare.", 2)
+        if config.trainer.fast_dev_run:
+            raise UserError(f"{name} has trainer.fast_dev_run, which leaves nothing to compare: leave it out.", 2)
+        if epochs is not None and epochs < 1 and epochs != -1:
+            raise UserError(f"{name} has trainer.max_epochs {epochs}: it must be at least 1.", 2)
     runs = []
     for seed in seeds:
         for name, config in configs.items():

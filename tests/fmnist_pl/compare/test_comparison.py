@@ -44,11 +44,11 @@ def call(tmp_path, *options):
         (["--variants", "basline"], "no variant named 'basline'. Did you mean baseline"),
         (["--variants", "sgd", "--reference", "baseline"], "'baseline' is not among the variants"),
         (["--jobs", "0"], "got 0"),
-        (["--epochs", "0"], "baseline has max_epochs 0 or fast_dev_run: that leaves nothing"),
+        (["--epochs", "0"], "baseline has trainer.max_epochs 0: it must be at least 1"),
         (["--variant", "gelu"], "sets --variant for every run itself. Use --variants"),
         (["--seed_everything=7"], "Use --seeds"),
         (["--resume", "last"], "Use `fmnist fit` alone for that"),
-        (["--trainer.fast_dev_run=true"], "has max_epochs 1 or fast_dev_run: that leaves nothing"),
+        (["--trainer.fast_dev_run=true"], "has trainer.fast_dev_run, which leaves nothing to compare: leave it out"),
     ],
 )
 def test_wrong_calls_are_user_errors(tmp_path, options, message):
