@@ -98,6 +98,7 @@ class Note(pl.Callback):
             found = {
                 "metrics": metrics,
                 "summaries": [callback.summary() for callback in trainer.callbacks if hasattr(callback, "summary")],
+                "sentences": [callback.sentence() for callback in trainer.callbacks if hasattr(callback, "sentence")],
                 "clean": not any(m._forward_hooks or m._forward_pre_hooks for m in pl_module.modules()),
                 "stopped": stopped,
                 "agree": ours[0] == ours[-1],
@@ -171,6 +172,15 @@ def numbers(value) -> list:
 def assert_same(one, two) -> None:
     for a, b in zip(numbers(one), numbers(two), strict=True):
         assert (a == pytest.approx(b, abs=1e-6, nan_ok=True)) if isinstance(a, float) else (a == b)
+
+
+def test_what_depends_on_the_number_of_processes_is_said(found):
+    logged, exact = (" ".join(found[f"{scenario}/2"]["sentences"]) for scenario in ("logged", "uneven"))
+
+    uneven = "means of what the steps log, where examples do not divide evenly, "
+    assert f"On 2 processes; {uneven}standard errors of batch means and running values depend on" in logged
+    assert "On 2 processes; running values depend on their number." in exact
+    assert "processes" not in " ".join(found["logged/1"]["sentences"])
 
 
 @pytest.mark.parametrize("scenario", ["uneven", "logged", "metric"])
