@@ -33,7 +33,6 @@ MONITORS = {
     "wandb": lambda: [SwitchedPeer(watch_with_wandb)],
     "torchmortem": lambda: [SwitchedPeer(watch_with_torchmortem)],
 }
-VALIDATION = 10  # batches
 
 
 class SwitchedPeer(pl.Callback):
@@ -90,15 +89,15 @@ class ValidatedClassifier(NaiveClassifier):
 
 
 def main() -> None:
-    """Rounds of one epoch of ``--steps`` steps, and where asked for of `VALIDATION` batches."""
+    """Rounds of one epoch of ``--steps`` steps, and where asked for of as many batches of validation."""
     parser = contender_parser(__doc__)
     parser.add_argument("--network", required=True, help="Its name in `foreign_networks.network`.")
     parser.add_argument("--monitors", choices=MONITORS, default="off")
     parser.add_argument("--alternate", action="store_true", help="With the monitors in every second epoch only.")
     parser.add_argument("--validation", action="store_true")
     arguments = parser.parse_args()
-    sizes = [batches * arguments.batch_size for batches in (arguments.steps, VALIDATION)]
-    train, val = (TensorDataset(torch.randn(n, 3, 32, 32), torch.randint(10, (n,))) for n in sizes)
+    size = arguments.steps * arguments.batch_size
+    train, val = (TensorDataset(torch.randn(size, 3, 32, 32), torch.randint(10, (size,))) for _ in range(2))
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             max_epochs=-1,

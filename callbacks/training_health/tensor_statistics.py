@@ -32,7 +32,7 @@ def exact_dtype(device: torch.device) -> torch.dtype:
 
 
 def packed_statistics(tensor: Tensor, bins: int) -> Tensor:
-    """Compute a tensor's statistics on its device, without waiting for it; shape (6 + 2 * bins,), for `unpack`.
+    """Compute a tensor's statistics on its device, without waiting for it; shape (6 + bins,), for `unpack`.
 
     The buckets are of equal width between the smallest and the largest finite element, and around them where these are
     equal. A bucket holds its left edge, the last one both, to rounding. The tensor may be sparse.
@@ -44,7 +44,7 @@ def packed_statistics(tensor: Tensor, bins: int) -> Tensor:
     if values.is_floating_point() and values.dtype.itemsize < 4:
         values = values.float()
     if values.numel() == 0:
-        return torch.zeros(6 + 2 * bins, dtype=exact, device=values.device)
+        return torch.zeros(6 + bins, dtype=exact, device=values.device)
     if values.is_cpu and bins < 256 and (row := _in_blocks(values, bins)) is not None:
         return row
     finite = values.isfinite()
@@ -53,9 +53,7 @@ def packed_statistics(tensor: Tensor, bins: int) -> Tensor:
     low = torch.where(finite, values, torch.inf).amin().where(some, 0).to(exact)
     high = torch.where(finite, values, -torch.inf).amax().where(some, 0).to(exact)
     margin = torch.where(low == high, (low.abs() * 1e-3).clamp_min(0.5), 0)
-    steps = torch.linspace(0, 1, bins + 1, dtype=exact, device=values.device)
     left, right = low - margin, high + margin
-    edges = left + (right - left) * steps
     kept = torch.where(finite, values, 0)
     # Arithmetic rather than torch.bucketize, whose search takes 20 times as long on a CPU.
     position = (kept.to(exact) - left).mul_(bins / (right - left))
@@ -65,7 +63,7 @@ def packed_statistics(tensor: Tensor, bins: int) -> Tensor:
     total, squares = kept.sum(dtype=exact), torch.linalg.vector_norm(kept, dtype=exact).square()
     number = finite.sum(dtype=exact)
     head = torch.stack([low, high, number, total, squares, len(values) - number])
-    return torch.cat([head, edges[1:].to(exact), counts[:-1]])
+    return torch.cat([head, counts[:-1]])
 
 
 def _flat(tensor: Tensor) -> Tensor:
@@ -85,41 +83,47 @@ def _in_blocks(values: Tensor, bins: int) -> Tensor | None:
         if row is not None:
             row[5] = len(values) - len(finite)
         return row
-    margin = max(abs(low) * 1e-3, 0.5) if low == high else 0.0
-    left, right = low - margin, high + margin
+    left, right = _ends(low, high)
     total = squares = 0.0
-    counts = np.zeros(bins + 1)  # the right edge is bucket number `bins`
-    size = min(len(array), _BLOCK)
-    numbers, buckets = np.empty(size, np.float64), np.empty(size, np.uint8)
+    numbers, buckets = np.empty(min(len(array), _BLOCK), np.float64), np.empty(len(array), np.uint8)
     for start in range(0, len(array), _BLOCK):
         part = array[start : start + _BLOCK]
-        exact, bucket = numbers[: len(part)], buckets[: len(part)]
+        exact = numbers[: len(part)]
         exact[:] = part
         total, squares = total + exact.sum(), squares + np.einsum("i,i", exact, exact)
         exact -= left
         exact *= bins / (right - left)
-        np.copyto(bucket, exact, casting="unsafe")
-        counts += torch.bincount(torch.from_numpy(bucket), minlength=bins + 1).numpy()  # NumPy's would widen them
-    counts[bins - 1] += counts[bins]
-    edges = left + (right - left) * np.linspace(0, 1, bins + 1)
-    return torch.from_numpy(np.concatenate([[low, high, len(array), total, squares, 0], edges[1:], counts[:-1]]))
+        np.copyto(buckets[start : start + _BLOCK], exact, casting="unsafe")
+    # NumPy's bincount would widen the buckets. The right edge is bucket number `bins`.
+    counts = torch.bincount(torch.from_numpy(buckets), minlength=bins + 1).numpy()
+    packed = np.empty(6 + bins)
+    packed[:6], packed[6:] = (low, high, len(array), total, squares, 0), counts[:bins]
+    packed[-1] += counts[bins]
+    return torch.from_numpy(packed)
+
+
+def _ends(low: float, high: float) -> tuple[float, float]:
+    """Both ends of a histogram: the smallest and the largest element, and around them where these are equal."""
+    margin = max(abs(low) * 1e-3, 0.5) if low == high else 0.0
+    return low - margin, high + margin
 
 
 def relative_change(before: Tensor, after: Tensor) -> Tensor:
     """Compute the norm of the difference over the norm before, on the tensors' device, without waiting for it."""
     before, after = _flat(before), _flat(after)
-    block = _BLOCK if before.is_cpu else max(len(before), 1)
-    wide = torch.promote_types(before.dtype, torch.float32)
-    norms = [
-        torch.stack([torch.linalg.vector_norm(new - old, dtype=wide), torch.linalg.vector_norm(old, dtype=wide)])
-        for old, new in zip(before.split(block), after.split(block), strict=True)
-    ]
-    squares = torch.stack(norms).to(exact_dtype(before.device)).square().sum(dim=0)
-    return (squares[0] / squares[1]).sqrt()
+    wide, exact = torch.promote_types(before.dtype, torch.float32), exact_dtype(before.device)
+    # A CPU's float32 norm of 50 million elements is wrong by 0.4 %, of 65,536 by 1e-6.
+    block = 1 << 16 if before.is_cpu else max(len(before), 1)
+    parts = zip(before.split(block), after.split(block), strict=True)
+    norms = [[torch.linalg.vector_norm(values, dtype=wide) for values in (new - old, old)] for old, new in parts]
+    change, norm = (torch.linalg.vector_norm(torch.stack(found), dtype=exact) for found in zip(*norms, strict=True))
+    return change / norm
 
 
 def unpack(row: Sequence[float], bins: int) -> TensorStatistics:
     """Read what `packed_statistics` made, once it is on the host."""
     minimum, maximum, finite, total, squares, nonfinite = row[:6]
-    limits, counts = list(row[6 : 6 + bins]), [int(count) for count in row[6 + bins :]]
+    left, right = _ends(minimum, maximum)
+    limits = [left + (right - left) * (number / bins) for number in range(1, bins + 1)]
+    counts = [int(count) for count in row[6:]]
     return TensorStatistics(minimum, maximum, int(finite), total, squares, limits, counts, int(nonfinite))

@@ -94,3 +94,11 @@ def test_numbers_too_close_for_double_precision_and_views_with_a_sign_to_come_ar
 
     assert statistics(close).finite == 3
     assert (statistics(negated).minimum, statistics(negated).total) == (-2.0, 2.0)
+
+
+def test_the_norm_of_many_elements_does_not_drift():
+    before = torch.full((8_000_000,), 0.1)
+    after = before.clone()
+    after[0] = 0.2
+
+    assert relative_change(before, after).item() == pytest.approx(8e6**-0.5, rel=2e-5)
