@@ -101,4 +101,4 @@ def test_the_norm_of_many_elements_does_not_drift():
     after = before.clone()
     after[0] = 0.2
 
-    assert relative_change(before, after).item() == pytest.approx(8e6**-0.5, rel=2e-5)
+    assert relative_change(before, after).item() == pytest.approx(8e6**-0.5, rel=1e-4)
