@@ -74,7 +74,7 @@ def _flat(tensor: Tensor) -> Tensor:
 
 @np.errstate(all="ignore")
 def _in_blocks(values: Tensor, bins: int) -> Tensor | None:
-    """`packed_statistics` on a CPU, by one thread, in bytes; None where nothing is finite or the range overflows."""
+    """`packed_statistics` on a CPU, in bytes; None where nothing is finite or the range overflows."""
     array = values.resolve_neg().numpy()
     low, high = float(array.min()), float(array.max())  # NaN where any is
     if not math.isfinite(high - low):

@@ -55,9 +55,10 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
     exact sums over examples, on any number of processes. Otherwise the monitor reads what the module logs under
     ``loss_key`` and ``accuracy_key``, in the step or at the epoch's end: numbers of the steps are averaged with the
     batch sizes, metric objects are computed on the sample. Where a default key is not logged, other usual spellings
-    stand for it, such as ``val_loss``, ``valid/loss``, ``validation_loss`` and ``val_acc``. An accuracy of
-    known n keeps its binomial error. Other standard errors are then each side's own, from its batch means: with one
-    batch there is none, and they depend on the number of processes.
+    stand for it, such as ``val_loss``, ``valid/loss``, ``validation_loss`` and ``val_acc``. An accuracy that is
+    a whole number of right examples of a known n keeps its binomial error; one over classes (macro), pixels or tokens
+    is none. Other standard errors are then each side's own, from its batch means: with one batch, or for a metric
+    object, there is none, and they depend on the number of processes.
 
     **Sample.** A training loader or datamodule may offer ``evaluation_sample(count, seed, rank, world_size)``, which
     returns batches. Otherwise examples are drawn from those that the training loader draws, with the validation set's
@@ -210,28 +211,32 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         validation = total(part for _, part, _ in parts).evaluation()
         self._logged = sorted(set().union(*(keys for *_, keys in parts)))
         sides = logged, self._evaluation.validation.logged.get(self.dataloader_idx, LoggedValues())
-        methods = []
+        methods, both = [], (training, validation)
         for name, default in (("accuracy", self.accuracy_key), ("loss", self.loss_key)):
             key = _spelled(default, self._logged)
-            if not math.isnan(getattr(training, name)) and not math.isnan(getattr(validation, name)):
-                methods.append("binomial" if name == "accuracy" else "per-example losses")
-                continue
-            means = logged_means(trainer, everyone, key, sides)
-            if math.isnan(means[0].value):
-                means[0] = Mean(final_value(trainer, everyone, pl_module, logged, key))
-            if math.isnan(means[1].value):
-                mine = self._validation.examples
-                means[1] = Mean(validated_value(trainer, everyone, key, self.dataloader_idx, mine))
-            if math.isnan(means[0].value) or math.isnan(means[1].value):
-                continue
-            if name == "accuracy" and not all(0 <= mean.value <= 1 for mean in means):
-                values = " and ".join(f"{mean.value:.4g}" for mean in means)
-                message = f"{key!r} is no fraction from 0 to 1 ({values} in training and validation)"
-                pl.warn_once(self._said, "range", f"{message}: `TrainValGapMonitor` leaves the accuracy out.")
-                continue
-            for side, mean in zip((training, validation), means, strict=True):
-                side.set(name, *mean)
-            methods.append("batch means" if name == "loss" or math.isnan(training.examples) else "binomial")
+            method = "per-example losses"
+            if any(math.isnan(getattr(side, name)) for side in both):
+                means = logged_means(trainer, everyone, key, sides)
+                if math.isnan(means[0].value):
+                    means[0] = Mean(final_value(trainer, everyone, pl_module, logged, key))
+                if math.isnan(means[1].value):
+                    mine = self._validation.examples
+                    means[1] = Mean(validated_value(trainer, everyone, key, self.dataloader_idx, mine))
+                if math.isnan(means[0].value) or math.isnan(means[1].value):
+                    continue
+                if name == "accuracy" and not all(0 <= mean.value <= 1 for mean in means):
+                    values = " and ".join(f"{mean.value:.4g}" for mean in means)
+                    message = f"{key!r} is no fraction from 0 to 1 ({values} in training and validation)"
+                    pl.warn_once(self._said, "range", f"{message}: `TrainValGapMonitor` leaves the accuracy out.")
+                    continue
+                for side, mean in zip(both, means, strict=True):
+                    side.set(name, *mean)
+                method = "batch means"
+            if name == "accuracy" and all(side.is_binomial for side in both):
+                method = "binomial"
+            elif any(math.isnan(getattr(side, f"{name}_se")) for side in both):
+                method = "unknown"
+            methods.append(method)
         self._pending = training, validation, "; ".join(methods), trainer.current_epoch
 
     # Not `state_dict`: with that, Lightning refuses a second of these in its own words, which say less.

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -134,21 +135,32 @@ class WeightHistogramMonitor(pl.Callback):
                 )
 
     @override
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        # Not at the epoch's end: until then validation, or another callback, may change weights.
+        self._measure_changes(pl_module)
+
+    @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         write_metrics(trainer)
+        self._measure_changes(pl_module)  # of a step that was made after the batch
         chosen = self._chosen(pl_module)
         measured = self._measures(trainer) and bool(chosen)
         if measured:
             self._warn_of_missed(trainer, set(chosen.values()))
         after = {name: parameter.detach() for name, parameter in chosen.items()}
-        before = {name: values for steps in self._steps.values() for name, values in steps.before.items()}
+        moved = {name: change for steps in self._steps.values() for name, change in steps.moved.items()}
         of_last_step = {name: values for steps in self._steps.values() for name, values in steps.gradients.items()}
         for steps in self._steps.values():
             steps.end_epoch()
         if not measured:
             return
-        same = [name for name, values in before.items() if name in after and after[name].shape == values.shape]
-        moved = {name: relative_change(before[name], after[name]) for name in same}
         packed = {name: row for name, values in after.items() if (row := self._packed(name, values)) is not None}
         packed_gradients = {
             name: packed_statistics(values, self.bins) if values.is_cpu else values
@@ -167,6 +179,13 @@ class WeightHistogramMonitor(pl.Callback):
     @override
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._start_again()
+
+    def _measure_changes(self, pl_module: pl.LightningModule) -> None:
+        for steps in self._steps.values():
+            if steps.before and not steps.moved:
+                after = {name: p.detach() for name, p in self._chosen(pl_module).items() if name in steps.before}
+                same = [name for name, values in after.items() if values.shape == steps.before[name].shape]
+                steps.moved = {name: relative_change(steps.before[name], after[name]) for name in same}
 
     def _is_chosen(self, name: str) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in self.parameters)
@@ -252,6 +271,7 @@ class _Steps:
         self.at: tuple[int, int] | None = None  # this epoch's latest step: its batch, and the fit's steps before it
         self.before: dict[str, Tensor] = {}  # the weights before that step; empty where it was not measured
         self.gradients: dict[str, Tensor] = {}  # copies on a CPU, packed statistics on other devices
+        self.moved: dict[str, Tensor] = {}  # relative changes in that step
         self._gaps: deque[tuple[int, int]] = deque(maxlen=8)  # from step to step, in batches and in the fit's steps
         self._last_batch = 0  # where the epoch before had its last step
 
@@ -268,13 +288,14 @@ class _Steps:
         self.at = at
         self.before.clear()
         self.gradients.clear()
+        self.moved.clear()
         longest = map(max, zip(*self._gaps, strict=True))
         return at_last_batch or any(now + gap >= last for now, gap, last in zip(at, longest, end, strict=False))
 
     def end_epoch(self) -> None:
         """Forget the epoch's steps but for where the last one was."""
         self._last_batch = self._last_batch if self.at is None else self.at[0]
-        self.at, self.before, self.gradients = None, {}, {}
+        self.at, self.before, self.gradients, self.moved = None, {}, {}, {}
 
 
 def _parameters_of(optimizers: Iterable[Optimizer]) -> set[Tensor]:

@@ -222,6 +222,28 @@ def test_the_users_own_state_is_the_same_with_and_without_the_monitor(kind, tmp_
     assert seen[1] == seen[0]
 
 
+class Noting(Toy):
+    """Keeps numbers through a bound method of a list."""
+
+    def __init__(self) -> None:
+        super().__init__(dense_network())
+        self.kept: list[int] = []
+        self.note = self.kept.append
+
+    def validation_step(self, batch, batch_idx):
+        self.note(len(batch[0]))
+        return super().validation_step(batch, batch_idx)
+
+
+def test_a_bound_method_of_a_list_notes_no_training_example(tmp_path):
+    module, monitor = Noting(), TrainValGapMonitor()
+
+    fit(module, [monitor], tmp_path, epochs=2)
+
+    assert module.kept == [5, 5, 3] * 2
+    assert monitor.summary()["n_train"] == 13
+
+
 def test_what_cannot_be_copied_makes_the_pass_stand_aside_with_one_warning(tmp_path):
     module, monitor = Toy(dense_network()), TrainValGapMonitor()
     module.numbers = (n for n in range(5))

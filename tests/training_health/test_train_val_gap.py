@@ -120,6 +120,68 @@ def test_what_is_logged_at_the_epochs_end_gives_a_gap(tmp_path):
     assert logged["val/accuracy"] == pytest.approx(val_accuracy)
 
 
+class Emptying(Toy):
+    """Empties what it keeps in one of the hooks around validation."""
+
+    def __init__(self, hook: str) -> None:
+        super().__init__()
+        self.correct: list[torch.Tensor] = []
+        setattr(self, hook, self.correct.clear)
+
+    def validation_step(self, batch, batch_idx):
+        self.correct.append(self.net(batch[0]).argmax(1) == batch[1])
+
+    def on_validation_epoch_end(self):
+        self.log("val/accuracy", torch.cat(self.correct).float().mean())
+
+
+@pytest.mark.parametrize("hook", ["on_validation_start", "on_validation_epoch_start", "on_validation_end"])
+def test_what_a_module_empties_around_validation_holds_the_sample_alone(hook, tmp_path):
+    module, monitor = Emptying(hook), TrainValGapMonitor()
+
+    logged = fit(module, [monitor], tmp_path).callback_metrics
+
+    train_accuracy, _, val_accuracy, _ = evaluated(module.net)
+    assert logged["gap/accuracy"] == pytest.approx(train_accuracy - val_accuracy)
+    assert logged["val/accuracy"] == pytest.approx(val_accuracy)
+
+
+class MacroAccuracy(WithMetricObject):
+    def __init__(self) -> None:
+        super().__init__()
+        self.accuracy = MulticlassAccuracy(num_classes=4, average="macro")
+
+
+class PixelAccuracy(Toy):
+    """Every example is a mean of many pixels."""
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/accuracy", 0.31 + batch_idx / 10)
+
+
+def test_an_accuracy_over_classes_has_no_standard_error_of_examples(tmp_path):
+    monitor = TrainValGapMonitor(accuracy_key="acc", loss_key="ce")
+
+    fit(MacroAccuracy(), [monitor], tmp_path)
+
+    found = monitor.summary()
+    assert found["accuracy_gap_se"] is None
+    assert "whether that is noise is unknown" in monitor.sentence()
+    assert found["se_method"] == "unknown; batch means"
+
+
+def test_an_accuracy_over_pixels_has_the_standard_error_of_its_batch_means(tmp_path):
+    monitor = TrainValGapMonitor()
+
+    fit(PixelAccuracy(), [monitor], tmp_path)
+
+    # Batches of 5, 5 and 3 examples with means 0.31, 0.41 and 0.51, on both sides.
+    mean = (5 * 0.31 + 5 * 0.41 + 3 * 0.51) / 13
+    squares = 5 * (0.31 - mean) ** 2 + 5 * (0.41 - mean) ** 2 + 3 * (0.51 - mean) ** 2
+    assert monitor.summary()["accuracy_gap_se"] == pytest.approx((2 * squares / 2 / 13) ** 0.5, rel=1e-5)
+    assert monitor.summary()["se_method"] == "batch means"
+
+
 @pytest.mark.parametrize(
     ("options", "idx"),
     [({}, 0), ({"dataloader_idx": 1}, 1), ({"loss_key": "val/loss/dataloader_idx_1"}, 1)],

@@ -65,6 +65,23 @@ def test_the_update_ratio_is_that_of_the_epochs_last_step(options, tmp_path):
         assert (logged, record[name]) == pytest.approx((ratio, ratio), rel=1e-5)
 
 
+class Halving(pl.Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        with torch.no_grad():
+            pl_module.net[7].weight.mul_(0.5)
+
+
+def test_the_update_ratio_is_the_steps_alone_where_a_callback_changes_weights_at_the_epochs_end(tmp_path):
+    noting = Noting()
+
+    trainer = run(Toy(), tmp_path, noting, Halving(), WeightHistogramMonitor())
+
+    before, after = noting.before["net.7.weight"], noting.after["net.7.weight"]
+    ratio = trainer.callback_metrics["update_ratio/net.7.weight"].item()
+    assert ratio == pytest.approx(((after - before).norm() / before.norm()).item(), rel=1e-4)
+    assert ratio < 0.3
+
+
 def test_weights_and_the_last_steps_gradients_are_drawn_each_epoch(tmp_path):
     noting, module = Noting(), Toy()
 

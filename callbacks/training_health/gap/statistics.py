@@ -20,9 +20,9 @@ NAN = math.nan
 class Evaluation:
     """What was measured on one set of examples; NaN where unknown.
 
-    Standard errors are those of means, with their degrees of freedom. Where n is known, an accuracy has a binomial
-    proportion's, with one right and one wrong example added (Agresti and Caffo, The American Statistician 2000), or
-    two right ones of two would be certain: sqrt(q (1 - q) (n + 2)) / n with q = (n p + 1) / (n + 2).
+    Standard errors are those of means, with their degrees of freedom. Where an accuracy is a proportion of a known n,
+    it has a binomial one's, with one right and one wrong example added (Agresti and Caffo, The American Statistician
+    2000), or two right ones of two would be certain: sqrt(q (1 - q) (n + 2)) / n with q = (n p + 1) / (n + 2).
 
     >>> Evaluation(2, accuracy=1.0).accuracy_se, round(Evaluation(5000, accuracy=0.95).accuracy_se, 4)
     (0.4330127018922193, 0.0031)
@@ -36,15 +36,24 @@ class Evaluation:
     accuracy_se: float = NAN
     accuracy_df: float = math.inf
 
+    @property
+    def is_binomial(self) -> bool:
+        """Whether the accuracy is a whole number of right examples of n, to a float32's rounding.
+
+        A mean over classes is not, nor is one over pixels or tokens, which do not err independently.
+        """
+        right = self.examples * self.accuracy
+        return self.examples > 0 and 0 <= self.accuracy <= 1 and abs(right - round(right)) <= 1e-3 + 1e-6 * right
+
     def __post_init__(self) -> None:
-        if self.examples > 0 and 0 <= self.accuracy <= 1:
+        if self.is_binomial:
             n = self.examples
             q = (n * self.accuracy + 1) / (n + 2)
             self.accuracy_se = math.sqrt(q * (1 - q) * (n + 2)) / n
             self.accuracy_df = self.examples - 1
 
     def set(self, name: str, value: float, se: float, df: float) -> None:
-        """Give a metric its mean, standard error and degrees; an accuracy of known n has its binomial ones."""
+        """Give a metric its mean, standard error and degrees; an accuracy that is binomial has its own."""
         setattr(self, name, value)
         setattr(self, f"{name}_se", se)
         setattr(self, f"{name}_df", df)
@@ -259,11 +268,14 @@ def sentence(gap: Gap | None, obstacle: str = "") -> str:
     else:
         text = f"The gap in loss is {_number(gap.loss, 4)} ± {_number(gap.loss_se, 4)}"
         sides = f"training {_number(train.loss, 4)}, validation {_number(val.loss, 4)}"
-    noise = f"{100 * gap.accuracy_margin:.1f}" if not math.isnan(gap.accuracy_margin) else f"{gap.loss_margin:.4f}"
+    of_loss = math.isnan(gap.accuracy_margin)
+    noise = f"{gap.loss_margin:.4f}" if of_loss else f"{100 * gap.accuracy_margin:.1f}"
+    unknown = "; whether that is noise is unknown"
+    before = f"{unknown}, but the gap in loss, {gap.loss:.4f} ± {gap.loss_se:.4f}, is" if points and of_loss else ":"
     verdict = {
-        True: f": beyond noise (95 %: ± {noise})",
-        False: f": within noise (95 %: ± {noise})",
-        None: "; whether that is noise is unknown",
+        True: f"{before} beyond noise (95 %: ± {noise})",
+        False: f"{before} within noise (95 %: ± {noise})",
+        None: unknown,
     }[gap.beyond_noise]
     mode = "the mode of validation" if "mode" in gap.notes else "eval mode"
     text += f" ({sides}, both in {mode}, {sizes}){verdict}."

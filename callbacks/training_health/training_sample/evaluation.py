@@ -183,11 +183,16 @@ class TrainingSampleEvaluation:
         count: int,
         logged: LoggedValues,
     ) -> list[str]:
-        """Play a validation epoch on the sample; returns what went wrong, on whichever process."""
+        """Play a validation epoch on the sample, from the end of validation's own, where modules empty what they keep.
+
+        Returns what went wrong, on whichever process.
+        """
         loader_idx = request.loader_idx
 
         def steps() -> None:
             batches = training_sample(trainer, count, request.seed, loader_idx, self._part)
+            pl_module.on_validation_end()
+            pl_module.on_validation_start()
             pl_module.on_validation_epoch_start()
             load_tensors(self.validation.weights)  # which a callback may have put away since, such as averages
             for observer in observers:

@@ -27,7 +27,7 @@ from training_health.training_sample.generators import generators_in
 
 # What the copies share with the originals: what holds no state of the module's own, or is guarded apart.
 _SHARED = (
-    nn.Parameter, type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, weakref.ref, inspect.Signature,
+    nn.Parameter, type, types.FunctionType, types.ModuleType, weakref.ref, inspect.Signature,
 )  # fmt: skip
 _PROXIES = (weakref.ProxyType, weakref.CallableProxyType)
 _SHARED_PACKAGES = (
@@ -192,6 +192,9 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _is_shared(value: Any, known: Mapping[int, Any]) -> bool:  # noqa: ANN401
+    if isinstance(value, types.BuiltinFunctionType):  # not a method of a list that is copied, such as its ``append``
+        owner = value.__self__
+        return isinstance(owner, (types.ModuleType, type)) or getattr(owner, value.__name__, None) != value
     if isinstance(value, _SHARED) or type(value) in _PROXIES:
         return True
     if isinstance(value, types.MethodType):
