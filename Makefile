@@ -80,8 +80,11 @@ test-all: $(READY) ## Run all tests: those too that train for long, fork, drive 
 
 # What needs the experiment, whose bounds are higher, is left out; `slow` would add minutes.
 test-oldest: .venv-oldest/ready ## Run the monitors' quick tests on the oldest versions they take: Python 3.10, torch 2.2, Lightning 2.2
-	LIGHTNING=lightning.pytorch OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest tests/training_health -m "not slow" \
-		--numprocesses=auto --maxprocesses=4 --dist=loadfile --ignore=tests/training_health/test_packaged_variants.py
+	for package in lightning.pytorch pytorch_lightning; do \
+		LIGHTNING=$$package OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest tests/training_health -m "not slow" \
+			--numprocesses=auto --maxprocesses=4 --dist=loadfile \
+			--ignore=tests/training_health/test_packaged_variants.py || exit 1; \
+	done
 
 .venv-oldest/ready: callbacks/pyproject.toml tests/training_health/oldest-requirements.txt
 	$(PYTHON_3_10) -m venv .venv-oldest
