@@ -112,16 +112,24 @@ def gap_verdict(run: HealthRun) -> Iterator[Finding]:
         large = some = 0 < LOSS_RATIO * train <= last["val_loss"]
     mode = "eval mode" if run.gap.in_eval_mode else "the mode of validation"
     band += f" at epoch {run.gap.epochs[-1] + 1}, both in {mode} with the same weights (95%, {_n(run.gap)})"
-    climbing = gap > noise and run.gap.epochs[-1] - best >= RISE_EPOCHS
+    above = f"validation loss is {rise:.0%} above its minimum of epoch {best + 1}"
+    lasting = run.gap.epochs[-1] - best >= RISE_EPOCHS
+    climbing = gap > noise and lasting
     severe = climbing and large and rise >= LOSS_RISE
     if not severe and not (climbing and some and rise > 0):
         far = metric == "loss" and large
+        if rise >= LOSS_RISE:
+            course = f"and {above}" if lasting else f"and {above}, not for {RISE_EPOCHS} epochs yet"
+        elif far:
+            course = f"and validation loss has not climbed for {RISE_EPOCHS} epochs"
+        else:
+            course = "without the marks of harmful overfitting"
         verdicts = (  # the first that holds
             (np.isnan(noise), "Gap without an error", "whose error is unknown: no verdict"),
             (abs(gap) <= noise, "Gap is within noise", "a band that includes 0, which is noise"),
             (gap < 0, "Validation is better than training", f"{away}not chance: it is easier than the training sample"),
-            (far, "Training fits far better than validation", f"{away}and validation loss does not climb"),
-            (True, "Gap is real, and no alarm", f"{away}more than chance, without the marks of harmful overfitting"),
+            (far, "Training fits far better than validation", f"{away}{course}"),
+            (True, "Gap is real, and no alarm", f"{away}more than chance, {course}"),
         )
         title, meaning = next(words for holds, *words in verdicts if holds)
         notice = title.startswith("Training")
@@ -140,7 +148,7 @@ def gap_verdict(run: HealthRun) -> Iterator[Finding]:
         rule="overfitting" if severe else "mild_overfitting",
         severity="warning" if severe else "notice",
         title="Overfitting" if severe else "Mild overfitting",
-        evidence=f"{band}, and validation loss is {rise:.0%} above its minimum of epoch {best + 1}.",
+        evidence=f"{band}, and {above}.",
         threshold=f"Warning when the gap's 95% band is above 0 and the gap at least {100 * OVERFIT_GAP:.0f} points "
         f"({100 * OVERFIT_GAP_WHEN_ACCURATE:.0f} above {ACCURATE:.0%} training accuracy; without an accuracy, "
         f"validation loss at least {LOSS_RATIO:.0f} times training's), and validation loss is {LOSS_RISE:.0%} above "

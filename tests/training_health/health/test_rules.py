@@ -328,6 +328,16 @@ def test_overfitting_gives_its_numbers():
     assert "5,000 training and 5,000 validation examples" in evidence
 
 
+def test_a_validation_loss_that_rose_in_the_last_epoch_alone_is_said_to():
+    finding = the(of_losses([1.0, 0.7, 0.5, 0.3], [1.0, 0.8, 0.7, 3.0], se=0.01), "large_loss_gap")
+    assert finding.evidence.endswith("and validation loss is 329% above its minimum of epoch 3, not for 2 epochs yet.")
+
+
+def test_a_validation_loss_that_falls_is_said_not_to_climb():
+    finding = the(of_losses([1.0, 0.5, 0.2], [1.0, 0.8, 0.7], se=0.01), "large_loss_gap")
+    assert finding.evidence.endswith("and validation loss has not climbed for 2 epochs.")
+
+
 @pytest.mark.parametrize(
     ("val", "title"), [(0.838, "Gap is within noise"), (0.87, "Validation is better than training")]
 )
