@@ -6,7 +6,8 @@ NaN or 0 where unknown), and the values. A unit's activity of NaN says that its 
 is a scalar string that holds JSON. The tag's summary metadata is JSON with ``version``, ``kind`` and what it takes to
 read the values without the code that wrote them. A tag carries one record per step, and its step is that of Lightning's
 own epoch-end scalars. TensorBoard hands out the metadata of a tag's first record only, so an event file holds those of
-numeric records once for each tag; later ones name the plugin alone.
+numeric records once for each tag; later ones name the plugin alone. Of several files the metadata of the last one hold,
+where the reader can open the files; ``resumed`` in them is true in a fit that began from a checkpoint.
 
 What the monitor of dead units records, besides the activity itself:
 

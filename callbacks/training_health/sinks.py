@@ -289,7 +289,8 @@ def write_histograms(trainer: pl.Trainer, rows: Mapping[str, TensorStatistics]) 
 
 def write_records(trainer: pl.Trainer, records: Iterable[Record]) -> None:
     """Write records, whose vectors are ``[n, v_1 ... v_k]``, with the epoch in front at the running epoch's step."""
-    written = list(records)
+    resumed = {"resumed": True} if trainer.ckpt_path else {}  # else it would pass for another run in the same folder
+    written = [(tag, kind, row, content | resumed) for tag, kind, row, content in records]
     _to_each(trainer, lambda sink: sink.records(pl.epoch_end_step(trainer), trainer.current_epoch, written))
 
 

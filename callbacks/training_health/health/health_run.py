@@ -275,21 +275,36 @@ class HealthRun:
         return max((int(known[-1]) for known in epochs if len(known)), default=None)
 
 
-def read_run(name: str, contents: Mapping[str, bytes], data: Mapping[str, Sequence[Datum]]) -> HealthRun:
+def read_run(
+    name: str,
+    contents: Mapping[str, bytes],
+    data: Mapping[str, Sequence[Datum]],
+    later: Mapping[str, bytes] | None = None,
+    *,
+    again: bool = False,
+) -> HealthRun:
     """Builds a run from the metadata per tag and the records per tag, which may lack some.
+
+    ``later`` are the newest metadata of tags that were described more than once, and ``again`` says that another run
+    in the folder began with epoch 1.
 
     If any tag is of a newer format, nothing but ``newer_format`` is set. Tags that can't be read are named in
     ``problems``; kinds that this version doesn't know are ignored.
     """
     run = HealthRun(name)
+    if again:
+        run.replaced.append("epoch 1 was recorded again, by a fit that resumed from no checkpoint")
     current, parts = _of_the_last_run(data), _SiteParts()
     for tag in sorted(contents):
         try:
-            content = parse_content(contents[tag])
+            first = parse_content(contents[tag])
+            content = parse_content(later[tag]) if later and tag in later else first
             if data.get(tag) and not current[tag]:
                 if content["kind"] == "activity":
                     run.replaced.append(f"{content.get('site')} is not in the later one")
                 continue
+            if content["kind"] == "activity" and content.get("units") != first.get("units"):
+                run.replaced.append(_other_units(content.get("site"), content.get("units"), first.get("units")))
             _read_tag(run, content, current.get(tag, ()), parts)
         except NewerFormatError as error:
             return HealthRun(name, newer_format=str(error))
@@ -369,6 +384,10 @@ def _fitting(parts: dict[str, P], site: Site, run: HealthRun) -> P | None:
     return part
 
 
+def _other_units(site: object, now: object, first: object) -> str:
+    return f"{site} has {now} units, and {first} in its first record"
+
+
 def _read_tag(run: HealthRun, content: dict[str, Any], data: Sequence[Datum], parts: _SiteParts) -> None:
     match content["kind"]:
         case "activity":
@@ -376,7 +395,7 @@ def _read_tag(run: HealthRun, content: dict[str, Any], data: Sequence[Datum], pa
             series = read_series(data, units)
             now = series.values.shape[1]
             if now != units:  # the metadata is an earlier run's
-                run.replaced.append(f"{content.get('site')} has {now} units, and {units} in its first record")
+                run.replaced.append(_other_units(content.get("site"), now, units))
                 content = {key: value for key, value in content.items() if key in ("site", "index")}
             run.sites.append(_site(content, series))
         case "start":

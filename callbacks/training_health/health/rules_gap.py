@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -89,7 +90,7 @@ def not_learning(run: HealthRun) -> Iterator[Finding]:
 
 
 def gap_verdict(run: HealthRun) -> Iterator[Finding]:
-    """Overfitting: a gap that is large and real, while validation loss climbs. Without it, what the gap is.
+    """Overfitting: a gap that is large and real, while validation gets worse. Without it, what the gap is.
 
     In accuracy where there is one with its error, else in loss.
     """
@@ -99,29 +100,39 @@ def gap_verdict(run: HealthRun) -> Iterator[Finding]:
         return
     metric = next((m for m in known if np.isfinite(last[f"{m}_gap_margin"])), known[0])
     gap, noise, train = (last[name] for name in (f"{metric}_gap", f"{metric}_gap_margin", f"train_eval_{metric}"))
-    rise, best = _loss_rise(run.gap)
+    worse = _decline(run)
     se = last[f"{metric}_gap_se"]
     away = f"{abs(gap) / se:.1f} standard errors from 0, " if se > 0 else ""
     error = "unknown" if np.isnan(noise) else f"{100 * noise:.1f}" if metric == "accuracy" else f"{noise:.4g}"
     if metric == "accuracy":
         band = f"Training minus validation {run.gap.metric('val_accuracy', metric)} is {_points(gap)} ± {error} points"
         large, some = gap >= (OVERFIT_GAP_WHEN_ACCURATE if train > ACCURATE else OVERFIT_GAP), gap >= MILD_GAP
+        far = False
     else:
         band = f"Validation minus training {run.gap.metric('val_loss', metric)} is {gap:+.4g} ± {error} "
         band += f"({last['val_loss']:.4g} and {train:.4g})"
-        large = some = 0 < LOSS_RATIO * train <= last["val_loss"]
+        far = gap > 0 and 0 <= LOSS_RATIO * train <= last["val_loss"]
+        large = some = far or (train < 0 and gap >= _fall(run.gap) / LOSS_RATIO)
     mode = "eval mode" if run.gap.in_eval_mode else "the mode of validation"
     band += f" at epoch {run.gap.epochs[-1] + 1}, both in {mode} with the same weights (95%, {_n(run.gap)})"
-    climbing = gap > noise and run.gap.epochs[-1] - best >= RISE_EPOCHS
-    severe = climbing and large and rise >= LOSS_RISE
-    if not severe and not (climbing and some and rise > 0):
-        far = metric == "loss" and large
+    lasting = run.gap.epochs[-1] - worse.best >= RISE_EPOCHS
+    climbing = gap > noise and lasting
+    severe = climbing and large and worse.part >= LOSS_RISE
+    if not severe and not (climbing and some and worse.part > 0):
+        if np.isnan(worse.part):
+            course = "and whether validation gets worse can't be judged here"
+        elif worse.part >= LOSS_RISE:
+            course = f"and {worse.words}" if lasting else f"and {worse.words}, not for {RISE_EPOCHS} epochs yet"
+        elif far:
+            course = f"and validation loss has not climbed for {RISE_EPOCHS} epochs"
+        else:
+            course = "without the marks of harmful overfitting"
         verdicts = (  # the first that holds
             (np.isnan(noise), "Gap without an error", "whose error is unknown: no verdict"),
             (abs(gap) <= noise, "Gap is within noise", "a band that includes 0, which is noise"),
             (gap < 0, "Validation is better than training", f"{away}not chance: it is easier than the training sample"),
-            (far, "Training fits far better than validation", f"{away}and validation loss does not climb"),
-            (True, "Gap is real, and no alarm", f"{away}more than chance, without the marks of harmful overfitting"),
+            (far, "Training fits far better than validation", f"{away}{course}"),
+            (True, "Gap is real, and no alarm", f"{away}more than chance, {course}"),
         )
         title, meaning = next(words for holds, *words in verdicts if holds)
         notice = title.startswith("Training")
@@ -140,15 +151,18 @@ def gap_verdict(run: HealthRun) -> Iterator[Finding]:
         rule="overfitting" if severe else "mild_overfitting",
         severity="warning" if severe else "notice",
         title="Overfitting" if severe else "Mild overfitting",
-        evidence=f"{band}, and validation loss is {rise:.0%} above its minimum of epoch {best + 1}.",
+        evidence=f"{band}, and {worse.words}.",
         threshold=f"Warning when the gap's 95% band is above 0 and the gap at least {100 * OVERFIT_GAP:.0f} points "
         f"({100 * OVERFIT_GAP_WHEN_ACCURATE:.0f} above {ACCURATE:.0%} training accuracy; without an accuracy, "
         f"validation loss at least {LOSS_RATIO:.0f} times training's), and validation loss is {LOSS_RISE:.0%} above "
-        f"its minimum, {RISE_EPOCHS} epochs or more ago; a notice from {100 * MILD_GAP:.0f} points with any rise.",
-        source=f"{AUTOTRAINER}; {PRECHELT}; {LOSS_RATIO:.0f} times: {CONVENTION}",
+        f"its minimum, {RISE_EPOCHS} epochs or more ago; a notice from {100 * MILD_GAP:.0f} points with any rise. "
+        f"A loss of 0 or below has no ratio: there the rise must be wider than the loss gap's band and {LOSS_RISE:.0%} "
+        "of validation loss's fall from its first epoch to its minimum, and without an accuracy the gap "
+        f"{1 / LOSS_RATIO:.0%} of that fall. Without such a loss, validation accuracy must be {LOSS_RISE:.0%} below "
+        "its maximum, and further than the gap's band.",
+        source=f"{AUTOTRAINER}; {PRECHELT}; {LOSS_RATIO:.0f} times, and what has no ratio or no loss: {CONVENTION}",
         advice=(
-            f"Use the checkpoint of epoch {best + 1}, or stop there (`EarlyStopping` on "
-            f"{run.gap.metric('val_loss', 'validation loss')}).",
+            f"Use the checkpoint of epoch {worse.best + 1}, or stop there (`EarlyStopping` on {worse.metric}).",
             *REGULARIZE,
         ),
     )
@@ -203,12 +217,44 @@ def _is_flat(run: HealthRun) -> bool:
     return not any(gap.last[f"{metric}_gap"] > gap.last[f"{metric}_gap_margin"] for metric in ("accuracy", "loss"))
 
 
-def _loss_rise(gap: Gap) -> tuple[float, int]:
-    """Validation loss above its minimum, as a fraction of it, and the epoch of that minimum."""
+class _Decline(NamedTuple):
+    """How far validation is from its best: as a part that `LOSS_RISE` limits, NaN where that can't be judged."""
+
+    part: float
+    best: int  # the epoch, 0-based
+    metric: str
+    words: str
+
+
+def _decline(run: HealthRun) -> _Decline:
+    """By validation loss; by accuracy where the loss was not measured, or there is no scale for its rise."""
+    gap, last, fall = run.gap, run.gap.last, _fall(run.gap)
+    columns = (gap.columns[name] for name in ("val_loss", "val_accuracy"))
+    loss, accuracy = (np.where(np.isfinite(column), column, np.nan) for column in columns)
+    if np.isfinite(last["val_loss"]):
+        lowest, best = np.nanmin(loss), int(gap.epochs[np.nanargmin(loss)])
+        rise, metric = last["val_loss"] - lowest, gap.metric("val_loss", "validation loss")
+        words = f"above its minimum of epoch {best + 1}"
+        if lowest > 0:
+            return _Decline(rise / lowest, best, metric, f"validation loss is {rise / lowest:.0%} {words}")
+        if fall > 0 and np.isfinite(last["loss_gap_margin"]):
+            part = rise / fall if rise > last["loss_gap_margin"] else 0.0
+            words += f" ({lowest:.4g}), {part:.0%} of its fall until then"
+            return _Decline(part, best, metric, f"validation loss is {rise:.4g} {words}")
+    if np.isfinite(last["accuracy_gap_margin"]) and last["val_accuracy"] >= 0 and np.nanmax(accuracy) > 0:
+        highest, best = np.nanmax(accuracy), int(gap.epochs[np.nanargmax(accuracy)])
+        lost, metric = highest - last["val_accuracy"], gap.metric("val_accuracy", "validation accuracy")
+        part = lost / highest if lost > last["accuracy_gap_margin"] else 0.0
+        words = f"validation accuracy is {100 * lost:.1f} points below its maximum of epoch {best + 1}"
+        return _Decline(part, best, metric, words)
+    return _Decline(np.nan, int(gap.epochs[-1]), "", "")
+
+
+def _fall(gap: Gap) -> float:
+    """How far validation loss came down from its first record, the scale where there is no ratio; NaN without one."""
     loss = gap.columns["val_loss"]
-    if not np.isfinite(loss[-1]) or not np.nanmin(loss) > 0:
-        return 0.0, int(gap.epochs[-1])
-    return float(loss[-1] / np.nanmin(loss) - 1), int(gap.epochs[np.nanargmin(loss)])
+    known = loss[np.isfinite(loss)]
+    return float(known[0] - known.min()) if len(known) else np.nan
 
 
 def _n(gap: Gap) -> str:

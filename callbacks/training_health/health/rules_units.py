@@ -196,7 +196,7 @@ def two_runs_in_a_folder(run: HealthRun) -> Iterator[Finding]:
             severity="notice",
             title="Two runs in one folder",
             evidence=f"The later of the runs in this folder is shown: {'; '.join(run.replaced)}.",
-            threshold="Notice when epochs begin again with other sites or other numbers of units.",
+            threshold="Notice when epochs begin again, from the first one or with other sites or numbers of units.",
             source="no threshold: the log itself",
             advice=("A folder of its own for each run, such as Lightning's `version_0`, `version_1`.",),
         )

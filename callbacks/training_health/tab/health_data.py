@@ -16,6 +16,7 @@ from tensorboard.data.provider import DataProvider, Run, RunTagFilter
 from training_health.health.findings import find_all
 from training_health.health.health_run import HealthRun, read_run
 from training_health.log_format import PLUGIN_NAME
+from training_health.tab.later_metadata import later_metadata
 from training_health.tab.payloads import as_json, finite, overview_row, run_payload, units_payload
 from training_health.tab.unread import goes_on
 
@@ -97,8 +98,11 @@ class HealthData:
         self._unchanged[log.run] = log.revision, since if revision == log.revision else now
         if revision != log.revision or now - since < TIME_TO_READ:
             return False
+        return goes_on(self._folder(ctx, log), max(series.max_wall_time for series in log.tags.values()))
+
+    def _folder(self, ctx: RequestContext, log: _Log) -> Path:
         location = self._provider.experiment_metadata(ctx, experiment_id=log.experiment_id).data_location
-        return goes_on(Path(location, log.run), max(series.max_wall_time for series in log.tags.values()))
+        return Path(location, log.run)
 
     def _times(self, ctx: RequestContext, experiment_id: str, runs: list[Run]) -> dict[str, dict[str, float | None]]:
         """When each of these runs began and wrote its newest scalar, for it may have just begun."""
@@ -168,7 +172,8 @@ class HealthData:
         records, damaged = self._records(RequestContext(), log.experiment_id, log.run, list(log.tags))
         written = [datum.wall_time for datum in max(records.values(), key=len, default=())]
         contents = {tag: series.plugin_content for tag, series in log.tags.items() if tag not in damaged}
-        run = read_run(log.run, contents, records)
+        later, again = later_metadata(self._folder(RequestContext(), log))
+        run = read_run(log.run, contents, records, later, again=again)
         run.problems += [f"{tag} can't be shown: a record of it is no tensor." for tag in damaged]
         return run, written
 

@@ -124,6 +124,15 @@ def of_losses(train: list[float], val: list[float], se: float, n: int = N) -> He
     return HealthRun("a", gap=Gap(np.arange(len(val)), columns, n, n))
 
 
+def of_accuracies(train: list[float], val: list[float], se: float) -> HealthRun:
+    """A run without a loss."""
+    accuracies = np.array([train, val])
+    columns = {name: np.full(len(val), NAN) for name in GAP_COLUMNS} | {"accuracy_gap_se": np.full(len(val), se)}
+    columns |= {"train_eval_accuracy": accuracies[0], "val_accuracy": accuracies[1]}
+    columns["accuracy_gap"] = accuracies[0] - accuracies[1]
+    return HealthRun("a", gap=Gap(np.arange(len(val)), columns, N, N))
+
+
 def by_heart() -> HealthRun:
     """Training accuracy is 100 %, validation is at chance, whose loss climbs."""
     learned = of_gap(0.99, 1.0, 0.1, [2.30, 2.31, 2.40, 2.60])
@@ -326,6 +335,50 @@ def test_overfitting_gives_its_numbers():
     assert "+15.0 ± 1.1 points" in evidence
     assert "50% above its minimum of epoch 3" in evidence
     assert "5,000 training and 5,000 validation examples" in evidence
+
+
+def test_a_validation_loss_that_rose_in_the_last_epoch_alone_is_said_to():
+    finding = the(of_losses([1.0, 0.7, 0.5, 0.3], [1.0, 0.8, 0.7, 3.0], se=0.01), "large_loss_gap")
+    assert finding.evidence.endswith("and validation loss is 329% above its minimum of epoch 3, not for 2 epochs yet.")
+
+
+def test_a_validation_loss_that_falls_is_said_not_to_climb():
+    finding = the(of_losses([1.0, 0.5, 0.2], [1.0, 0.8, 0.7], se=0.01), "large_loss_gap")
+    assert finding.evidence.endswith("and validation loss has not climbed for 2 epochs.")
+
+
+def test_a_rise_of_a_loss_below_zero_is_measured_by_its_fall():
+    evidence = the(of_losses([-1.0, -2.0, -3.0, -4.0], [-1.0, -2.0, -1.5, -0.5], se=0.01), "overfitting").evidence
+    assert evidence.endswith(
+        "and validation loss is 1.5 above its minimum of epoch 2 (-2), 150% of its fall until then."
+    )
+
+
+def test_a_rise_of_a_loss_below_zero_within_its_band_is_no_alarm():
+    judged = of_losses([-1.0, -2.0, -2.5, -3.0], [-1.0, -2.0, -1.9, -1.8], se=0.2)
+    assert the(judged, "gap_in_words").evidence.endswith("without the marks of harmful overfitting.")
+
+
+def test_a_loss_below_zero_that_never_fell_is_not_judged():
+    judged = of_losses([-1.0, -2.0, -3.0], [-1.0, -0.9, 0.5], se=0.01)
+    assert the(judged, "gap_in_words").evidence.endswith(
+        "more than chance, and whether validation gets worse can't be judged here."
+    )
+
+
+def test_a_training_loss_of_zero_is_far_below_validations():
+    assert "overfitting" in severities(of_losses([1.0, 0.1, 0.0, 0.0], [1.0, 0.5, 0.6, 0.9], se=0.01))
+
+
+def test_without_a_loss_overfitting_shows_in_the_accuracy_that_validation_lost():
+    finding = the(of_accuracies([0.5, 0.8, 0.9, 1.0], [0.5, 0.75, 0.7, 0.55], se=0.01), "overfitting")
+    assert finding.evidence.endswith("and validation accuracy is 20.0 points below its maximum of epoch 2.")
+    assert "(`EarlyStopping` on validation accuracy)" in finding.advice[0]
+
+
+def test_without_a_loss_an_accuracy_that_fell_within_the_band_is_no_alarm():
+    judged = of_accuracies([0.5, 0.8, 0.9, 1.0], [0.5, 0.75, 0.74, 0.74], se=0.01)
+    assert the(judged, "gap_in_words").evidence.endswith("without the marks of harmful overfitting.")
 
 
 @pytest.mark.parametrize(

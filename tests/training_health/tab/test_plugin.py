@@ -298,7 +298,33 @@ def test_of_two_runs_in_one_folder_the_later_one_is_shown_with_a_word(tmp_path, 
     (word,) = [finding["evidence"] for finding in row["findings"] if finding["rule"] == "two_runs_in_a_folder"]
     assert "fc1 has 12 units, and 8 in its first record" in word
     assert "conv1 is not in the later one" in word
-    assert "update_ratio can't be shown: it has 2 columns, and 1" in row["message"]
+    assert row["message"] == ""
+    assert tab.json("/run", run="a")["update_ratio"]["epochs"] == [0, 1]
+
+
+def test_of_two_runs_of_the_same_shape_the_later_ones_metadata_are_shown_with_a_word(tmp_path, open_tab):
+    for start, epochs, n, name in [(1_700_000_000.0, 3, 64, "net"), (1_800_000_000.0, 2, 640, "stem")]:
+        with HealthLogWriter(tmp_path / "a", wall_time=start) as log:
+            for epoch in range(epochs):
+                log.gap(epoch, n=n, val_loss=1.0)
+                log.parameters("nonfinite", epoch, {name: 1.0})
+    tab = open_tab()
+    row = tab.row("a")
+    gap = tab.json("/run", run="a")["gap"]
+    words = [finding["evidence"] for finding in row["findings"] if finding["rule"] == "two_runs_in_a_folder"]
+    assert (row["epochs"], gap["n_train"]) == (2, 640)
+    assert any("stem" in finding["evidence"] for finding in row["findings"])
+    assert words == [
+        "The later of the runs in this folder is shown: epoch 1 was recorded again, by a fit that resumed from no "
+        "checkpoint."
+    ]
+
+
+def test_a_run_that_resumed_within_its_first_epoch_is_no_other_run(tmp_path, open_tab):
+    for start, more in [(1_700_000_000.0, {}), (1_800_000_000.0, {"resumed": True})]:
+        with HealthLogWriter(tmp_path / "a", wall_time=start) as log:
+            log.activity(0, "fc1", 0, [0.5], **more)
+    assert open_tab().row("a")["findings"] == []
 
 
 def test_a_resumed_run_after_the_clock_was_set_back_loses_nothing(tmp_path, open_tab):
