@@ -97,7 +97,7 @@ def _drawn_by_own_sampler(batch: Any, loader: Any, batch_idx: int) -> int | None
         _own_lengths[loader] = []
         _own_lengths[loader] = _lengths_of_draws(loader)
     drawn = _own_lengths[loader][batch_idx]
-    return drawn if all(drawn in tensor.shape[:2] for tensor in _tensors(batch)) else None
+    return drawn if all(drawn in tensor.shape[:2] for tensor in tensors_in(batch)) else None
 
 
 def _lengths_of_draws(loader: DataLoader[Any]) -> list[int]:
@@ -129,7 +129,7 @@ def _collated(batch: Any, drawn: int | None) -> float | None:  # noqa: ANN401
         return min(drawn, graphs or drawn)
     if labels is None or labels >= drawn or hasattr(batch, "edge_index"):
         return drawn
-    lengths = {tensor.size(0) for tensor in _tensors(batch)}
+    lengths = {tensor.size(0) for tensor in tensors_in(batch)}
     return labels if lengths == {labels} else drawn if drawn in lengths else math.nan
 
 
@@ -148,7 +148,7 @@ def count_examples(batch: Any) -> int | None:  # noqa: ANN401
         return 1
     if (labels := _labels(batch)) is not None:
         return labels
-    tensors = list(_tensors(batch))
+    tensors = list(tensors_in(batch))
     lengths = {tensor.size(0) for tensor in tensors}
     if isinstance(batch, list) and len(tensors) > 4 and lengths <= _COLOURS and {t.dim() for t in tensors} == {3}:
         return None
@@ -157,7 +157,7 @@ def count_examples(batch: Any) -> int | None:  # noqa: ANN401
 
 def _may_be_time_first(batch: Any) -> bool:  # noqa: ANN401
     """Whether a batch is one of sequences in and out, (A, B, F) and (A, B, G): A or B may be the examples."""
-    shapes = {tensor.shape for tensor in _tensors(batch)}
+    shapes = {tensor.shape for tensor in tensors_in(batch)}
     first = {shape[:2] for shape in shapes}
     return len(shapes) > 1 and {*map(len, shapes)} == {3} and len(first) == 1 and first.pop()[0] > 1
 
@@ -177,16 +177,17 @@ def _labels(batch: Any) -> int | None:  # noqa: ANN401
 
 def first_tensor(batch: Any) -> Tensor | None:  # noqa: ANN401
     """Find the first tensor with a batch dimension in a tensor, mapping, sequence or object."""
-    return next(_tensors(batch), None)
+    return next(tensors_in(batch), None)
 
 
-def _tensors(batch: Any, depth: int = 5) -> Iterator[Tensor]:  # noqa: ANN401
+def tensors_in(batch: Any, depth: int = 5) -> Iterator[Tensor]:  # noqa: ANN401
+    """Find the tensors with a dimension in a tensor, mapping, sequence or object."""
     if isinstance(batch, Tensor):
         if batch.dim():
             yield batch
     elif depth:
         for _, part in _parts(batch):
-            yield from _tensors(part, depth - 1)
+            yield from tensors_in(part, depth - 1)
 
 
 def _parts(batch: Any) -> Iterator[tuple[Any, Any]]:  # noqa: ANN401
