@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
+import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
+import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
+
+from training_health.training_sample.generators import generators_in
 
 ExampleCounter = Callable[[Any], int | None]
 _COLOURS = {1, 3, 4}  # of single pictures (C, H, W)
@@ -42,10 +50,16 @@ def size_of(
     if named and shown and named > shown:
         named = math.nan
     first = (
-        [lambda: own(batch)] if own else [lambda: _collated(batch, _drawn(loader, batch_idx)), lambda: _graphs(batch)]
+        [lambda: own(batch)]
+        if own
+        else [
+            lambda: _collated(batch, _drawn(loader, batch_idx)),
+            lambda: _graphs(batch),
+            lambda: _drawn_by_own_sampler(batch, loader, batch_idx),
+        ]
     )
     examples = 0.0
-    for source in (*first, lambda: named, lambda: shown, lambda: logged):
+    for source in (*first, lambda: named, lambda: math.nan if _may_be_time_first(batch) else shown, lambda: logged):
         try:
             examples = float(source() or 0)
         except Exception:
@@ -72,6 +86,37 @@ def _drawn(loader: Any, batch_idx: int) -> int | None:  # noqa: ANN401
     return min(sampler.batch_size, left) if left > 0 else None
 
 
+_own_lengths: WeakKeyDictionary[DataLoader[Any], list[int]] = WeakKeyDictionary()  # in the pass that runs
+
+
+def _drawn_by_own_sampler(batch: Any, loader: Any, batch_idx: int) -> int | None:  # noqa: ANN401
+    """How many indices a batch sampler of the user's own gives, where no labels say and all tensors have as many."""
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset) or _labels(batch) is not None:
+        return None
+    if batch_idx == 0 or loader not in _own_lengths:
+        _own_lengths[loader] = []
+        _own_lengths[loader] = _lengths_of_draws(loader)
+    drawn = _own_lengths[loader][batch_idx]
+    return drawn if all(drawn in tensor.shape[:2] for tensor in tensors_in(batch)) else None
+
+
+def _lengths_of_draws(loader: DataLoader[Any]) -> list[int]:
+    """How many indices each draw of a loader has; empty where that differs from one pass to the next, or is always 1.
+
+    A copy of the sampler is asked, and random generators are put back: training is not touched.
+    """
+    sampler: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng([]))
+        stack.callback(random.setstate, random.getstate())
+        stack.callback(np.random.set_state, np.random.get_state())
+        for get, put in generators_in(sampler, but=(loader.dataset,)):
+            stack.callback(put, get())
+        twin, most = copy.deepcopy(sampler, {id(loader.dataset): loader.dataset}), len(loader.dataset)  # type: ignore[arg-type]
+        first, again = ([len(drawn) for drawn in itertools.islice(iter(twin), most)] for _ in range(2))
+    return first if first == again and max(first) > 1 else []
+
+
 def _collated(batch: Any, drawn: int | None) -> float | None:  # noqa: ANN401
     """How many of the examples drawn a ``collate_fn`` has left in the batch, where it leaves out broken ones.
 
@@ -84,7 +129,7 @@ def _collated(batch: Any, drawn: int | None) -> float | None:  # noqa: ANN401
         return min(drawn, graphs or drawn)
     if labels is None or labels >= drawn or hasattr(batch, "edge_index"):
         return drawn
-    lengths = {tensor.size(0) for tensor in _tensors(batch)}
+    lengths = {tensor.size(0) for tensor in tensors_in(batch)}
     return labels if lengths == {labels} else drawn if drawn in lengths else math.nan
 
 
@@ -103,11 +148,18 @@ def count_examples(batch: Any) -> int | None:  # noqa: ANN401
         return 1
     if (labels := _labels(batch)) is not None:
         return labels
-    tensors = list(_tensors(batch))
+    tensors = list(tensors_in(batch))
     lengths = {tensor.size(0) for tensor in tensors}
     if isinstance(batch, list) and len(tensors) > 4 and lengths <= _COLOURS and {t.dim() for t in tensors} == {3}:
         return None
     return lengths.pop() if len(lengths) == 1 else None
+
+
+def _may_be_time_first(batch: Any) -> bool:  # noqa: ANN401
+    """Whether a batch is one of sequences in and out, (A, B, F) and (A, B, G): A or B may be the examples."""
+    shapes = {tensor.shape for tensor in tensors_in(batch)}
+    first = {shape[:2] for shape in shapes}
+    return len(shapes) > 1 and {*map(len, shapes)} == {3} and len(first) == 1 and first.pop()[0] > 1
 
 
 def _graphs(batch: Any) -> int | None:  # noqa: ANN401
@@ -125,16 +177,17 @@ def _labels(batch: Any) -> int | None:  # noqa: ANN401
 
 def first_tensor(batch: Any) -> Tensor | None:  # noqa: ANN401
     """Find the first tensor with a batch dimension in a tensor, mapping, sequence or object."""
-    return next(_tensors(batch), None)
+    return next(tensors_in(batch), None)
 
 
-def _tensors(batch: Any, depth: int = 5) -> Iterator[Tensor]:  # noqa: ANN401
+def tensors_in(batch: Any, depth: int = 5) -> Iterator[Tensor]:  # noqa: ANN401
+    """Find the tensors with a dimension in a tensor, mapping, sequence or object."""
     if isinstance(batch, Tensor):
         if batch.dim():
             yield batch
     elif depth:
         for _, part in _parts(batch):
-            yield from _tensors(part, depth - 1)
+            yield from tensors_in(part, depth - 1)
 
 
 def _parts(batch: Any) -> Iterator[tuple[Any, Any]]:  # noqa: ANN401

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from training_health.batches import BatchSize, count_examples
+from training_health.batches import BatchSize, count_examples, size_of
 from training_health.log_format import tensor_record
 from training_health.relu.sites import ReLUSites
 from training_health.relu.unit_counts import UnitCounter
@@ -79,7 +79,8 @@ def inspect(
         batches: Any iterable, such as a DataLoader. A batch is moved to the model's device.
         forward: How to run a batch, as ``forward(model, batch)``. Default: ``model(**batch)`` for a mapping, else
             ``model(batch)``, for a tuple or list with its first item only.
-        count: How many examples a batch holds; None for unknown. Default: what its tensors show.
+        count: How many examples a batch holds; None for unknown. Default: what a DataLoader draws, or else what
+            its tensors show.
         rare_below: Activity below which a unit that is not dead is rare.
         unit_dims: As for `DeadReLUMonitor`.
         eager: As for `DeadReLUMonitor`.
@@ -104,14 +105,17 @@ def inspect(
     with untouched(model) as device, torch.no_grad():
         sites.attach(model)
         try:
-            for batch in batches:
-                size: Any = count(batch)
-                size = math.nan if size is None else size
-                counter.begin_batch(BatchSize(size, size))
+            for batch_idx, batch in enumerate(batches):
+                shown: Any = count(batch)
+                if count is count_examples and shown != 0:
+                    size = size_of(batch, batches, batch_idx)
+                else:
+                    size = BatchSize(*[math.nan if shown is None else shown] * 2)
+                counter.begin_batch(size)
                 sites.begin_pass()
                 (forward or run_batch)(model, to_device(batch, device))
                 sites.end_pass()
-                counter.end_batch(BatchSize(size, size))
+                counter.end_batch(size)
         finally:
             sites.detach()
     part = WindowPart(counter.take(), sites.never_zero, sites.unwatched)

@@ -282,18 +282,22 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
                 self.dataloader_idx,
                 len(trainer.num_val_batches),
             )
-            spelled, logs = [_spelled(key, there) for key in wanted], self._evaluation.validation.logged
+            known, logs = {*trainer.callback_metrics, *self._logged}, self._evaluation.validation.logged
             keys = {loader: logged.keys() for loader, logged in logs.items() if loader != mine}
             elsewhere = [loader for loader, of in keys.items() if any(_spelled(key, of) in of for key in wanted)]
             if mine >= loaders:
                 reason = f"`dataloader_idx={mine}` counts from 0, and there are {loaders} validation loaders."
-            elif elsewhere and not self._logged:
+            elif elsewhere and not any(_spelled(key, self._logged) in self._logged for key in wanted):
+                what = f"neither {wanted[0]!r} nor {wanted[1]!r}" if self._logged else "no loss and no accuracy"
                 reason = (
-                    f"validation loader {mine} logs no loss and no accuracy, and loader {elsewhere[0]} does: "
+                    f"validation loader {mine} logs {what}, and loader {elsewhere[0]} does: "
                     f"`TrainValGapMonitor(dataloader_idx={elsewhere[0]})` compares training with that one."
                 )
-            elif logged := [key for key in spelled if key in trainer.callback_metrics]:
-                reason = f"{' and '.join(logged)}, as logged, is NaN or no mean (`reduce_fx`)."
+            elif logged := [key for key in (_spelled(key, known) for key in wanted) if key in known]:
+                reason = (
+                    f"{' and '.join(logged)}, as logged, is NaN or no mean (`reduce_fx`), or what logs it is not the "
+                    "module's own validation but, for example, a callback."
+                )
             pl.warn_once(self._said, "missing", f"`TrainValGapMonitor` has nothing to compare: {reason}")
             return
         log_scalars(trainer, pl_module, self._gap.scalars())

@@ -1,6 +1,7 @@
 """How many examples a batch holds: right, or unknown."""
 
 import math
+import random
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -60,6 +61,18 @@ def by_index_batches(count: int, size: int) -> DataLoader:
     return loader(count, batch_size=None, sampler=BatchSampler(SequentialSampler(range(count)), size, False))
 
 
+class Buckets:
+    """A batch sampler of the user's own: of batches of other lengths in each pass, if ``vary``."""
+
+    def __init__(self, vary: bool = False) -> None:
+        self.vary, self.passes = vary, 0
+
+    def __iter__(self):
+        self.passes += self.vary
+        random.random()
+        yield from (range(6 + self.passes), [9, 10, 11])
+
+
 ODD = (time_first(3), torch.zeros(7, 8))  # does not show its examples
 
 
@@ -101,11 +114,42 @@ def test_what_a_collation_left_of_the_five_examples_drawn_is_counted(batch, exam
     assert size_of(batch, loader(13, batch_size=5), 0) == pytest.approx((examples, examples), nan_ok=True)
 
 
+SERIES = (torch.zeros(15, 6, 4), torch.zeros(15, 6, 2))  # time first
+
+
+@pytest.mark.parametrize(
+    ("batch", "sampler", "idx", "examples"),
+    [
+        (SERIES, Buckets(), 0, 6),
+        ((torch.zeros(15, 3, 4), torch.zeros(15, 3, 2)), Buckets(), 1, 3),
+        ((torch.zeros(2, 8), torch.zeros(2)), Buckets(), 0, 2),  # broken ones left out
+        (SERIES, Buckets(vary=True), 0, math.nan),
+        (SERIES, [[0], [1]], 0, math.nan),  # an index may stand for a whole batch
+        ((torch.zeros(1, 6, 4), torch.zeros(1, 6, 2)), [[0], [1]], 0, 1),
+        ((torch.zeros(8, 3, 9, 9), torch.zeros(8, 3, 9, 9)), [[0], [1]], 0, 8),  # pictures
+    ],
+)
+def test_a_batch_sampler_of_the_users_own_tells_how_many_where_all_passes_are_alike(batch, sampler, idx, examples):
+    source = loader(13, batch_sampler=sampler)
+
+    assert size_of(batch, source, idx) == pytest.approx((examples, examples), nan_ok=True)
+
+
+def test_asking_a_batch_sampler_moves_neither_it_nor_the_random_numbers():
+    sampler, state = Buckets(vary=True), random.getstate()
+
+    size_of(SERIES, loader(13, batch_sampler=sampler), 0)
+
+    assert (sampler.passes, random.getstate()) == (0, state)
+
+
 @pytest.mark.parametrize(
     ("batch", "logged"),
     [
         (ODD, None),  # which nothing shows
         ((torch.zeros(8, 7), torch.zeros(8, 7)), 56),  # tokens, perhaps, or a batch with time first
+        (SERIES, None),
+        (SERIES, 1),  # said where it does not matter
         (torch.zeros(8), math.nan),  # the step named several
     ],
 )

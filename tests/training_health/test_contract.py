@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from contextlib import suppress
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def predictions() -> list:
     return [PredictionImages(["a", "b", "c", "d"])]
 
 
-if pl.__name__ == "pytorch_lightning":
+if pl.__name__ == "pytorch_lightning" and find_spec("matplotlib"):
     CALLBACKS["predictions"] = predictions
 else:
     predictions = list

@@ -142,6 +142,17 @@ def test_a_relu_of_a_loss_in_the_step_is_named_and_not_counted(tmp_path):
     assert [*monitor.summary()["unwatched"]] == ["relu"]
 
 
+def test_a_relu_in_the_step_that_cannot_be_counted_is_named_with_that_reason(tmp_path):
+    class Ensemble(Watched):
+        def validation_step(self, batch, batch_idx):
+            torch.vmap(lambda weight: F.relu(batch[0] * weight))(torch.ones(3, 1))
+
+    monitor, module = DeadReLUMonitor(), Ensemble(dense(1))
+    data = DataLoader(TensorDataset(torch.ones(4, 1)), batch_size=4)
+    with pytest.warns(UserWarning, match="does not count relu: its output could not be counted: .* such as vmap"):
+        make_trainer([monitor], tmp_path).validate(module, data, verbose=False)
+
+
 @pytest.mark.parametrize(
     ("behind", "way"),
     [

@@ -52,6 +52,12 @@ def test_dead_units_are_counted_over_any_batches(batches, options):
     ]
 
 
+def test_a_loader_is_asked_how_many_examples_there_are():
+    time_first = DataLoader(torch.randn(13, 7, 4), batch_size=5, collate_fn=lambda rows: torch.stack(rows, 1))
+
+    assert inspect(nn.Sequential(nn.Linear(4, 6), nn.ReLU()), time_first).to_dict()["n"] == 13
+
+
 class Fickle(nn.Module):
     """Draws random numbers, changes buffers and fails on request."""
 

@@ -279,6 +279,41 @@ def test_a_loader_without_values_or_one_that_is_not_there_is_named(chosen, words
         trainer.fit(OfTheSecond(), loader(10), [loader(5), loader(5)])
 
 
+def test_the_loader_that_logs_a_key_is_named_where_the_chosen_one_logs_others(tmp_path):
+    class OwnKeys(Toy):
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            key = ("clean/loss", "noisy/loss")[dataloader_idx]
+            self.log(key, F.cross_entropy(self.net(batch[0]), batch[1]), add_dataloader_idx=False)
+
+    trainer = make_trainer([TrainValGapMonitor(loss_key="noisy/loss")], tmp_path, epochs=1)
+    with pytest.warns(UserWarning, match="0 logs neither 'val/accuracy' nor 'noisy/loss', and loader 1 does"):
+        trainer.fit(OwnKeys(), loader(10), [loader(5), loader(5)])
+
+
+def test_a_loss_of_one_of_several_loaders_that_is_nan_is_not_called_missing(tmp_path):
+    class Diverged(Toy):
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            self.log("val/loss", math.nan)
+
+    trainer = make_trainer([TrainValGapMonitor()], tmp_path, epochs=1)
+    with pytest.warns(UserWarning, match="val/loss, as logged, is NaN"):
+        trainer.fit(Diverged(), loader(10), [loader(5), loader(5)])
+
+
+class LogsAccuracy(Callback):
+    def on_validation_batch_end(self, trainer, pl_module, *args, **kwargs):
+        pl_module.log("val/accuracy", 0.5)
+
+
+def test_a_metric_that_a_callback_logs_is_said_to_be_perhaps_not_the_modules(tmp_path):
+    class Silent(Toy):
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    with pytest.warns(UserWarning, match="val/accuracy, as logged, is .* or what logs it is not the module's own"):
+        fit(Silent(), [LogsAccuracy(), TrainValGapMonitor()], tmp_path)
+
+
 class OwnLog(Toy):
     """Its `log` and `log_dict` take fewer arguments than Lightning's, and change keys."""
 

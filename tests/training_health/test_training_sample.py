@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -159,6 +160,50 @@ def test_training_that_cannot_be_told_from_validation_has_no_sample(same):
     copied = list(same) if isinstance(same, list) else same
     with pytest.raises(NoTrainingSampleError, match="mask"):
         picked(DataLoader(same, shuffle=True), 5, val=DataLoader(copied))
+
+
+class OneGraph(Dataset):
+    """A full graph; ``noise`` is an augmentation."""
+
+    def __init__(self, noise: float = 0.0) -> None:
+        self.noise = noise
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int):
+        return {"x": np.arange(6.0) + self.noise * np.random.rand(6), "y": torch.arange(3)}
+
+
+ROWS = torch.arange(8)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [OneGraph, lambda: TensorDataset(ROWS[None], ROWS[None].clone()), lambda: TensorDataset(ROWS), lambda: ROWS[:]],
+    ids=["own", "one", "tensors", "tensor"],
+)
+def test_training_and_validation_from_data_sets_of_the_same_tensors_have_no_sample(build):
+    with pytest.raises(NoTrainingSampleError, match="mask"):
+        sampled(DataLoader(build()), 5, val=DataLoader(build()))
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        (numbers(8), numbers(8)),  # a copy, which may be on purpose
+        (TensorDataset(ROWS), TensorDataset(ROWS[:7])),
+        (TensorDataset(ROWS[None]), TensorDataset(ROWS[None] + 1)),
+        (TensorDataset(ROWS[None], torch.tensor([[0]])), TensorDataset(ROWS[None], torch.tensor([[1]]))),  # its mask
+    ],
+)
+def test_copies_of_a_data_set_and_other_examples_are_told_apart(train, val):
+    assert sampled(DataLoader(train), 1, val=DataLoader(val)) is not None
+
+
+def test_an_example_that_is_augmented_is_not_taken_for_the_validations():
+    with pytest.warns(UserWarning, match="OneGraph as it is"):
+        assert sampled(DataLoader(OneGraph(noise=1.0)), 1, val=DataLoader(OneGraph())) is not None
 
 
 def test_validation_on_a_part_of_what_is_trained_on_has_no_sample():

@@ -418,7 +418,7 @@ class ReLUSites(TorchFunctionMode):
             elif isinstance(output, Tensor) and output.is_floating_point() and isinstance(x, Tensor):
                 feed = before.feed if x.shape == output.shape else None
                 call = self._see_relu(site, role.name, x, output, origin, feed)
-                if not self._frames and feed is None:
+                if call is not None and not self._frames and feed is None:  # else another reason stands
                     self._outside[site] = self.origins.layers
         if role.kind == "relu" and (call is None or before.source is not None):
             self.origins.take([before], f"`{name}` takes its values")

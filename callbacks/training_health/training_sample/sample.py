@@ -23,9 +23,11 @@ from torch.utils.data import (
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
+    default_convert,
 )
 
 from training_health import lightning as pl
+from training_health.batches import tensors_in
 
 
 class NoTrainingSampleError(Exception):
@@ -150,9 +152,26 @@ def _in_base(dataset: Any, indices: Sequence[int]) -> tuple[Any, Sequence[int]]:
 
 
 def _is_the_same(train: Any, val: Any) -> bool:  # noqa: ANN401
-    if isinstance(train, list) and isinstance(val, list):
-        return len(train) == len(val) and all(a is b for a, b in zip(train, val, strict=True))
-    return train is val
+    """Whether two data sets are one, or hold the same items or memory, or one example each, with the same numbers.
+
+    The last are full graphs; in larger sets, which may be copies on purpose, the numbers are not compared.
+    """
+    lists = isinstance(train, list) and isinstance(val, list) and len(train) == len(val)
+    if train is val or (lists and all(a is b for a, b in zip(train, val, strict=True))):
+        return True
+    with suppress(Exception):  # no length, or tensors that torch cannot compare
+        one = len(train) == len(val) == 1
+        if one or all(isinstance(data, (Tensor, TensorDataset)) for data in (train, val)):
+            parts = [list(tensors_in(default_convert(data[0] if one else data))) for data in (train, val)]
+            same = (_is_one_memory(a, b) or (one and torch.equal(a, b)) for a, b in zip(*parts, strict=True))
+            return bool(parts[0]) and all(same)
+    return False
+
+
+def _is_one_memory(one: Tensor, other: Tensor) -> bool:
+    if one is other:
+        return True
+    return (one.data_ptr(), one.shape, one.stride()) == (other.data_ptr(), other.shape, other.stride())
 
 
 def _without_augmentation(train: Any, val: Any) -> Any:  # noqa: ANN401
