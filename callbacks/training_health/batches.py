@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
 
-from training_health.training_sample.generators import generators_in
+from training_health.random_generators import generators_in
 
 ExampleCounter = Callable[[Any], int | None]
 _COLOURS = {1, 3, 4}  # of single pictures (C, H, W)

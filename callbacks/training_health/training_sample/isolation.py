@@ -21,9 +21,9 @@ from torchmetrics import Metric
 
 from training_health import lightning as pl
 from training_health.batches import BatchSize
+from training_health.random_generators import generators_in
 from training_health.tensor_copies import are_equal, copied, load_tensors
 from training_health.torch_private import inner_schedulers
-from training_health.training_sample.generators import generators_in
 
 # What the copies share with the originals: what holds no state of the module's own, or is guarded apart.
 _SHARED = (
