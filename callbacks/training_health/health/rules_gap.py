@@ -8,6 +8,7 @@ import numpy as np
 
 from training_health.health.finding import CONVENTION, ENOUGH, LOWER_RATE, Finding, Rule, Severity, limit_of
 from training_health.health.health_run import Gap, HealthRun
+from training_health.health.rules_weights import nothing_has_moved
 
 OVERFIT_GAP = 0.10
 OVERFIT_GAP_WHEN_ACCURATE = 0.07
@@ -189,7 +190,9 @@ def mode_effect(run: HealthRun) -> Iterator[Finding]:
 def still_improving(run: HealthRun) -> Iterator[Finding]:
     """Validation loss is at its minimum at the last epoch: the run stopped, or is, while it was still learning."""
     loss = run.gap.columns["val_loss"]
-    if len(loss) < FLAT_EPOCHS or not np.isfinite(loss).all() or int(np.argmin(loss)) != len(loss) - 1 or _is_flat(run):
+    if len(loss) < FLAT_EPOCHS or not np.isfinite(loss).all() or int(np.argmin(loss)) != len(loss) - 1:
+        return
+    if _is_flat(run) or nothing_has_moved(run):  # where normalisation alone still changes, more epochs are no advice
         return
     fall = f", {1 - loss[-1] / loss[-2]:.1%} below the one before" if loss[-2] > 0 else ""
     yield _finding(

@@ -58,12 +58,19 @@ def nonfinite(run: HealthRun) -> Iterator[Finding]:
         )
 
 
+def nothing_has_moved(run: HealthRun) -> bool:
+    """Whether no parameter's update was ever large enough to count, in as many records as it takes to say so."""
+    ratios = run.update_ratio
+    still = all((column < FROZEN_BELOW).all() for column in ratios.columns.values())
+    return still and len(ratios.epochs) >= FROZEN_EPOCHS
+
+
 def frozen_layer(run: HealthRun) -> Iterator[Finding]:
     """A parameter doesn't move although others do, or nothing has moved at all."""
     ratios = run.update_ratio
     recent = {name: column[-FROZEN_EPOCHS:] for name, column in ratios.columns.items()}
     frozen = [name for name, last in recent.items() if (last < FROZEN_BELOW).all()]  # NaN, unknown, compares false
-    never_moved = all((column < FROZEN_BELOW).all() for column in ratios.columns.values())
+    never_moved = nothing_has_moved(run)
     if not never_moved:  # a normalisation takes away all that a bias in front of it adds, and so its gradient
         frozen = [name for name in frozen if not name.endswith("bias")]
     if len(ratios.epochs) < FROZEN_EPOCHS or not frozen:

@@ -309,6 +309,14 @@ def test_what_has_learned_its_training_examples_is_not_called_not_learning():
     assert "still_improving" not in severities(FAULTS["stuck"][0])
 
 
+def test_more_epochs_are_no_advice_where_no_weight_moves():
+    falling = of_losses([1.0, 0.9, 0.8, 0.7], [1.0, 0.9, 0.8, 0.7], se=0.1)
+    assert "still_improving" in severities(falling)
+    falling.update_ratio = parameters(0.0)
+    assert "still_improving" not in severities(falling)
+    assert the(falling, "frozen_layer").title == "No weight moves"
+
+
 def test_loss_findings_name_the_runs_own_metrics_and_both_losses():
     judged = of_losses([2.0, 0.5, 0.1, 0.01], [21.0, 17.0, 19.0, 20.0], se=0.5)
     judged.gap.metrics["val_loss"] = "valid_mse"
