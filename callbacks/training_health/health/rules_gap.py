@@ -46,7 +46,8 @@ def loss_not_finite(run: HealthRun) -> Iterator[Finding]:
             rule="loss_not_finite",
             severity="critical",
             title="Loss is NaN or infinite",
-            evidence=f"The {words} is not a number at the last epoch; the first such epoch is {first + 1}.",
+            evidence=f"The {run.gap.metric(column, words)} is not a number at the last epoch; the first such epoch is "
+            f"{first + 1}.",
             threshold="Critical when a loss that was finite is not at the last epoch.",
             source="no threshold: nothing can be learnt from a loss that is not a number",
             advice=(f"{LOWER_RATE}, from the last good checkpoint.",),
@@ -199,7 +200,7 @@ def still_improving(run: HealthRun) -> Iterator[Finding]:
         rule="still_improving",
         severity="info",
         title="Still improving",
-        evidence=f"Validation loss is lowest at the last epoch ({loss[-1]:.4f}{fall}).",
+        evidence=f"{run.gap.metric('val_loss', 'Validation loss')} is lowest at the last epoch ({loss[-1]:.4f}{fall}).",
         threshold="Said when the lowest validation loss is the last one, after at least 3 epochs.",
         source=PRECHELT,
         advice=("More epochs (`Trainer(max_epochs=...)`).",),
@@ -239,16 +240,16 @@ def _decline(run: HealthRun) -> _Decline:
         rise, metric = last["val_loss"] - lowest, gap.metric("val_loss", "validation loss")
         words = f"above its minimum of epoch {best + 1}"
         if lowest > 0:
-            return _Decline(rise / lowest, best, metric, f"validation loss is {rise / lowest:.0%} {words}")
+            return _Decline(rise / lowest, best, metric, f"{metric} is {rise / lowest:.0%} {words}")
         if fall > 0 and np.isfinite(last["loss_gap_margin"]):
             part = rise / fall if rise > last["loss_gap_margin"] else 0.0
             words += f" ({lowest:.4g}), {part:.0%} of its fall until then"
-            return _Decline(part, best, metric, f"validation loss is {rise:.4g} {words}")
+            return _Decline(part, best, metric, f"{metric} is {rise:.4g} {words}")
     if np.isfinite(last["accuracy_gap_margin"]) and last["val_accuracy"] >= 0 and np.nanmax(accuracy) > 0:
         highest, best = np.nanmax(accuracy), int(gap.epochs[np.nanargmax(accuracy)])
         lost, metric = highest - last["val_accuracy"], gap.metric("val_accuracy", "validation accuracy")
         part = lost / highest if lost > last["accuracy_gap_margin"] else 0.0
-        words = f"validation accuracy is {100 * lost:.1f} points below its maximum of epoch {best + 1}"
+        words = f"{metric} is {100 * lost:.1f} points below its maximum of epoch {best + 1}"
         return _Decline(part, best, metric, words)
     return _Decline(np.nan, int(gap.epochs[-1]), "", "")
 

@@ -322,6 +322,7 @@ def test_loss_findings_name_the_runs_own_metrics_and_both_losses():
     judged.gap.metrics["val_loss"] = "valid_mse"
     finding = the(judged, "overfitting")
     assert "`valid_mse` is +19.99 ± 1 (20 and 0.01)" in finding.evidence
+    assert finding.evidence.endswith("and `valid_mse` is 18% above its minimum of epoch 2.")
     assert "(`EarlyStopping` on `valid_mse`)" in finding.advice[0]
 
 
