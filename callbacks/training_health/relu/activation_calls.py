@@ -39,6 +39,8 @@ def _bounded(upper: object) -> str:
 
 def _clamp(call: Arguments) -> Role | None:
     lower, upper = _argument(call, 1, "min"), _argument(call, 2, "max")
+    if lower is None and isinstance(upper, (int, float)) and upper == 0:  # as in -(-x).clamp(max=0)
+        return _uncounted("clamp", "above 0")._replace(by_numbers=True)
     numbers = isinstance(lower, (int, float)) and (upper is None or isinstance(upper, (int, float)))
     return Role("relu", _bounded(upper), by_numbers=True) if numbers and lower == 0 else None
 

@@ -407,11 +407,11 @@ class ReLUSites(TorchFunctionMode):
         if role is None:
             return None
         call = None
-        if role.kind == "uncounted":  # outside of modules it may be anything
+        if role.by_numbers and (not self._frames or origin.level < FIRST):
+            pass
+        elif role.kind == "uncounted":  # outside of modules it may be anything
             if self._frames and (site := self._name(name)) is not None:
                 self.unwatched[site] = role.reason
-        elif role.by_numbers and (not self._frames or origin.level < FIRST):
-            pass
         elif (site := self._name("relu" if role.name == "hardtanh" else role.name)) is not None:
             if role.kind == "never zero":
                 self.never_zero[site] = role.name
