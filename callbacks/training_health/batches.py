@@ -40,8 +40,9 @@ def size_of(
     """Count the examples of batch number ``batch_idx`` of an evaluation loader.
 
     The user's ``own`` count, or else what the loader drew and its collation left, the graphs that the batch names, what
-    the step has ``logged`` as its ``batch_size`` (NaN: several), or what the batch itself shows. The loader and the
-    graphs come before the log, where many weigh a mean with tokens or nodes: so more than the batch shows is unknown.
+    a batch sampler of the user's own draws, what the step has ``logged`` as its ``batch_size`` (NaN: several), or what
+    the batch itself shows. The loader and the graphs come before the log, where many weigh a mean with tokens or nodes:
+    so more than the batch shows is unknown.
     """
     shown = None
     with suppress(Exception):  # a monitor never ends a run

@@ -16,9 +16,8 @@ from tensorboard.data.provider import DataProvider, Run, RunTagFilter
 from training_health.health.findings import find_all
 from training_health.health.health_run import HealthRun, read_run
 from training_health.log_format import PLUGIN_NAME
-from training_health.tab.later_metadata import later_metadata
+from training_health.tab.event_files import goes_on, later_metadata
 from training_health.tab.payloads import as_json, finite, overview_row, run_payload, units_payload
-from training_health.tab.unread import goes_on
 
 ALL_RECORDS = 2**31 - 1  # read_tensors samples down to this many; 0 would mean none at all
 MOST_RUNS = 300  # in one overview: the newest ones
