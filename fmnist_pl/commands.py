@@ -13,7 +13,7 @@ import textwrap
 from pathlib import Path
 
 from fmnist_pl.configuration import overlay_path, value_of
-from fmnist_pl.process import import_lightning, printable
+from fmnist_pl.process import import_lightning, printable, quick_imports
 from training_health.errors import UserError
 
 COMMANDS = {
@@ -104,8 +104,9 @@ def _run(command: str, rest: list[str]) -> None:
     elif command in COMMANDS:
         if (variant := value_of(rest, "variant")) is not None:
             overlay_path(variant)  # a mistyped one is refused here, before seconds of imports
-        import_lightning()
-        from fmnist_pl.cli import main as lightning
+        with quick_imports():
+            import_lightning()
+            from fmnist_pl.cli import main as lightning
 
         lightning([command, *rest])
     else:
@@ -123,7 +124,9 @@ def usage() -> str:
 def optional(command: str, args: list[str]) -> int:
     """Run a command that needs packages of an extra; UserError names the extra if one is missing."""
     try:
-        return importlib.import_module(f"fmnist_pl.{command}.command").main(args)
+        with quick_imports():
+            module = importlib.import_module(f"fmnist_pl.{command}.command")
+        return module.main(args)
     except ModuleNotFoundError as error:
         package = str(error.name).split(".")[0]
         if package not in OPTIONAL_PACKAGES:
@@ -163,8 +166,9 @@ def inspect(args: list[str]) -> None:
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="also write the counts there, for the tab")
     options = parser.parse_args(args)
 
-    from fmnist_pl.saved_network import load_network
-    from training_health import inspect as count
+    with quick_imports():
+        from fmnist_pl.saved_network import load_network
+        from training_health import inspect as count
 
     saved = load_network(options.run, options.root)
     saved.data.setup("validate")
@@ -189,9 +193,10 @@ def check(args: list[str]) -> int:
     parser.add_argument("--root", help="folder of the data; default: DATA_DIR, else data")
     options = parser.parse_args(args)
 
-    from fmnist_pl.saved_network import load_network
-    from training_health import check as judge
-    from training_health.durable_file import replace_durably
+    with quick_imports():
+        from fmnist_pl.saved_network import load_network
+        from training_health import check as judge
+        from training_health.durable_file import replace_durably
 
     try:
         saved = load_network(options.run, options.root)

@@ -42,12 +42,33 @@ import sys
 from fmnist_pl.process import import_lightning
 import_lightning()
 import fmnist_pl.cli
-print(sorted({"scipy.signal", "scipy.stats", "triton", "pytorch_lightning", "torchmetrics"} & set(sys.modules)))
+never = {"scipy.signal", "scipy.stats", "triton", "lightning"}
+print(sorted((never | {"pytorch_lightning", "torchmetrics"}) & set(sys.modules)))
 from scipy.signal import find_peaks
 """
     run = [sys.executable, "-W", "ignore", "-c", code]
     done = subprocess.run(run, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("['pytorch_lightning', 'torchmetrics']\n", "")
+
+
+def test_what_is_imported_quickly_is_no_longer_searched_for_garbage_and_what_comes_later_is():
+    code = """
+import gc, weakref
+from fmnist_pl.process import quick_imports
+class Node: pass
+def circle():
+    node = Node()
+    node.itself = node
+    return weakref.ref(node)
+with quick_imports():
+    import decimal
+    assert not gc.isenabled()
+later = circle()
+gc.collect()
+print(gc.isenabled(), gc.get_freeze_count() > 1000, later())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("True True None\n", "")
 
 
 def test_what_steers_a_terminal_is_escaped():
