@@ -8,6 +8,7 @@ from torchmetrics import Metric
 
 # float64 keeps a sum over 55,000 examples exact to 1e-12; Apple's GPUs have no float64.
 SUM_TYPE = torch.float32 if torch.backends.mps.is_available() else torch.float64
+TOGETHER = 64  # batches
 
 
 class ExampleMean(Metric):
@@ -32,12 +33,52 @@ class ExampleMean(Metric):
         super().__init__(compute_with_cache=False, **kwargs)
         self.add_state("total", torch.zeros((), dtype=SUM_TYPE), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=SUM_TYPE), dist_reduce_fx="sum")
+        self._waiting: list[tuple[Tensor, ...]] = []
+
+    def add(self, *batch: Tensor) -> None:
+        """As `update`, but on a CPU 64 batches make one call, for each takes 0.05 ms of a training step's time."""
+        if batch[0].device.type != "cpu":
+            self.update(*batch)
+            return
+        self._waiting.append(batch)
+        if len(self._waiting) == TOGETHER or not self.update_called:
+            self._take()
+
+    def _take(self) -> None:
+        if self._waiting:
+            self.update(*map(torch.cat, zip(*self._waiting, strict=True)))
+            self._waiting.clear()
 
     def update(self, values: Tensor) -> None:
         """Add a batch's values, shape (N,), numbers or booleans."""
         self.total.add_(values.sum(dtype=self.total.dtype))  # `+=` would go through nn.Module.__setattr__
         self.count.add_(values.numel())
 
+    def sync_context(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """What `compute` enters first."""
+        self._take()
+        return super().sync_context(*args, **kwargs)
+
     def compute(self) -> Tensor:
         """The mean so far, float32, shape ()."""
         return (self.total / self.count).to(torch.float32)
+
+    def reset(self) -> None:
+        """Forget every example."""
+        self._waiting.clear()
+        super().reset()
+
+
+class ExampleAccuracy(ExampleMean):
+    """Fraction of the examples whose largest logit is their label's.
+
+    Example:
+        >>> accuracy = ExampleAccuracy()
+        >>> accuracy.add(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
+        >>> accuracy.compute()
+        tensor(0.5000)
+    """
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:  # type: ignore[override]
+        """Add a batch's logits (N, classes) and labels (N,)."""
+        super().update(logits.argmax(dim=1) == labels)
