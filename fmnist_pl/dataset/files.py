@@ -43,13 +43,11 @@ class DataFile(NamedTuple):
     size: int
     sha256: str
 
-    def content(self, data: bytes) -> bytearray:
+    def content(self, data: bytes) -> bytes:
         """The unpacked content of ``data``, packed or not; a ValueError says what is wrong with it."""
-        stream, content = io.BytesIO(data), bytearray()
-        try:
-            unpacked = gzip.GzipFile(fileobj=stream) if data.startswith(_GZIP) else stream
-            while len(content) <= self.size and (piece := unpacked.read(1 << 20)):  # a small archive may fill a memory
-                content += piece
+        try:  # the limit keeps a small archive from filling the memory
+            packed = data.startswith(_GZIP)
+            content = gzip.GzipFile(fileobj=io.BytesIO(data)).read(self.size + 1) if packed else data
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"a damaged gzip archive: {error}") from None
         sha256 = hashlib.sha256(content).hexdigest()
@@ -135,8 +133,9 @@ def load_split(
         UserError: A file under ``root`` is not the right one, or there is no data; the message says what to do.
     """
     images, labels = _Search(root, dataset).obtain(dataset.of(split), download)
-    # Known to the last byte: IDX headers of 16 and 8 bytes, then the values.
-    return np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28), np.frombuffer(labels, np.uint8, offset=8)
+    # Known to the last byte: IDX headers of 16 and 8 bytes, then the values. Copied, so that they can be written to.
+    pixels = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28)
+    return pixels.copy(), np.frombuffer(labels, np.uint8, offset=8).copy()
 
 
 def find_or_fetch(root: Path, dataset: DatasetFiles = FASHION_MNIST) -> list[Path]:
@@ -151,11 +150,11 @@ class _Search:
 
     def __init__(self, root: Path, dataset: DatasetFiles) -> None:
         self.root, self.dataset, self.raw = root.expanduser(), dataset, raw_folder(root)
-        self.found: dict[DataFile, bytearray] = {}
+        self.found: dict[DataFile, bytes] = {}
         self.folders: list[Path] = []  # of what was found
         self.tried: list[str] = []
 
-    def obtain(self, files: Sequence[DataFile], download: bool) -> list[bytearray]:
+    def obtain(self, files: Sequence[DataFile], download: bool) -> list[bytes]:
         """The files' contents, in their order."""
         wrong = self._look_under_root(files)
         if missing := self._missing(files):
@@ -227,7 +226,7 @@ class _Search:
             if known and (missing := self._missing(files)):
                 source(missing)
 
-    def _keep(self, file: DataFile, data: bytes, content: bytearray) -> None:
+    def _keep(self, file: DataFile, data: bytes, content: bytes) -> None:
         replace_durably(self.raw / f"{file.name}.gz", data if data.startswith(_GZIP) else gzip.compress(data, 1))
         self.found[file] = content
         self.folders.append(self.raw)
@@ -252,7 +251,7 @@ class _Search:
                     self._say(f"{tables[0]}: images and labels, converted into {self.raw}")
                     for file, content in zip(pairs[split], contents, strict=True):
                         if file in files:
-                            self._keep(file, bytes(content), content)
+                            self._keep(file, content, content)
                     break
 
     def _from_mirrors(self, files: Sequence[DataFile]) -> None:
