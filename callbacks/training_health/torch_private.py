@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn, overrides
 from torch.optim.lr_scheduler import ChainedScheduler, SequentialLR
+from torch.utils import _python_dispatch as dispatch
 
 _FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _HOOKS = (*_FORWARD_HOOKS, "_backward_hooks", "_backward_pre_hooks")
@@ -207,27 +208,33 @@ def watch_scripted(called: Callable[[str, bool], None]) -> list[Callable[[], Non
 
 
 def is_watched(*modules: nn.Module) -> bool:
-    """Tell whether a hook or a torch-function mode sees the modules' calls, for which torch has no public question."""
-    mode = getattr(overrides, "_get_current_function_mode", None)
-    if mode is None:
+    """Tell whether a hook, a mode or a ``forward`` of its own sees a module's calls; torch has no public question."""
+    modes = (
+        getattr(overrides, "_get_current_function_mode", None),
+        getattr(dispatch, "_get_current_dispatch_mode", None),
+    )
+    if None in modes:
         warn_renamed("_get_current_function_mode", "every call counts as watched")
         return True
-    return mode() is not None or _any_hook(modules, _HOOKS)
+    replaced = any("forward" in vars(module) for module in modules)
+    return replaced or any(mode() is not None for mode in modes if mode) or _any_hook(modules, _HOOKS, globally=True)
 
 
-def has_forward_hook(*modules: nn.Module, but: str = "") -> bool:
+def has_forward_hook(*modules: nn.Module, but: str = "", globally: bool = False) -> bool:
     """Tell whether a hook runs with a module's forward, as torch's fused layers ask before they run.
 
     Args:
         *modules: To be asked.
         but: The Python module whose own hooks do not count.
+        globally: Those of all modules count too, for which the fused layers do not ask.
     """
-    return _any_hook(modules, _FORWARD_HOOKS, but)
+    return _any_hook(modules, _FORWARD_HOOKS, but, globally)
 
 
-def _any_hook(modules: Iterable[nn.Module], kinds: Sequence[str], but: str = "") -> bool:
-    if not all(hasattr(module, kind) for module in modules for kind in kinds):
+def _any_hook(modules: Iterable[nn.Module], kinds: Sequence[str], but: str = "", globally: bool = False) -> bool:
+    of_all = [(torch.nn.modules.module, f"_global{kind}") for kind in kinds if globally]
+    holders = [*((module, kind) for module in modules for kind in kinds), *of_all]
+    if not all(hasattr(holder, kind) for holder, kind in holders):
         warn_renamed("_forward_hooks and the like", "every module counts as hooked")
         return True
-    hooks = (hook for module in modules for kind in kinds for hook in getattr(module, kind).values())
-    return any(getattr(hook, "__module__", None) != but for hook in hooks)
+    return any(getattr(hook, "__module__", None) != but for where in holders for hook in getattr(*where).values())

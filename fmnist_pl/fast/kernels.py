@@ -10,6 +10,7 @@ bits.)
 """
 
 import sys
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -29,8 +30,8 @@ _PARALLEL = {"parallel": {**dict.fromkeys(_LOOPS, False), "prange": True}, **_OP
 # from several threads at once (workqueue is not).
 config.THREADING_LAYER = "omp"
 set_num_threads(1)  # starts the layer: ValueError if there is none, as on macOS without libomp
-if threading_layer() != "omp":
-    raise ImportError("Numba runs on another threading layer already.")
+if threading_layer() != "omp" or config.DISABLE_JIT:
+    raise ImportError("Numba runs on another threading layer already, or is to compile nothing.")
 _inlined = njit(forceinline=True, **_OPTIONS)
 
 
@@ -50,14 +51,17 @@ event.register("numba:compile", _Notice())
 
 def _kernel(function):
     """Compile at the first call, and run on as many threads as torch, as far as there are processors."""
-    try:
-        compiled = njit(cache=True, **_PARALLEL)(function)
-    except RuntimeError:  # no folder that the cache could be written to
-        compiled = njit(**_PARALLEL)(function)
+    compiled = None
 
     def call(*arguments):
+        nonlocal compiled
         set_num_threads(min(torch.get_num_threads(), config.NUMBA_NUM_THREADS))
-        compiled(*arguments)
+        try:
+            compiled = compiled or njit(cache=True, **_PARALLEL)(function)
+            compiled(*arguments)
+        except (RuntimeError, OSError, EOFError, UnpicklingError):  # a cache that cannot be written, or is damaged
+            compiled = njit(**_PARALLEL)(function)
+            compiled(*arguments)
 
     return call
 
@@ -148,10 +152,9 @@ def _pool(v0, v1, v2, v3, mask, slope, out, code):
         if a != a or b != b or c != c or d != d:
             best = np.float32(np.nan)
         at = np.int32(at | (negative if best <= 0 else np.int32(0)))
-        at = LOST if keep == 0 else at
-        best = best * slope if best <= 0 else best
-        out[lane] = best * keep if at < LOST else np.float32(0)
-        code[lane] = at
+        best = (best * slope if slope > 0 else np.float32(0)) if best <= 0 else best
+        out[lane] = best * keep
+        code[lane] = LOST if keep == 0 else at
 
 
 @_inlined

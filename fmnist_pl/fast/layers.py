@@ -6,6 +6,7 @@ The stock layers run where Numba is missing, on other devices and types, in eval
 hook or a torch-function mode watches.
 """
 
+import copy
 import functools
 import os
 from typing import Any
@@ -17,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from training_health.relu.sites import ReLUSites
-from training_health.torch_private import has_forward_hook, is_watched
+from training_health.torch_private import has_forward_hook, is_transformed, is_watched
 
 
 def conv_block(
@@ -25,20 +26,20 @@ def conv_block(
 ) -> Tensor:
     """``drop(pool(activation(norm(conv(pad(x))))))`` by the fastest way that is the same function; x: (N, C, H, W)."""
     watched = is_watched(pad, conv, norm, activation, pool, drop)
-    kernels = None if watched or not _has_fast_tail(activation, pool, drop) else _kernels_for(x)
-    if kernels is None and not watched and _grows(activation) and type(pool) is nn.MaxPool2d and not pool.training:
-        return drop(activation(pool(norm(conv(pad(x))))))  # the same values from a quarter of the work
-    if kernels is None:
-        x = norm(conv(pad(x)))
-        # Where nobody else holds these values, ReLU takes a third of the time without a second tensor of their size.
-        held = torch.is_grad_enabled() or has_forward_hook(conv, norm, activation, but=ReLUSites.__module__)
-        return drop(pool(_in_place(activation, x) if type(activation) is nn.ReLU and not held else activation(x)))
+    fast = not watched and x.dim() == 4 and _has_fast_tail(activation, pool, drop)
     slope, rate = getattr(activation, "negative_slope", 0.0), getattr(drop, "p", 0.0)
-    if _is_first(x, conv) and type(norm) is nn.Identity:
+    if fast and type(norm) is nn.Identity and _is_first(x, conv) and (kernels := _kernels_for(x, *conv.parameters())):
         columns, rows = int(conv.padding[1]), int(conv.padding[0])
         padded = F.pad(pad(x), (columns, columns, rows, rows))
         return _PoolDropout.apply(kernels, padded, slope, rate, conv.weight, conv.bias)
-    return _PoolDropout.apply(kernels, norm(conv(pad(x))), slope, rate, None, None)
+    x = norm(conv(pad(x)))
+    if fast and (kernels := _kernels_for(x)):
+        return _PoolDropout.apply(kernels, x, slope, rate, None, None)
+    if not watched and _grows(activation) and type(pool) is nn.MaxPool2d and not pool.training:
+        return drop(activation(pool(x)))  # the same values from a quarter of the work
+    # Where nobody else holds these values, ReLU takes a third of the time without a second tensor of their size.
+    held = torch.is_grad_enabled() or has_forward_hook(conv, norm, activation, but=ReLUSites.__module__, globally=True)
+    return drop(pool(_in_place(activation, x) if type(activation) is nn.ReLU and not held else activation(x)))
 
 
 class FastDropout(nn.Dropout):
@@ -58,7 +59,9 @@ class FastDropout(nn.Dropout):
         kernels = _kernels_for(x) if usable else None
         if kernels is None:
             return super().forward(x)
-        mask = torch.empty(x.shape, memory_format=torch.channels_last if x.dim() == 4 else torch.contiguous_format)
+        mask = torch.empty(
+            x.shape, dtype=x.dtype, memory_format=torch.channels_last if x.dim() == 4 else torch.contiguous_format
+        )
         rows = _channels_last(mask) if x.dim() == 4 else mask.numpy()
         kernels.dropout_mask(_random_key(), self.p, rows.reshape(-1, rows.shape[-1]))
         return x * mask
@@ -100,17 +103,17 @@ class _PoolDropout(torch.autograd.Function):
 
 
 def _in_place(activation: nn.ReLU, x: Tensor) -> Tensor:
-    before, activation.inplace = activation.inplace, True
-    try:
-        return activation(x)
-    finally:
-        activation.inplace = before
+    once = copy.copy(activation)  # with its hooks; another thread may be running it
+    once.inplace = True
+    return once(x)
 
 
-def _is_first(x: Tensor, conv: nn.Conv2d) -> bool:
+def _is_first(x: Tensor, conv: nn.Module) -> bool:
     """Whether the kernels have this convolution: of one channel that needs no gradient, to whole vectors of filters."""
-    plain = conv.stride == conv.dilation == (1, 1) and conv.padding_mode == "zeros" and conv.bias is not None
-    return plain and conv.in_channels == 1 and conv.out_channels % 16 == 0 and not x.requires_grad
+    if type(conv) is not nn.Conv2d or conv.bias is None or x.shape[1] != 1 or x.requires_grad:
+        return False
+    plain = conv.stride == conv.dilation == (1, 1) and conv.padding_mode == "zeros" and conv.padding != "same"
+    return plain and conv.weight.shape[1] == 1 and conv.weight.shape[0] % 16 == 0
 
 
 def _grows(activation: nn.Module) -> bool:
@@ -128,10 +131,13 @@ def _has_fast_tail(activation: nn.Module, pool: nn.Module, drop: nn.Module) -> b
     return options == (2, 2, 0, 1, False, False)
 
 
-def _kernels_for(x: Tensor) -> Any:
+def _kernels_for(*tensors: Tensor) -> Any:
     """The kernels' module; None where they cannot run."""
-    plain = x.device.type == "cpu" and x.dtype == torch.float32 and type(x) is Tensor
-    if not plain or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+    for x in tensors:
+        plain = x.device.type == "cpu" and x.dtype == torch.float32 and type(x) in {Tensor, nn.Parameter}
+        if not plain or is_transformed(x):
+            return None
+    if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return None
     kernels, process = _loaded_kernels()
     return kernels if process == os.getpid() else None

@@ -1,5 +1,6 @@
 """Each layer with a kernel against the stock layers that it stands for."""
 
+import math
 import os
 import subprocess
 import sys
@@ -11,8 +12,11 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from fmnist_pl.fast.layers import FastDropout
 from fmnist_pl.loader import BatchLoader
@@ -246,6 +250,114 @@ def test_the_stock_layers_run_where_there_is_no_kernel(change, x):
     torch.testing.assert_close(out, nn.Sequential(*stock)(x))
 
 
+class Standardized(nn.Conv2d):
+    def forward(self, x):
+        return F.conv2d(x, self.weight - self.weight.mean(), self.bias, padding=1)
+
+
+def replace_forward(module):
+    forward = module.conv.forward
+    module.conv.forward = lambda x: 2 * forward(x)
+
+
+def prune_filters(module):
+    module.conv.weight = nn.Parameter(module.conv.weight[:13].detach())
+    module.conv.bias = nn.Parameter(module.conv.bias[:13].detach())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda m: setattr(m, "conv", Standardized(1, 16, 3, padding=1)), id="a subclass"),
+        pytest.param(replace_forward, id="a forward of its own"),
+        pytest.param(prune_filters, id="filters taken out"),
+        pytest.param(lambda m: setattr(m, "conv", nn.Conv2d(1, 16, 3, padding="same")), id="padding by name"),
+        pytest.param(lambda m: setattr(m, "conv", nn.Sequential(m.conv, nn.BatchNorm2d(16))), id="two layers"),
+    ],
+)
+def test_a_convolution_that_was_changed_is_the_one_that_runs(change):
+    module, x = block(1, 3), torch.rand(4, 1, 9, 9)
+    change(module)
+    module.eval()  # batch normalisation's statistics stay
+    for part in (module.activation, module.pool, module.dropout):
+        part.train()
+
+    out = module(x)
+    out.sum().backward()
+    found = [parameter.grad.clone() for parameter in module.parameters()]
+    module.zero_grad()
+    stock = F.max_pool2d(F.relu(module.conv(x)), 2)
+    stock.sum().backward()
+
+    torch.testing.assert_close(out, stock)
+    torch.testing.assert_close(found, [parameter.grad for parameter in module.parameters()])
+
+
+@pytest.mark.parametrize(
+    ("module", "x"),
+    [
+        pytest.param(block(), torch.rand(2, 3, 8, 8), id="too many channels"),
+        pytest.param(block().double(), torch.rand(2, 1, 8, 8), id="weights of another type"),
+    ],
+)
+def test_what_the_stock_layers_refuse_is_refused(module, x):
+    with pytest.raises(RuntimeError):
+        module(x)
+
+
+def test_an_image_without_a_batch_is_taken():
+    module, x = block(1, 3), torch.rand(1, 8, 8)
+
+    torch.testing.assert_close(module(x), module(x[None])[0])
+
+
+def test_each_example_has_a_gradient_by_vmap():
+    module, x = block(3, 3), torch.rand(4, 3, 8, 8)
+    weights = {name: value.detach() for name, value in module.named_parameters()}
+
+    def loss(weights, image):
+        return functional_call(module, weights, image[None]).square().sum()
+
+    found = vmap(grad(loss), (None, 0))(weights, x)
+    module(x[2:3]).square().sum().backward()
+    torch.testing.assert_close(found["conv.weight"][2], module.conv.weight.grad)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_hook_of_all_modules_sees_every_layer(training):
+    module, seen = block().train(training), []
+    hook = register_module_forward_hook(lambda module, _, output: seen.append((type(module).__name__, output.shape[2])))
+    try:
+        module(torch.randn(1, 1, 8, 8))
+    finally:
+        hook.remove()
+
+    assert ("Conv2d", 8) in seen
+    assert ("ReLU", 8) in seen
+    assert ("MaxPool2d", 4) in seen
+
+
+def test_operations_are_counted_as_those_of_the_stock_layers():
+    with FlopCounterMode(display=False) as counter:
+        block(1, 3)(torch.rand(2, 1, 8, 8))
+
+    assert counter.get_total_flops() == 2 * 2 * 16 * 9 * 8 * 8
+
+
+def test_an_infinite_value_that_is_dropped_is_no_number_as_with_the_stock_layers():
+    out = block(3, 3, dropout=0.9)(torch.full((8, 3, 8, 8), math.nan))
+
+    assert bool(out.isnan().all())
+
+
+def test_dropout_keeps_the_type_whatever_the_default_is():
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert FastDropout(0.5)(torch.ones(4, 8, dtype=torch.float32)).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_an_image_that_needs_a_gradient_gets_it():
     x, module = torch.rand(2, 1, 8, 8, requires_grad=True), block(1, 3)
 
@@ -275,6 +387,34 @@ def test_a_torch_function_mode_sees_every_position(training):
         block().train(training)(torch.randn(1, 1, 8, 8))
 
     assert seen == [(1, 16, 8, 8)]
+
+
+def test_threads_that_evaluate_one_module_leave_its_relu_as_it_was():
+    module, x = block().eval(), torch.randn(8, 1, 28, 28)
+    module.pool = nn.Identity()
+
+    def evaluate(_):
+        with torch.no_grad():
+            return [module(x) for _ in range(50)][-1]
+
+    with ThreadPoolExecutor(2) as pool:
+        outputs = list(pool.map(evaluate, range(2)))
+
+    assert not module.activation.inplace
+    assert torch.equal(*outputs)
+
+
+def test_what_a_hook_of_all_modules_holds_is_not_written_over():
+    module, held = block().eval(), []
+    hook = register_module_forward_hook(lambda m, _, output: held.append(output) if m is module.conv else None)
+    try:
+        with torch.no_grad():
+            module.pool = nn.Identity()
+            module(torch.randn(1, 1, 8, 8))
+    finally:
+        hook.remove()
+
+    assert bool((held[0] < 0).any())
 
 
 @pytest.mark.parametrize("hooked", ["conv", "activation"])
@@ -433,6 +573,27 @@ def test_the_kernels_are_compiled_once(tmp_path):
     said = [python("train(network())", NUMBA_CACHE_DIR=str(tmp_path)).stderr for _ in range(2)]
 
     assert ["Compiling" in text for text in said] == [True, False]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "size"), [("*.nbc", 100), ("*.nbi", 0)])
+def test_a_damaged_cache_means_compiling(tmp_path, kind, size):
+    python("train(network())", NUMBA_CACHE_DIR=str(tmp_path))
+    damaged = list(tmp_path.rglob(kind))
+    for file in damaged:
+        os.truncate(file, size)
+
+    result = python("print(train(network()).isfinite().all().item())", NUMBA_CACHE_DIR=str(tmp_path))
+
+    assert len(damaged) >= 3
+    assert result.stdout == "True\n", result.stderr
+
+
+@pytest.mark.slow
+def test_where_numba_is_to_compile_nothing_the_stock_layers_train():
+    result = python("print(train(network()).isfinite().all().item())", NUMBA_DISABLE_JIT="1")
+
+    assert result.stdout == "True\n", result.stderr
 
 
 @pytest.mark.slow
