@@ -22,7 +22,16 @@ from fmnist_pl.checkpoints.callbacks import LastCheckpoint
 from fmnist_pl.checkpoints.checkpoint_file import BEST, DurableCheckpointIO, load_checked
 from fmnist_pl.checkpoints.resume import ResumePoint
 from fmnist_pl.classifier import FashionClassifier
-from fmnist_pl.configuration import BASE, MONITORS, load_yaml, overlay_path, value_of, values_of, variant_name
+from fmnist_pl.configuration import (
+    BASE,
+    MONITORS,
+    load_options,
+    load_yaml,
+    overlay_path,
+    value_of,
+    values_of,
+    variant_name,
+)
 from fmnist_pl.data import FashionMNISTDataModule
 from fmnist_pl.dataset.clothes import SIDE
 from fmnist_pl.dataset.files import CLASS_NAMES
@@ -171,7 +180,7 @@ class FashionCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (MisconfigurationException, MemoryError, *resume.MALFORMED) as error:
-            raise UserError(f"These options do not go together: {error}", exit_code=2) from error
+            raise UserError(f"These options cannot be used: {error}", exit_code=2) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:  # noqa: ANN401
         """Add the callbacks that belong to every run, whatever a variant's list says."""
@@ -303,6 +312,10 @@ def main(args: list[str] | None = None, callbacks: Sequence[pl.Callback] = ()) -
             )
     except MisconfigurationException as error:
         raise UserError(f"Lightning cannot run this configuration: {error}") from error
+    except RuntimeError as error:
+        if not str(error).startswith("Early stopping conditioned on metric"):
+            raise
+        raise UserError(f"{error}. What was saved is kept.") from error
     except OSError as error:  # a full disk, a limit, a folder that was deleted
         file = f"{error.filename}: " if error.filename else ""
         raise UserError(
@@ -318,9 +331,9 @@ def configs_of(args: list[str]) -> list[str]:
     """
     if (variant := value_of(args, "variant")) is not None:
         overlays = [overlay_path(variant)]
+        load_options(overlays[0])
     else:
-        contents = [load_yaml(Path(file)) for file in values_of(args, "config")]
-        named = [content.get("variant") for content in contents if isinstance(content, dict)]
+        named = [load_options(Path(file)).get("variant") for file in values_of(args, "config")]
         # A file of the user's may be gone: what it said is in the configuration that was saved.
         names = [str(name) for name in named if name is not None and not str(name).endswith((".yaml", ".yml"))]
         overlays = [overlay_path(name) for name in names][-1:]

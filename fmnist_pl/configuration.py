@@ -64,6 +64,14 @@ def load_yaml(path: Path) -> Any:  # noqa: ANN401
         raise UserError(f"{path} is not valid YAML: {error}", exit_code=2) from None
 
 
+def load_options(path: Path) -> dict[str, Any]:
+    """Read a YAML file of options, which a UserError says if it is none."""
+    content = load_yaml(path)
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"{path} holds no options. Write some, such as `model: {{learning_rate: 0.01}}`.", exit_code=2)
+    return content
+
+
 def packaged_variants() -> list[str]:
     """The names of the packaged variants, sorted."""
     return sorted(path.stem for path in CONFIGS.glob("*.yaml") if path != BASE)

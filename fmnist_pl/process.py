@@ -105,6 +105,7 @@ def quiet_libraries() -> None:
         "The number of training batches .* is smaller than the logging interval",  # everything is logged per epoch
         "The dirpath has changed from",  # an evaluation has a folder of its own and chooses no best checkpoint
         "Checkpoint directory .* exists and is not empty",  # of a run that resumes
+        r"`ModelCheckpoint\(monitor='val/loss'\)` could not find",  # no validation: the summary says what was tested
     ):
         warnings.filterwarnings("ignore", message=message)
 

@@ -108,6 +108,8 @@ class RunRecord(pl.Callback):
                 self.findings[name] = {"summary": found, "sentence": monitor.sentence()}
         known = [key for key in HISTORY if key in logged and (self._validated or not key.startswith("val/"))]
         metrics = {key: logged[key] for key in known}
+        if (done := trainer.fit_loop.epoch_loop.batch_idx + 1) < trainer.num_training_batches:  # max_steps, max_time
+            metrics["batches"] = done
         seconds = time.perf_counter() - self._epoch_started
         self.history.append({"epoch": trainer.current_epoch, **metrics, "seconds": seconds})
 

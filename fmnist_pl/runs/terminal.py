@@ -144,6 +144,8 @@ def summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     taken, there = summary["training_batches"]
     if taken < there:
         rows.append(("training batches", f"only {taken:,} of {there:,} an epoch"))
+    if (done := summary["history"][-1].get("batches") if summary["history"] else None) is not None:
+        rows.append(("last epoch", f"only {done:,} of {taken:,} batches"))
     seconds, watched = summary["seconds_per_epoch"], " and monitors" if summary["monitors"] else ""
     epochs = "none" if seconds is None else f"{summary['epochs']}, {seconds:.1f} s each with validation{watched}"
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())

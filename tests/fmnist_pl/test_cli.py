@@ -373,6 +373,28 @@ def test_a_variant_file_with_a_wrong_type_is_refused(fmnist, tmp_path, capsys):
     assert "conv_dropout" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--variant", "--config"])
+@pytest.mark.parametrize("content", ["", "- 1\n"])
+def test_a_file_without_options_is_refused(fmnist, tmp_path, option, content):
+    (tmp_path / "mine.yaml").write_text(content)
+
+    with pytest.raises(UserError, match=r"mine\.yaml holds no options"):
+        fmnist("fit", option, "mine.yaml")
+
+
+def test_an_epoch_that_max_steps_cuts_short_is_said(fmnist, capsys):
+    fmnist("fit", "--trainer.max_steps=1", "--data.batch_size=8")
+
+    assert re.search(r"last epoch +│ only 1 of \d+ batches", capsys.readouterr().out)
+
+
+def test_early_stopping_by_a_metric_that_is_not_logged_is_one_message(fmnist):
+    stopping = ("--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val_loss")
+
+    with pytest.raises(UserError, match=r"metric `?val_loss`? which is not available.*`val/loss`"):
+        fmnist("fit", *stopping)
+
+
 @pytest.mark.parametrize("epochs", ["0", "-3"])
 def test_fewer_than_one_epoch_is_refused(fmnist, epochs):
     with pytest.raises(UserError, match=f"max_epochs must be at least 1, got {epochs}"):
@@ -391,7 +413,7 @@ def test_fewer_than_one_epoch_is_refused(fmnist, epochs):
     ],
 )
 def test_what_a_constructor_refuses_is_one_message(fmnist, option, said):
-    with pytest.raises(UserError, match="do not go together") as raised:
+    with pytest.raises(UserError, match="cannot be used") as raised:
         fmnist("fit", option)
 
     assert said in str(raised.value)

@@ -263,7 +263,7 @@ def sentence(gap: Gap | None, obstacle: str = "") -> str:
     if not points and math.isnan(gap.loss):
         return "The gap is unknown: validation and training examples had no accuracy and no loss to compare."
     if points:
-        text = f"The gap is {100 * gap.accuracy:.1f} ± {_number(100 * gap.accuracy_se, 1)} points"
+        text = f"The gap is {_number(100 * gap.accuracy, 1)} ± {_number(100 * gap.accuracy_se, 1)} points"
         sides = f"training {100 * train.accuracy:.1f} %, validation {100 * val.accuracy:.1f} %"
     else:
         text = f"The gap in loss is {_number(gap.loss, 4)} ± {_number(gap.loss_se, 4)}"
@@ -292,7 +292,7 @@ def sentence(gap: Gap | None, obstacle: str = "") -> str:
 
 
 def _number(value: float, digits: int) -> str:
-    return "unknown" if math.isnan(value) else f"{value:.{digits}f}"
+    return "unknown" if math.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}"  # no -0.0
 
 
 def _whole(value: float) -> str:
