@@ -205,9 +205,13 @@ def steps_of_variants(workshop: Workshop, report: Report, rounds: int, steps: in
     variants = {"baseline": "baseline", "baseline again": "baseline", **{name: name for name in VARIANTS}}
     common = ["our_lightning", f"--steps={FULL_EPOCH}", f"--only={steps}"]
     wanted = {name: [*common, f"--model=--variant={variant}"] for name, variant in variants.items()}
+    stock = {name: f"{name}, stock layers" for name in ("baseline", *VARIANTS)}
+    wanted |= {stock[name]: [*wanted[name], "--stock"] for name in stock}
     result = run_group(workshop, report, "steps of variants", wanted, rounds)
     for name in (*VARIANTS, "baseline again"):
         report.ratios.append((ratio(f"{name} / baseline, per step", result, name, "baseline"), "none"))
+    for name in stock:
+        report.ratios.append((ratio(f"{stock[name]} / with kernels", result, stock[name], name), "none"))
 
 
 def what_cures_add(workshop: Workshop, report: Report, rounds: int, steps: int = 10) -> None:

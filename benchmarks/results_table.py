@@ -31,7 +31,7 @@ def machine(threads: int) -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": platform.platform(),
         "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "torchvision", "pytorch_lightning", "numpy")},
+        **{name: version(name) for name in ("torch", "torchvision", "pytorch_lightning", "numpy", "numba")},
         "measured": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 

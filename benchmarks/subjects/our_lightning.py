@@ -4,6 +4,7 @@ So a round holds whatever the command does: steps, metrics, and where asked for 
 checkpoints.
 """
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -57,8 +58,11 @@ def main() -> None:
     parser.add_argument("--validation", action="store_true", help="Validate after each epoch, save checkpoints.")
     parser.add_argument("--only", type=int, help="End an epoch after so many of its steps; all its images are there.")
     parser.add_argument("--repeat", type=int, default=1, help="Train on this many copies of the training set.")
+    parser.add_argument("--stock", action="store_true", help="With the stock layers instead of the kernels.")
     parser.add_argument("--model", action="append", default=[], help="More options, as --model.NAME=VALUE.")
     arguments = parser.parse_args()
+    if arguments.stock:
+        os.environ["NUMBA_DISABLE_JIT"] = "1"  # read when the first step imports Numba
     kept: list[dict[str, object]] = []
     for entry in load_yaml(BASE)["trainer"]["callbacks"]:
         name = entry["class_path"].rsplit(".", 1)[-1]

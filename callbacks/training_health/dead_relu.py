@@ -59,7 +59,8 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     input in the range of its layer's inputs, mean shift, or bias; "unknown" where none of these can be shown. The rules
     with their formulas and sources stand in `training_health.relu.causes`. The sanity check's window, where there is
     one (``Trainer(num_sanity_val_steps=...)``), tells units that were born dead from those that died in an epoch; on
-    its two batches, the default, "dead" says little. From 100 examples on `summary` also has the dead units on a tenth,
+    its two batches, the default, "dead" says little. What dies in an epoch without a validation is said to have died in
+    the next one that has one. From 100 examples on `summary` also has the dead units on a tenth,
     a fifth and half of the window, the loader's first examples, and how many to expect on ten times as many, with a
     95 % interval. An order sorted by class makes these parts unlike the whole, and the prediction wrong.
 

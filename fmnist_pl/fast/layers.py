@@ -1,9 +1,9 @@
 # ruff: noqa: ANN401
 """Layers whose training step on a CPU is one Numba kernel; each is the same function as the stock layers it stands for.
 
-The stock layers run where Numba is missing, on other devices and types, in evaluation, under autocast and
-``torch.compile``, in a process forked from one that has run the kernels (OpenMP does not survive a fork), and where a
-hook or a torch-function mode watches.
+The stock layers run where Numba is missing, on other devices and types, in evaluation, under autocast,
+``torch.compile`` and ``torch.func``, in a process forked from one that has loaded the kernels (OpenMP does not survive
+a fork), where a hook or a mode watches, and where a layer is another than `ConvBlock` made.
 """
 
 import copy
