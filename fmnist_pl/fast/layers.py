@@ -25,6 +25,8 @@ def conv_block(
     x: Tensor, pad: nn.Module, conv: nn.Conv2d, norm: nn.Module, activation: nn.Module, pool: nn.Module, drop: nn.Module
 ) -> Tensor:
     """``drop(pool(activation(norm(conv(pad(x))))))`` by the fastest way that is the same function; x: (N, C, H, W)."""
+    if torch.compiler.is_compiling():  # which cannot follow the questions below
+        return drop(pool(activation(norm(conv(pad(x))))))
     watched = is_watched(pad, conv, norm, activation, pool, drop)
     fast = not watched and x.dim() == 4 and _has_fast_tail(activation, pool, drop)
     slope, rate = getattr(activation, "negative_slope", 0.0), getattr(drop, "p", 0.0)
@@ -133,12 +135,12 @@ def _has_fast_tail(activation: nn.Module, pool: nn.Module, drop: nn.Module) -> b
 
 def _kernels_for(*tensors: Tensor) -> Any:
     """The kernels' module; None where they cannot run."""
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or torch.jit.is_tracing():
+        return None
     for x in tensors:
         plain = x.device.type == "cpu" and x.dtype == torch.float32 and type(x) in {Tensor, nn.Parameter}
         if not plain or is_transformed(x):
             return None
-    if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return None
     kernels, process = _loaded_kernels()
     return kernels if process == os.getpid() else None
 

@@ -305,6 +305,15 @@ def test_what_the_stock_layers_refuse_is_refused(module, x):
         module(x)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_compiler_gets_the_stock_layers_as_one_graph(training):
+    network, x = FashionCNN(conv_dropout=0.0, hidden_dropout=0.0).train(training), torch.rand(4, 1, 28, 28)
+
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+
+    torch.testing.assert_close(compiled(x), network(x))
+
+
 def test_an_image_without_a_batch_is_taken():
     module, x = block(1, 3), torch.rand(1, 8, 8)
 
