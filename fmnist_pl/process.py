@@ -5,6 +5,7 @@ It imports torch only inside functions: the number of threads must be set before
 
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib
 import io
@@ -53,6 +54,9 @@ def skip_gpu_search() -> None:
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
 
+_freeze_once = functools.cache(gc.freeze)
+
+
 @contextlib.contextmanager
 def quick_imports() -> Iterator[None]:
     """Look for no garbage within the block, and after the process's first one never among what is there at its end.
@@ -64,8 +68,7 @@ def quick_imports() -> Iterator[None]:
     try:
         yield
     finally:
-        if not gc.get_freeze_count():
-            gc.freeze()
+        _freeze_once()
         if enabled:
             gc.enable()
 
