@@ -8,7 +8,7 @@ from torchmetrics import Metric
 
 # float64 keeps a sum over 55,000 examples exact to 1e-12; Apple's GPUs have no float64.
 SUM_TYPE = torch.float32 if torch.backends.mps.is_available() else torch.float64
-TOGETHER = 64  # batches
+BATCHES_PER_UPDATE = 64
 
 
 class ExampleMean(Metric):
@@ -44,7 +44,7 @@ class ExampleMean(Metric):
             self.update(*batch)
             return
         self._waiting.append(batch)
-        if len(self._waiting) == TOGETHER or not self.update_called:
+        if len(self._waiting) == BATCHES_PER_UPDATE or not self.update_called:
             self._take()
 
     def _take(self) -> None:
@@ -58,7 +58,7 @@ class ExampleMean(Metric):
         self.count.add_(values.numel())
 
     def sync_context(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """What `compute` enters first."""
+        """Take what waits, then as torchmetrics does; `compute` enters it first."""
         self._take()
         return super().sync_context(*args, **kwargs)
 

@@ -77,8 +77,8 @@ def import_lightning() -> None:
     """Import Lightning, torchmetrics and the monitors without packages that they load and training never calls.
 
     torchmetrics loads ``scipy.signal`` only to see whether a renamed window is there; torch's compiler ``triton``,
-    which makes kernels for GPUs, where there is none; the monitors Lightning's other package, whose callbacks they then
-    are not. Together they take 140 MiB and an eighth of the start. Whoever needs them afterwards imports them as ever.
+    which makes kernels for GPUs, where there is none; the monitors Lightning's other package, whose trainer then takes
+    them for no callbacks. Together they take 140 MiB and an eighth of the start. Whoever needs one imports it later.
     """
     import torch
 

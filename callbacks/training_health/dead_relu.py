@@ -60,9 +60,9 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     with their formulas and sources stand in `training_health.relu.causes`. The sanity check's window, where there is
     one (``Trainer(num_sanity_val_steps=...)``), tells units that were born dead from those that died in an epoch; on
     its two batches, the default, "dead" says little. What dies in an epoch without a validation is said to have died in
-    the next one that has one. From 100 examples on `summary` also has the dead units on a tenth,
-    a fifth and half of the window, the loader's first examples, and how many to expect on ten times as many, with a
-    95 % interval. An order sorted by class makes these parts unlike the whole, and the prediction wrong.
+    the next one that has one. From 100 examples on `summary` also has the dead units on a tenth, a fifth and half of
+    the window, the loader's first examples, and how many to expect on ten times as many, with a 95 % interval. An order
+    sorted by class makes these parts unlike the whole, and the prediction wrong.
 
     A site is named after the module it was called for, ``<module>.relu`` for a functional call in a module's forward,
     with ``:2`` for the second call in a pass; what all names have in common is dropped. LeakyReLU, GELU and their like

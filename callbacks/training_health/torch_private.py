@@ -13,7 +13,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn, overrides
 from torch.optim.lr_scheduler import ChainedScheduler, SequentialLR
-from torch.utils import _python_dispatch as dispatch
 
 _FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _HOOKS = (*_FORWARD_HOOKS, "_backward_hooks", "_backward_pre_hooks")
@@ -209,15 +208,14 @@ def watch_scripted(called: Callable[[str, bool], None]) -> list[Callable[[], Non
 
 def is_watched(*modules: nn.Module) -> bool:
     """Tell whether a hook, a mode or a ``forward`` of its own sees a module's calls; torch has no public question."""
-    modes = (
-        getattr(overrides, "_get_current_function_mode", None),
-        getattr(dispatch, "_get_current_dispatch_mode", None),
-    )
-    if None in modes:
-        warn_renamed("_get_current_function_mode", "every call counts as watched")
-        return True
-    replaced = any("forward" in vars(module) for module in modules)
-    return replaced or any(mode() is not None for mode in modes if mode) or _any_hook(modules, _HOOKS, globally=True)
+    dispatch = getattr(torch.utils, "_python_dispatch", None)
+    for part, name in ((overrides, "_get_current_function_mode"), (dispatch, "_get_current_dispatch_mode")):
+        mode = getattr(part, name, None)
+        if mode is None:
+            warn_renamed(name, "every call counts as watched")
+        if mode is None or mode() is not None:
+            return True
+    return any("forward" in vars(module) for module in modules) or _any_hook(modules, _HOOKS, globally=True)
 
 
 def has_forward_hook(*modules: nn.Module, but: str = "", globally: bool = False) -> bool:

@@ -114,7 +114,9 @@ def _is_first(x: Tensor, conv: nn.Module) -> bool:
     """Whether the kernels have this convolution: of one channel that needs no gradient, to whole vectors of filters."""
     if type(conv) is not nn.Conv2d or conv.bias is None or x.shape[1] != 1 or x.requires_grad:
         return False
-    plain = conv.stride == conv.dilation == (1, 1) and conv.padding_mode == "zeros" and conv.padding != "same"
+    plain = (
+        conv.stride == conv.dilation == (1, 1) and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+    )
     return plain and conv.weight.shape[1] == 1 and conv.weight.shape[0] % 16 == 0
 
 

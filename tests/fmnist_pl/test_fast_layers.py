@@ -272,6 +272,7 @@ def prune_filters(module):
         pytest.param(replace_forward, id="a forward of its own"),
         pytest.param(prune_filters, id="filters taken out"),
         pytest.param(lambda m: setattr(m, "conv", nn.Conv2d(1, 16, 3, padding="same")), id="padding by name"),
+        pytest.param(lambda m: setattr(m, "conv", nn.Conv2d(1, 16, 3, padding="valid")), id="no padding, by name"),
         pytest.param(lambda m: setattr(m, "conv", nn.Sequential(m.conv, nn.BatchNorm2d(16))), id="two layers"),
     ],
 )

@@ -101,6 +101,8 @@ def test_equal_accuracies_are_beyond_noise_at_most_as_often_as_said(n, accuracy)
             ["4.6 ± 0.5 points", "96.6 %", "92.0 %", "n = 5,000 each", "beyond noise", "6.6 points below"],
         ),
         (Gap(Evaluation(50, 0.90), Evaluation(40, 0.90)), ["0.0 ± 7.0 points", "n = 50 and 40", "noise"]),
+        (Gap(Evaluation(61, 0.77), Evaluation(61, 0.77 + 1e-9)), ["The gap is 0.0 ±"]),
+        (Gap(Evaluation(50, loss=0.5), Evaluation(50, loss=0.5 - 1e-9)), ["The gap in loss is 0.0000 ±"]),
         (Gap(Evaluation(50, loss=0.5), Evaluation(50, loss=0.75)), ["gap in loss is 0.2500 ± unknown"]),
         (Gap(Evaluation(50, loss=0.5), Evaluation(50)), ["The gap is unknown"]),
         (None, ["not measured"]),

@@ -271,7 +271,9 @@ def sentence(gap: Gap | None, obstacle: str = "") -> str:
     of_loss = math.isnan(gap.accuracy_margin)
     noise = f"{gap.loss_margin:.4f}" if of_loss else f"{100 * gap.accuracy_margin:.1f}"
     unknown = "; whether that is noise is unknown"
-    before = f"{unknown}, but the gap in loss, {gap.loss:.4f} ± {gap.loss_se:.4f}, is" if points and of_loss else ":"
+    before = (
+        f"{unknown}, but the gap in loss, {_number(gap.loss, 4)} ± {gap.loss_se:.4f}, is" if points and of_loss else ":"
+    )
     verdict = {
         True: f"{before} beyond noise (95 %: ± {noise})",
         False: f"{before} within noise (95 %: ± {noise})",

@@ -269,7 +269,7 @@ def _n(gap: Gap) -> str:
 
 
 def _points(difference: float) -> str:
-    return f"{100 * difference:+.1f}"
+    return f"{round(100 * difference, 1) + 0.0:+.1f}"  # no -0.0
 
 
 RULES: tuple[Rule, ...] = (loss_not_finite, not_learning, gap_verdict, mode_effect, still_improving)
