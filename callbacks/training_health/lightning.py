@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -44,13 +44,14 @@ def _installed_packages() -> list[str]:
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
-    from pytorch_lightning.loggers.logger import DummyLogger
+    from pytorch_lightning.loggers.logger import DummyLogger, Logger
     from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.utilities.seed import isolate_rng
     from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 
     LIGHTNING_MODULES: tuple[type[LightningModule], ...]
+    LOGGERS: tuple[type[Logger], ...]
 else:
     from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn  # both packages' own
 
@@ -59,6 +60,7 @@ else:
 
     _PACKAGES = _installed_packages()
     LIGHTNING_MODULES = tuple(_of_each("core", "LightningModule"))
+    LOGGERS = tuple(_of_each("loggers.logger", "Logger"))
     isolate_rng = _of_each("utilities.seed", "isolate_rng")[0]
     is_param_in_hook_signature = _of_each("utilities.signature_utils", "is_param_in_hook_signature")[0]
     DummyLogger = _of_each("loggers.logger", "DummyLogger")[0]
@@ -192,6 +194,16 @@ def validation_step(
     # ever. The validation just run has made the buffers equal.
     with trainer.precision_plugin.val_step_context():
         return step(batch, *extra)
+
+
+def share_buffers(trainer: Trainer, copies: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """Give copies of buffers the values that a DDP wrapper gives the buffers themselves at its next forward."""
+    model = trainer.strategy.model
+    if isinstance(model, DistributedDataParallel) and model.will_sync_module_buffers():
+        buffers = {id(buffer) for buffer in trainer.lightning_module.buffers()}
+        for buffer, copy in copies:
+            if id(buffer) in buffers:
+                distributed.broadcast(copy, 0, model.process_group)
 
 
 def training_loss(trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> torch.Tensor:  # noqa: ANN401

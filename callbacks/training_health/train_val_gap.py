@@ -57,8 +57,8 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
     batch sizes, metric objects are computed on the sample. Where a default key is not logged, other usual spellings
     stand for it, such as ``val_loss``, ``valid/loss``, ``validation_loss`` and ``val_acc``. An accuracy that is
     a whole number of right examples of a known n keeps its binomial error; one over classes (macro), pixels or tokens
-    is none. Other standard errors are then each side's own, from its batch means: with one batch, or for a metric
-    object, there is none, and they depend on the number of processes.
+    is none. Other standard errors are then each side's own, from its batch means: with one batch, for a metric
+    object, or where the whole LightningModule is compiled, there is none, and they depend on the number of processes.
 
     **Sample.** A training loader or datamodule may offer ``evaluation_sample(count, seed, rank, world_size)``, which
     returns batches. Otherwise examples are drawn from those that the training loader draws, with the validation set's
@@ -66,10 +66,12 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
     training loaders, ``limit_train_batches`` of a shuffled one, training and validation from the same examples.
 
     Training is not touched. The module's validation epoch, with its hooks for the epoch and the batch, runs on copies
-    of all that it holds, with validation's weights and modes; random generators, buffers, schedules and logs are put
-    back. What cannot be copied makes the monitor stand aside, with one warning. What hooks write to files they write
-    twice. With ``val_check_interval`` below an epoch, only the last validation of the epoch counts. An epoch without
-    validation logs nothing. Outside of ``fit`` the monitor does nothing.
+    of all that it holds, with validation's weights and modes; random generators, buffers, schedules, optimisers and the
+    trainer are put back. Its loggers log nothing meanwhile, ``torch.save`` and ``trainer.save_checkpoint`` save
+    nothing. ``on_validation_epoch_end`` runs only where the steps do not give both values. What hooks print, or write
+    to files in other ways, they do twice. What cannot be copied makes the monitor stand aside, with one warning. With
+    ``val_check_interval`` below an epoch, only the last validation of the epoch counts. An epoch without validation
+    logs nothing. Outside of ``fit`` the monitor does nothing.
 
     Cost: one forward pass over the sample per epoch, nothing in training steps; one transfer per epoch; a copy of the
     weights during validation, two where it runs with others than training.
@@ -198,6 +200,17 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
     @override
     def on_sample_batch_end(self, outputs: Any, size: BatchSize) -> None:
         self._sample.add(outputs, size)
+
+    @override
+    def wants_epoch_end(self, trainer: pl.Trainer, logged: LoggedValues) -> bool:
+        stepped, known = logged.keys(), {*logged.keys(), *trainer.callback_metrics}
+        wanted = [
+            _spelled(key, known)
+            for key, results in ((self.accuracy_key, "correct"), (self.loss_key, "losses"))
+            if not self._sample.has(results)
+        ]
+        missing = [key for key in wanted if key not in stepped]
+        return len(missing) == 2 or any(key in known for key in missing)
 
     @override
     def on_sample_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, logged: LoggedValues | None) -> None:

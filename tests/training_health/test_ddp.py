@@ -135,6 +135,10 @@ def main(folder: Path) -> dict:
             trainer = trainer_of(world, folder / f"{counts}{world}", monitors, **options)
             trainer.fit(Split(counts), DataLoader(image_set(24), batch_size=4))
             found[f"{counts}/{world}"] = json.loads((folder / "found.json").read_text())
+        # Each process normalises other examples; in validation all use the first one's statistics.
+        trainer = trainer_of(world, folder / f"normed{world}", [TrainValGapMonitor(), Note(folder / "found.json")])
+        trainer.fit(Toy(), DataLoader(image_set(16), batch_size=4), DataLoader(image_set(16), batch_size=4))
+        found[f"normed/{world}"] = json.loads((folder / "found.json").read_text())
         logs, monitors = folder / f"stopping{world}", [TrainValGapMonitor(), GapStopping()]
         trainer = trainer_of(world, logs, [*monitors, Note(folder / "found.json")], max_epochs=5)
         trainer.fit(Reader(), readable(100), readable(101, wrong=0.5))
@@ -194,6 +198,14 @@ def test_summaries_and_activities_are_those_of_one_process(found, scenario):
     assert_same(one["summaries"], two["summaries"])
     assert one["activity"] == two["activity"]
     assert two["clean"]  # no hook stays
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_training_has_the_batch_statistics_that_validation_has(found, world):
+    (summary,) = found[f"normed/{world}"]["summaries"]
+
+    assert summary["n_train"] == summary["n_val"] == 16
+    assert summary["loss_gap"] == pytest.approx(0, abs=1e-7)  # for both hold the same examples
 
 
 def test_both_processes_stop_after_the_same_epoch(found):

@@ -1,6 +1,7 @@
 """What a validation step does in isolation does not outlive it."""
 
 import contextlib
+import csv
 import functools
 import gc
 import pickle
@@ -413,6 +414,92 @@ def test_hooks_that_swap_weights_and_step_a_schedule_leave_the_training_as_it_is
         module = Scheduling(dense_network())
         fit(module, callbacks, tmp_path, epochs=3)
         return fingerprint(module)
+
+    monitor = TrainValGapMonitor()
+    assert trained([monitor]) == trained([])
+    assert monitor.summary()["n_train"] == 13
+
+
+class KeepsTheBest(Toy):
+    """Logs, keeps and notes its validation accuracy by its own means."""
+
+    def __init__(self, folder, logger=None) -> None:
+        super().__init__(dense_network())
+        self.folder, self.own, self.right, self.best = folder, logger, [], -1.0
+
+    def validation_step(self, batch, batch_idx):
+        self.right += (self.net(batch[0]).argmax(1) == batch[1]).tolist()
+
+    def on_validation_epoch_end(self) -> None:
+        accuracy, self.right = float(np.mean(self.right)), []
+        self.log("val/accuracy", accuracy)
+        self.trainer.callback_metrics["mine"] = torch.tensor(accuracy)
+        self.trainer.validations = getattr(self.trainer, "validations", 0) + 1
+        if self.own is not None:
+            self.own.log_metrics({"own": accuracy}, step=self.current_epoch)
+        if accuracy > self.best:
+            self.best = accuracy
+            torch.save(accuracy, self.folder / "best.pt")
+            self.trainer.save_checkpoint(self.folder / "best.ckpt")
+
+
+def test_what_is_best_on_training_examples_is_not_kept_as_the_best(tmp_path):
+    def kept(callbacks, folder):
+        folder.mkdir()
+        pl.seed_everything(2)
+        module, logger = KeepsTheBest(folder), pl.loggers.CSVLogger(folder, name=None, version="run")
+        module.own = logger
+        trainer = fit(module, callbacks, folder, epochs=4, logger=logger)
+        checkpoint = torch.load(folder / "best.ckpt", weights_only=False)
+        rows = csv.DictReader((folder / "run" / "metrics.csv").read_text().splitlines())
+        return {
+            "best": torch.load(folder / "best.pt"),
+            "epoch": checkpoint["epoch"],
+            "mine": float(trainer.callback_metrics["mine"]),
+            "validations": trainer.validations,
+            "own": [row["own"] for row in rows if row["own"]],
+        }
+
+    monitor = TrainValGapMonitor()
+    with_monitor = kept([monitor], tmp_path / "with")
+
+    assert with_monitor == kept([], tmp_path / "without")
+    assert len(with_monitor["own"]) == with_monitor["validations"] == 4
+    assert monitor.summary()["train_eval_accuracy"] > monitor.summary()["val_accuracy"]
+
+
+class Calibrating(Toy):
+    """Fits a temperature in the hook, with an optimiser that is not the trainer's."""
+
+    def __init__(self, kind) -> None:
+        super().__init__(dense_network())
+        self.temperature = nn.Parameter(torch.ones(()))
+        self.own = kind([self.temperature], 0.1)
+
+    def validation_step(self, batch, batch_idx):
+        self.last = self.net(batch[0]), batch[1]
+
+    def on_validation_epoch_end(self) -> None:
+        def closure():
+            self.own.zero_grad()
+            loss = nn.functional.cross_entropy(self.last[0] / self.temperature, self.last[1])
+            loss.backward()
+            return loss
+
+        with torch.enable_grad():
+            self.log("val/loss", self.own.step(closure).detach())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.net.parameters(), 0.05)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.LBFGS])
+def test_an_optimizer_of_the_modules_own_takes_no_step_on_training_examples(kind, tmp_path):
+    def trained(callbacks):
+        pl.seed_everything(1)
+        module = Calibrating(kind)
+        fit(module, callbacks, tmp_path, epochs=3, inference_mode=False)
+        return module.temperature.item(), repr(module.own.state_dict())
 
     monitor = TrainValGapMonitor()
     assert trained([monitor]) == trained([])

@@ -95,6 +95,44 @@ def test_a_fit_without_validation_is_told_once_that_nothing_is_measured(monitors
     assert sum("no validation" in str(warning.message) for warning in caught) == 1
 
 
+class CountsEnds(Toy):
+    """Logs in its steps, and counts its epochs' ends outside of its own state."""
+
+    ends: ClassVar[list[str]] = []
+
+    def on_validation_epoch_end(self):
+        self.ends.append("end")
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_hook_at_the_epochs_end_runs_once_where_the_steps_say_all(exact, tmp_path):
+    CountsEnds.ends.clear()
+    monitor = TrainValGapMonitor()
+
+    fit(CountsEnds(dense_network(), exact), [monitor], tmp_path, epochs=2)
+
+    assert CountsEnds.ends == ["end", "end"]
+    assert monitor.summary()["n_train"] == 13
+
+
+class InColumns(Toy):
+    """Returns a column where a vector is asked for."""
+
+    def validation_step(self, batch, batch_idx):
+        return {name: values[:, None] for name, values in super().validation_step(batch, batch_idx).items()}
+
+
+def test_results_for_each_example_may_be_a_column(tmp_path):
+    module, monitor = InColumns(dense_network()), TrainValGapMonitor()
+
+    fit(module, [monitor], tmp_path)
+
+    train_accuracy, train_loss, val_accuracy, val_loss = evaluated(module.net)
+    assert monitor.summary()["accuracy_gap"] == pytest.approx(train_accuracy - val_accuracy)
+    assert monitor.summary()["loss_gap"] == pytest.approx(val_loss - train_loss, abs=1e-6)
+    assert "per-example losses" in monitor.summary()["se_method"]
+
+
 class AtTheEnd(Toy):
     """Updates a metric in the step; computes and logs it at the epoch's end."""
 

@@ -37,10 +37,10 @@ class StepResults:
             return
         for name, known in self._known.items():
             values = outputs.get(name)
-            if not isinstance(values, Tensor) or values.dim() != 1 or len(values) < examples:
+            if not isinstance(values, Tensor) or values.dim() == 0 or not examples <= len(values) == values.numel():
                 continue
             examples = int(examples)
-            values = values.detach()[:examples].to(exact_dtype(values.device))
+            values = values.detach().reshape(-1)[:examples].to(exact_dtype(values.device))
             self._known[name] = known + examples
             parts = torch.stack([values.sum(), values.square().sum()])
             if name in self._sums:
@@ -48,9 +48,13 @@ class StepResults:
             else:
                 self._sums[name] = parts
 
+    def has(self, name: str) -> bool:
+        """Whether every example so far came with ``name``, "losses" or "correct"."""
+        return name in self._sums and self._known[name] == self.examples
+
     def take(self) -> Sums:
         """Fetch the sums; NaN for what not every example came with."""
-        complete = [name for name in self._sums if self._known[name] == self.examples]
+        complete = [name for name in self._sums if self.has(name)]
         fetched = torch.stack([self._sums[name] for name in complete]).tolist() if complete else []
         sums = {"losses": (NAN, NAN), "correct": (NAN, NAN), **dict(zip(complete, fetched, strict=True))}
         return Sums(self.examples, sums["correct"][0], *sums["losses"])

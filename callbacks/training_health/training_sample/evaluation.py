@@ -51,6 +51,10 @@ class SampleObserver:
     def on_sample_batch_end(self, outputs: Any, size: BatchSize) -> None:  # noqa: ANN401
         """Called with what ``validation_step`` returned."""
 
+    def wants_epoch_end(self, trainer: pl.Trainer, logged: LoggedValues) -> bool:
+        """Whether it needs what the module does at the validation epoch's end; asked after the last batch."""
+        return False
+
     def on_sample_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, logged: LoggedValues | None) -> None:
         """Called on every rank after the last batch, still in isolation; ``logged`` is None where it failed."""
 
@@ -136,6 +140,7 @@ class TrainingSampleEvaluation:
             self.validation.modes.update((module, module.training) for module in trainer.lightning_module.modules())
             with suppress(Exception):  # what cannot be copied is named when the sample is evaluated
                 self.validation.weights = copied_tensors(trainer.lightning_module)
+                pl.share_buffers(trainer, self.validation.weights)
         return self.validation.batch_start(trainer, batch, batch_idx, dataloader_idx)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -217,10 +222,13 @@ class TrainingSampleEvaluation:
                 del batch, outputs  # or the next batch's activations would have to be laid around them
 
         # Every process must take part in what follows, so all must know how it went.
-        for part in (steps, pl_module.on_validation_epoch_end):
-            if failures := [text for text in self.everyone(trainer, _failure_of(part)) if text]:
-                return failures
-        return []
+        if failures := [text for text in self.everyone(trainer, _failure_of(steps)) if text]:
+            return failures
+        # There modules print, write files and decide which weights are their best: not without need.
+        wanted = any(observer.wants_epoch_end(trainer, logged) for observer in observers)
+        if not any(self.everyone(trainer, wanted)):
+            return []
+        return [text for text in self.everyone(trainer, _failure_of(pl_module.on_validation_epoch_end)) if text]
 
 
 # Weak: it lives as long as its trainer.

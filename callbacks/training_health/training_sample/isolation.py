@@ -7,6 +7,7 @@ import inspect
 import io
 import math
 import pickle
+import threading
 import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torchmetrics import Metric
 
 from training_health import lightning as pl
@@ -120,8 +122,8 @@ class LoggedValues:
 class Copies:
     """Copies of the plain state of a module and its parts, whatever its type: all attributes, to any depth.
 
-    Shared with the originals are parameters, the registered parts, functions, classes, the trainer with its loggers,
-    loaders and callbacks, data sets and optimisers. Buffers are shared too, which `isolated` guards.
+    Shared with the originals are parameters, the registered parts, functions, classes, the trainer with its loaders
+    and callbacks, data sets and optimisers. Buffers are shared too, which `isolated` guards. Loggers go nowhere.
 
     Raises:
         CannotCopyError: For an open file, a lock, a generator and the like.
@@ -171,7 +173,9 @@ class _Pickler(pickle.Pickler):
         if type(value) in _PLAIN:
             return None
         if id(value) not in self.seen:
-            if id(value) in self.known or _is_shared(value, self.known):
+            if isinstance(value, pl.LOGGERS):
+                copied = _SilentLogger(value)
+            elif id(value) in self.known or _is_shared(value, self.known):
                 copied = value
             elif isinstance(value, (Tensor, torch.Generator, Metric)):
                 copied = _copy_of(value)
@@ -246,9 +250,10 @@ def isolated(
     """Let the module work on ``copies``: empty metrics, loggers and ``log`` that go nowhere.
 
     Put back at the end, whatever happened: the module's state, which nothing has touched meanwhile, and the content of
-    parameters and buffers, schedulers, optimisers' settings, the trainer's loggers, and the random generators of torch,
-    CUDA, NumPy and Python, and those that loaders, their data sets, transforms and the module's code hold. Not put back
-    are files, what else data sets keep, and what functions hold in their closures. Yields what the module logs.
+    parameters and buffers, schedulers, optimisers, the trainer's attributes and ``callback_metrics``, and the random
+    generators of torch, CUDA, NumPy and Python, and those that loaders, their data sets, transforms and the module's
+    code hold. Meanwhile ``torch.save`` and ``trainer.save_checkpoint`` save nothing. Not put back are other files, what
+    else data sets keep, and what functions hold in their closures. Yields what the module logs.
 
     Args:
         trainer: The module's.
@@ -271,12 +276,15 @@ def isolated(
         loggers, stop = trainer.loggers, trainer.should_stop
         stack.callback(setattr, trainer, "loggers", loggers)
         stack.callback(setattr, trainer, "should_stop", stop)
+        stack.enter_context(_saving_nothing())
+        stack.enter_context(_optimizers_put_back())
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
         schedulers += [inner for outer in schedulers for inner in inner_schedulers(outer)]
         settings = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         states = [vars(module) for module, _ in copies.states]
-        for attributes in (*map(vars, schedulers), *settings, *states):
+        for attributes in (*map(vars, schedulers), *settings, *states, trainer.callback_metrics, vars(trainer)):
             stack.callback(_put_back, attributes, dict(attributes))
+        vars(trainer)["save_checkpoint"] = _save_nothing
         for module, state in copies.states:
             _put_back(vars(module), state)
         for module, _ in copies.states:  # after all are copies: a metric made of others resets these too
@@ -291,11 +299,53 @@ def isolated(
         yield logged
 
 
+def _save_nothing(*_args: object, **_options: object) -> None: ...
+
+
+@contextmanager
+def _saving_nothing() -> Iterator[None]:
+    """A module that keeps its best weights itself would keep those that are best on training examples."""
+    save, thread = torch.save, threading.get_ident()
+
+    def save_elsewhere(*args: Any, **options: Any) -> None:  # noqa: ANN401
+        if threading.get_ident() != thread:  # a checkpoint that is written in the background
+            save(*args, **options)
+
+    torch.save = save_elsewhere
+    try:
+        yield
+    finally:
+        torch.save = save
+
+
+@contextmanager
+def _optimizers_put_back() -> Iterator[None]:
+    """Give optimisers that take a step meanwhile, in this thread, their state from before it."""
+    kept: dict[int, tuple[torch.optim.Optimizer, Any]] = {}
+    thread = threading.get_ident()
+
+    def keep(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        if threading.get_ident() == thread and id(optimizer) not in kept:
+            shared = {id(p): p for group in optimizer.param_groups for p in group["params"]}
+            settings = [dict(group) for group in optimizer.param_groups]
+            kept[id(optimizer)] = optimizer, (copy.deepcopy(dict(optimizer.state), shared), settings)
+
+    handle = register_optimizer_step_pre_hook(keep)
+    try:
+        yield
+    finally:
+        handle.remove()
+        for optimizer, (state, settings) in kept.values():
+            _put_back(optimizer.state, state)
+            for group, setting in zip(optimizer.param_groups, settings, strict=False):
+                _put_back(group, setting)
+
+
 def copied_tensors(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
     """Copy a module's parameters and buffers: each with its copy, for `load_tensors`."""
     return copied((*module.parameters(), *module.buffers()))
 
 
-def _put_back(attributes: dict[str, Any], kept: dict[str, Any]) -> None:
+def _put_back(attributes: dict[Any, Any], kept: dict[Any, Any]) -> None:
     attributes.clear()
     attributes.update(kept)
