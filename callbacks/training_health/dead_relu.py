@@ -67,7 +67,9 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
     A site is named after the module it was called for, ``<module>.relu`` for a functional call in a module's forward,
     with ``:2`` for the second call in a pass; what all names have in common is dropped. LeakyReLU, GELU and their like
     are listed as "cannot die"; what cannot be counted (scripted parts, modules that run in another thread, a
-    transform of ``torch.func``, a number of units that changes) is named in one warning and never ends the run.
+    transform of ``torch.func``, a number of units that changes) is named in one warning and never ends the run. So is
+    a ReLU of a loss: one in a step that leads to no layer, or in a module without weights that gives one number. Where
+    the network's own ``forward`` computes the loss, its ReLU counts as a layer's.
 
     The fused evaluation of `nn.TransformerEncoder` stays on, so that validation gives the same values to the last bit:
     each such layer with a ReLU runs a second time for its counts.

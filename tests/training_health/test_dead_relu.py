@@ -2,6 +2,7 @@
 
 import gc
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -134,12 +135,49 @@ def test_a_relu_of_a_loss_in_the_step_is_named_and_not_counted(tmp_path):
     monitor, module = DeadReLUMonitor(), Hinge(nn.Sequential(dense(1, -9), nn.ReLU()))
     data = DataLoader(TensorDataset(torch.ones(4, 1)), batch_size=4)
     with pytest.warns(
-        UserWarning, match="does not count relu: it is called outside of every module's forward, behind all"
+        UserWarning, match="does not count relu: it is called outside of every module's forward and leads to no layer"
     ):
         make_trainer([monitor], tmp_path).validate(module, data, verbose=False)
 
     assert [*monitor.summary()["sites"]] == ["net"]
     assert [*monitor.summary()["unwatched"]] == ["relu"]
+
+
+def test_a_loss_that_calls_the_network_once_more_is_no_layer(tmp_path):
+    class HingeGAN(Watched):
+        def validation_step(self, batch, batch_idx):
+            real, fake = batch[0], 2 * batch[0]
+            return F.relu(1 - self.net(real)).mean() + F.relu(1 + self.net(fake)).mean()
+
+    monitor, module = DeadReLUMonitor(), HingeGAN(nn.Sequential(dense(1, -9), nn.ReLU(), nn.Linear(2, 1)))
+    data = DataLoader(TensorDataset(torch.ones(4, 1)), batch_size=4)
+    with pytest.warns(UserWarning, match="does not count relu: .* as in a loss; relu:2: .* as in a loss"):
+        make_trainer([monitor], tmp_path).validate(module, data, verbose=False)
+
+    assert {name: site["dead_units"] for name, site in monitor.summary()["sites"].items()} == {
+        "net.1": [1],
+        "net.1:2": [1],
+    }
+
+
+class Margin(nn.Module):
+    def __init__(self, reduced: bool) -> None:
+        super().__init__()
+        self.reduced = reduced
+
+    def forward(self, x):
+        margins = F.relu(1 - x)
+        return margins.mean() if self.reduced else margins
+
+
+@pytest.mark.parametrize(("reduced", "sites"), [(True, ["net.0"]), (False, ["0.1", "1.relu"])])
+def test_a_relu_in_a_module_without_weights_that_gives_one_number_is_a_losses(reduced, sites, tmp_path):
+    monitor, module = DeadReLUMonitor(), Watched(nn.Sequential(nn.Sequential(dense(1, -9), nn.ReLU()), Margin(reduced)))
+    data = DataLoader(TensorDataset(torch.ones(4, 1)), batch_size=4)
+    with pytest.warns(UserWarning, match="part of a loss: net.1 has no weights") if reduced else nullcontext():
+        make_trainer([monitor], tmp_path).validate(module, data, verbose=False)
+
+    assert [*monitor.summary()["sites"]] == sites
 
 
 def test_a_relu_in_the_step_that_cannot_be_counted_is_named_with_that_reason(tmp_path):

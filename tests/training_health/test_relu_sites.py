@@ -333,6 +333,34 @@ def test_units_are_where_the_weights_of_a_product_are(product, unit_dim):
     assert (call.unit_dim, call.derived, call.first_layer) == (unit_dim, True, True)
 
 
+class GraphConvolution(nn.Module):
+    """Joins the features of the four nodes that a graph connects."""
+
+    def __init__(self, product) -> None:
+        super().__init__()
+        self.layer, self.edges, self.product = nn.Linear(5, 6), nn.Parameter(torch.eye(4)), product
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.product(self.edges, self.layer(x)))
+
+
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize(
+    ("product", "unit_dim"),
+    [
+        (lambda a, h: a @ h, 2), (torch.matmul, 2), (lambda a, h: torch.einsum("vw,nwc->nvc", a, h), 2),
+        (lambda a, h: torch.einsum("vw,nwc->ncv", a.detach().clone(), h), 1),
+    ],
+)  # fmt: skip
+def test_features_stay_the_units_where_a_graph_joins_nodes(product, unit_dim, trained):
+    network = GraphConvolution(product)
+    network.edges.requires_grad_(trained)
+
+    (call,), _ = watch(network, torch.randn(3, 4, 5))
+
+    assert (call.unit_dim, call.derived, call.output.shape[unit_dim]) == (unit_dim, True, 6)
+
+
 @pytest.mark.parametrize(
     ("product", "shape"),
     [

@@ -96,6 +96,7 @@ class Origins:
             the number of the layer's call.
         calls: How often each weight and each batch normalisation was used, by the tensor's id.
         layers: How many calls took parameters and other values, or could not be seen.
+        ended: Sites of which some outputs were made one number, as a loss makes.
     """
 
     def __init__(self) -> None:
@@ -111,6 +112,7 @@ class Origins:
         self.taken: dict[str | int, str] = {}
         self.calls: defaultdict[int, int] = defaultdict(int)  # a Counter is slower with what it has not seen
         self.layers = 0
+        self.ended: set[str] = set()
 
     def lose(self) -> None:
         """Take note that something ran that nobody saw: what comes from nowhere may have come through weights."""
@@ -192,6 +194,8 @@ class Origins:
             rest = origins[1:]
         if rest:
             self.take(rest, f"`{name}` takes its values")
+            if not outputs[0].dim():
+                self.ended.update(origin.source.site for origin in rest if origin.source is not None)
         return first
 
     def through_layer(self, name: str, dim: int, args: tuple[Any, ...], output: Tensor) -> Origin | None:
@@ -373,16 +377,24 @@ def _weighted_dim(role: Role, call: _Call) -> int | None:
     _, args, _, inputs, origins = call
     if isinstance(args[0], str):  # einsum: the dimension that only the weights have
         terms, _, result = args[0].replace(" ", "").partition("->")
+        if "." not in terms:
+            features = [
+                term[origin.feature_dim]
+                for term, origin in zip(terms.split(","), origins, strict=True)
+                if origin.feature_dim is not None
+            ]
+            if len(features) == 1 and features[0] in result:  # not summed over
+                return result.index(features[0]) - len(result)
         weights = [term for term, origin in zip(terms.split(","), origins, strict=True) if origin.level == WEIGHTS]
         others = {letter for term in terms.split(",") if term not in weights for letter in term}
         own = [result.index(letter) - len(result) for letter in "".join(weights) if letter in set(result) - others]
         return own[0] if len(own) == 1 else None
     (left, right), (a, b) = inputs[-2:], origins[-2:]
+    if right.dim() > 1 and b.feature_dim == right.dim() - 1:  # not summed over: as of nodes that a graph joins
+        return -1
     if a.level == WEIGHTS != b.level:
         return -1 if right.dim() == 1 or left.dim() == 1 else -2
-    if b.level == WEIGHTS:
-        return -1
-    return -1 if b.feature_dim == right.dim() - 1 else None
+    return -1 if b.level == WEIGHTS else None
 
 
 def _is_guessed(call: _Call, role: Role | None, dim: int | None, output: Tensor) -> bool:

@@ -57,6 +57,7 @@ class _Frame(NamedTuple):
     name: str = ""
     is_activation: bool = False
     is_metric: bool = False  # what runs inside is not the network's
+    may_be_loss: bool = False  # it has no weights
 
 
 class _Hook(partial[None]):
@@ -157,7 +158,8 @@ class ReLUSites(TorchFunctionMode):
                 self._undo.append(wrap(module, "forward", partial(self._run_twice, module, _Frame(name))))
             elif module not in inside and (name == "" or not calls_no_activation(module)):
                 metric = getattr(sys.modules.get("torchmetrics"), "Metric", ())
-                frame = _Frame(name, isinstance(module, ACTIVATION_MODULES), isinstance(module, metric))
+                may_be_loss = name != "" and next(module.parameters(), None) is None
+                frame = _Frame(name, isinstance(module, ACTIVATION_MODULES), isinstance(module, metric), may_be_loss)
                 self._around(name, module, partial(self._enter, frame), partial(self._leave, frame))
                 stock = _is_stock(module, nn.TransformerEncoder)
                 if stock and all(
@@ -193,11 +195,14 @@ class ReLUSites(TorchFunctionMode):
         if self._passing and self._eager:
             ForcedEager.leave()
         for site, layers in self._outside.items():
-            if self.origins.layers > layers:
+            leads = site in self.origins.uses or site not in self.origins.ended
+            if leads and self.origins.layers > layers:
                 self._led.add(site)
                 self.unwatched.pop(site, None)
             elif site not in self._led:
-                self.unwatched[site] = "it is called outside of every module's forward, behind all layers, as in a loss"
+                self.unwatched[site] = (
+                    "it is called outside of every module's forward and leads to no layer, as in a loss"
+                )
         self._outside.clear()
         self._passing = False
         self._enter_or_leave()
@@ -216,8 +221,11 @@ class ReLUSites(TorchFunctionMode):
 
     # ---- whose call it is
 
-    def _around(self, name: str, module: nn.Module, before: Callable[[], None], after: Callable[[], None]) -> None:
-        """Have ``before`` and ``after`` called around every forward of ``module``, also around one that raises."""
+    def _around(self, name: str, module: nn.Module, before: Callable[[], None], after: Callable[..., None]) -> None:
+        """Have ``before`` and ``after`` called around every forward of ``module``, also around one that raises.
+
+        ``after`` gets what a forward hook gets, or nothing.
+        """
 
         def begin(*_: object) -> None:
             if self._in_own_thread():
@@ -226,9 +234,9 @@ class ReLUSites(TorchFunctionMode):
             else:
                 self._miss(name)
 
-        def end(*_: object) -> None:
+        def end(*seen: object) -> None:  # module, inputs and output, where these are known
             if self._in_own_thread():
-                after()
+                after(*seen)
 
         undo = None if self._eager else wrap_compiled_call(module, begin, end)
         if undo is not None:
@@ -255,11 +263,15 @@ class ReLUSites(TorchFunctionMode):
     def _enter(self, frame: _Frame) -> None:
         self._frames.append((frame, None if frame.is_activation else {}))
 
-    def _leave(self, frame: _Frame) -> None:
+    def _leave(self, frame: _Frame, *seen: object) -> None:
         while self._frames and self._frames.pop()[0] is not frame:
             pass  # frames that Ctrl-C left
+        if frame.may_be_loss and seen and isinstance(seen[-1], Tensor) and not seen[-1].dim():
+            for site in self.origins.feeds:
+                if site.startswith(f"{frame.name}."):
+                    self.unwatched[site] = f"it is part of a loss: {frame.name} has no weights and gives one number"
 
-    def _count_opaque(self, change: int) -> None:
+    def _count_opaque(self, change: int, *_: object) -> None:
         self._opaque_depth += change
         self.origins.lose()
         self._enter_or_leave()
