@@ -96,6 +96,27 @@ class Block(nn.Module):
         return self.relu(self.second(self.relu(self.first(x))))
 
 
+def test_images_that_come_one_by_one_without_a_batch_are_of_one_site(tmp_path):
+    class OneByOne(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU())
+            with torch.no_grad():
+                self.net[0].weight.copy_(torch.tensor([1.0, -1.0]).view(2, 1, 1, 1))
+                self.net[0].bias.zero_()
+
+        def forward(self, x):
+            return torch.stack([self.net(image) for image in x])
+
+    inputs = torch.ones(10, 1, 3, 6)
+    inputs[:4, 0, 0, 0] = 0
+    monitor, _ = validate(OneByOne(), inputs, tmp_path, batch_size=5)
+
+    ((name, site),) = monitor.summary()["sites"].items()
+    assert (name, site["n"], site["units"], site["dead_units"]) == ("net", 10, 2, [1])
+    assert site["sparsity"] == pytest.approx(1 - 176 / 360)  # of 18 positions each
+
+
 class Chunks(nn.Module):
     def __init__(self, sizes: list[int]) -> None:
         super().__init__()

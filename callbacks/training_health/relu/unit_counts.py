@@ -292,7 +292,8 @@ class UnitCounter:
         feed = call.feed if call.feed is not None and call.feed.units == units and dim == call.unit_dim else None
         site = self._sites.get(call.site)
         if site is None:
-            positions = elements // units // output.shape[1 if dim == 0 else 0]
+            alone = self._is_one_example(output.shape, dim)
+            positions = elements // units // (1 if alone else output.shape[1 if dim == 0 else 0])
             site = _Site(SiteCounts(call.activation, positions, call.first_layer, 0, []), units, self._flags)
             self._sites[call.site] = site
         if units != site.units:
@@ -308,13 +309,18 @@ class UnitCounter:
         """Give a call for a part of the batch the site of the other parts', as in a loop over images or chunks."""
         shape, dim = call.output.shape, call.unit_dim
         time_first = dim > 1 and shape[1] == self._batch.counted
-        if not dim or not shape[0] < self._batch.counted or time_first:
+        alone = self._is_one_example(shape, dim)
+        if not alone and (not dim or not shape[0] < self._batch.counted or time_first):
             self._whole.add(call.site)
         elif call.part_of and call.part_of != call.site and call.part_of not in self._whole:
             other = self._sites.get(call.part_of)
             if other is None or other.units == shape[dim]:
                 return call._replace(site=call.part_of)
         return call
+
+    def _is_one_example(self, shape: torch.Size, dim: int) -> bool:
+        """Whether it has no dimension of examples: the units come first, and no other is as long as the batch."""
+        return dim == 0 and self._batch.counted > 1 and self._batch.counted not in shape[1:]
 
     def _start(self, site: str, output: Tensor) -> float:
         """How many examples came before this call's; NaN where its first dimension does not hold examples."""
