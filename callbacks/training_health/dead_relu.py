@@ -106,7 +106,8 @@ class DeadReLUMonitor(pl.Callback, SampleObserver):
             of it. The window "train" has none.
 
     Raises:
-        pl.MisconfigurationException: For a window or threshold that does not exist, or two of these in one trainer.
+        pl.MisconfigurationException: For a window or threshold that does not exist.
+        RuntimeError: By Lightning, for two of these in one trainer.
 
     Example::
 

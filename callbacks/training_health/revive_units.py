@@ -103,7 +103,8 @@ class ReviveUnits(pl.Callback):
         eager: As for `DeadReLUMonitor`.
 
     Raises:
-        pl.MisconfigurationException: For an argument out of range, or two of these in one trainer.
+        pl.MisconfigurationException: For an argument out of range.
+        RuntimeError: By Lightning, for two of these in one trainer.
 
     Example::
 

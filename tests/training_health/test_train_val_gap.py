@@ -503,8 +503,8 @@ def test_a_validation_that_does_not_end_its_epoch_is_not_denied(tmp_path):
     fit(Toy(dense_network()), [*monitors, StopAfterTheFirst()], tmp_path, val_check_interval=0.4)
 
     assert [monitor.sentence() for monitor in monitors] == [
-        "Dead units were not counted: no validation pass that ends an epoch has run to its end.",
-        "The gap was not measured. No validation that ends an epoch has run.",
+        "Dead units were not counted: in this process no validation pass that ends an epoch has run to its end.",
+        "The gap was not measured. In this process no validation that ends an epoch has run.",
     ]
 
 

@@ -254,7 +254,7 @@ class Gap:
 def sentence(gap: Gap | None, obstacle: str = "") -> str:
     """Say how large the gap is, whether it is more than noise, and what training mode hid; or why it is unknown."""
     if gap is None:
-        return f"The gap was not measured. {obstacle or 'No validation that ends an epoch has run.'}"
+        return f"The gap was not measured. {obstacle or 'In this process no validation that ends an epoch has run.'}"
     train, val = gap.training, gap.validation
     sizes = f"n = {_whole(train.examples)} each"
     if train.examples != val.examples:

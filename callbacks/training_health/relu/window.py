@@ -358,7 +358,7 @@ def _fraction(part: int, whole: int) -> float:
 def sentence(report: DeadReLUReport | None) -> str:
     """Say what percentage of the network is dead."""
     if report is None:
-        return "Dead units were not counted: no validation pass that ends an epoch has run to its end."
+        return "Dead units were not counted: in this process no validation pass that ends an epoch has run to its end."
     window, known = _on(report), report.units - report.not_a_number
     if not report.sites:
         text = f"No ReLU was {'counted' if report.unwatched else 'seen'} ({window})."
