@@ -10,11 +10,12 @@ import torch
 from typing_extensions import override
 
 from training_health import lightning as pl
+from training_health.relu.pre_activations import summed
 from training_health.relu.sites import ReLUCall, ReLUSites
 from training_health.relu.window import shorten
 from training_health.revive.gradients import gradient_sums
 from training_health.revive.reset import Resetter, weight_scales
-from training_health.revive.scores import FiringHistory, SiteSums, SumCounter, added, as_many_others, combined, dormant
+from training_health.revive.scores import FiringHistory, SiteSums, SumCounter, added, as_many_others, dormant
 from training_health.revive.wiring import Wires, wires_of
 from training_health.sinks import log_scalars, write_records
 from training_health.training_sample.evaluation import TrainingSampleEvaluation
@@ -306,7 +307,7 @@ class ReviveUnits(pl.Callback):
         qualified: dict[str, Wires] = {}
         for each in parts:
             qualified = each.wires | qualified
-        sums = combined(each.sums for each in parts)
+        sums = summed(each.sums for each in parts)
         names = dict(zip(sums, shorten(list(sums)), strict=True))
         window = {names[site]: found for site, found in sums.items()}
         unknown = Wires(obstacle="it is not called for the first batch")

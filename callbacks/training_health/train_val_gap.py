@@ -285,39 +285,42 @@ class TrainValGapMonitor(pl.Callback, SampleObserver):
         self._gap = Gap(training, validation, running_accuracy, running_loss, method, self._notes(trainer, method))
         self.measured_epoch = trainer.current_epoch
         if math.isnan(self._gap.accuracy) and math.isnan(self._gap.loss):
-            reason = (
-                "`validation_step` neither returns a mapping with `losses` and `correct` nor logs "
-                f"{self.accuracy_key!r} or {self.loss_key!r}. It logs: {', '.join(self._logged) or 'nothing'}. "
-                "`TrainValGapMonitor(accuracy_key=..., loss_key=...)` says under which keys."
-            )
-            wanted, mine, loaders = (
-                (self.accuracy_key, self.loss_key),
-                self.dataloader_idx,
-                len(trainer.num_val_batches),
-            )
-            known, logs = {*trainer.callback_metrics, *self._logged}, self._evaluation.validation.logged
-            keys = {loader: logged.keys() for loader, logged in logs.items() if loader != mine}
-            elsewhere = [loader for loader, of in keys.items() if any(_spelled(key, of) in of for key in wanted)]
-            if mine >= loaders:
-                reason = f"`dataloader_idx={mine}` counts from 0, and there are {loaders} validation loaders."
-            elif elsewhere and not any(_spelled(key, self._logged) in self._logged for key in wanted):
-                what = f"neither {wanted[0]!r} nor {wanted[1]!r}" if self._logged else "no loss and no accuracy"
-                reason = (
-                    f"validation loader {mine} logs {what}, and loader {elsewhere[0]} does: "
-                    f"`TrainValGapMonitor(dataloader_idx={elsewhere[0]})` compares training with that one."
-                )
-            elif logged := [key for key in (_spelled(key, known) for key in wanted) if key in known]:
-                reason = (
-                    f"{' and '.join(logged)}, as logged, is NaN or no mean (`reduce_fx`), or what logs it is not the "
-                    "module's own validation but, for example, a callback."
-                )
-            pl.warn_once(self._said, "missing", f"`TrainValGapMonitor` has nothing to compare: {reason}")
+            message = f"`TrainValGapMonitor` has nothing to compare: {self._why_nothing(trainer)}"
+            pl.warn_once(self._said, "missing", message)
             return
         log_scalars(trainer, pl_module, self._gap.scalars())
         tag, kind, vector, content = self._gap.record()
         names = {"val_accuracy": _spelled(self.accuracy_key, there), "val_loss": _spelled(self.loss_key, there)}
         metrics = {column: key for column, key in names.items() if key in trainer.callback_metrics}
         write_records(trainer, [(tag, kind, vector, content | {"metrics": metrics})])
+
+    def _why_nothing(self, trainer: pl.Trainer) -> str:
+        """Say why neither accuracy nor loss is known of both sides."""
+        wanted, mine, loaders = (self.accuracy_key, self.loss_key), self.dataloader_idx, len(trainer.num_val_batches)
+
+        def found(logged: Collection[str]) -> list[str]:
+            return [key for key in (_spelled(key, logged) for key in wanted) if key in logged]
+
+        if mine >= loaders:
+            return f"`dataloader_idx={mine}` counts from 0, and there are {loaders} validation loaders."
+        logs = self._evaluation.validation.logged.items()
+        elsewhere = [loader for loader, logged in logs if loader != mine and found(logged.keys())]
+        if elsewhere and not found(self._logged):
+            what = f"neither {wanted[0]!r} nor {wanted[1]!r}" if self._logged else "no loss and no accuracy"
+            return (
+                f"validation loader {mine} logs {what}, and loader {elsewhere[0]} does: "
+                f"`TrainValGapMonitor(dataloader_idx={elsewhere[0]})` compares training with that one."
+            )
+        if known := found({*trainer.callback_metrics, *self._logged}):
+            return (
+                f"{' and '.join(known)}, as logged, is NaN or no mean (`reduce_fx`), or what logs it is not the "
+                "module's own validation but, for example, a callback."
+            )
+        return (
+            "`validation_step` neither returns a mapping with `losses` and `correct` nor logs "
+            f"{wanted[0]!r} or {wanted[1]!r}. It logs: {', '.join(self._logged) or 'nothing'}. "
+            "`TrainValGapMonitor(accuracy_key=..., loss_key=...)` says under which keys."
+        )
 
     def _notes(self, trainer: pl.Trainer, method: str) -> dict[str, str]:
         notes, loaders, processes = {}, len(trainer.num_val_batches), trainer.world_size

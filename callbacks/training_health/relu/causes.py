@@ -32,7 +32,7 @@ import numpy as np
 
 from training_health.log_format import CAUSES
 from training_health.relu.feeds import NUMBERS
-from training_health.relu.pre_activations import Moments, SiteLook
+from training_health.relu.pre_activations import Moments, SiteLook, summed
 from training_health.relu.unit_counts import SiteCounts
 
 NAN = math.nan
@@ -68,10 +68,7 @@ class Verdict(NamedTuple):
 def joined(looks: Iterable[SiteLook]) -> SiteLook:
     """Put the ranks' looks at one site together; units that fired on one rank only are left out later."""
     looks = list(looks)
-    total = SiteLook()
-    for look in looks:
-        for unit, moments in look.moments.items():
-            total.moments[unit] = total.moments[unit] + moments if unit in total.moments else moments
+    total = SiteLook(summed(look.moments for look in looks))
     known = all(len(look.numbers) for look in looks)
     if looks and known:
         lows, highs = [look.low for look in looks], [look.high for look in looks]

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from operator import add
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +25,9 @@ from training_health.tensor_statistics import exact_dtype
 _FIRST_LOOKS = (4, 32)
 _RANGES = 16  # of a layer's inputs that wait to be joined
 _FEW = 1 << 15  # elements that are looked at as a whole
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass
@@ -279,3 +284,11 @@ def rows_of(values: Tensor, dim: int, units: Tensor) -> Tensor:
     """Some units' values, at least in single precision: (units, pairs), example by example if these come first."""
     rows = values.movedim(dim, 0).index_select(0, units).flatten(1)
     return rows.to(torch.promote_types(rows.dtype, torch.float32))
+
+
+def summed(parts: Iterable[Mapping[K, V]]) -> dict[K, V]:
+    """Add up what several ranks have, key by key; each counts with the ranks that have it."""
+    total: dict[K, V] = {}
+    for key, value in ((key, value) for part in parts for key, value in part.items()):
+        total[key] = add(total[key], value) if key in total else value
+    return total

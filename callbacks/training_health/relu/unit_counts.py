@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from training_health.batches import BatchSize
 from training_health.relu.feeds import Feed
-from training_health.relu.pre_activations import FeedLook, SiteLook, UnitLook, fetched
+from training_health.relu.pre_activations import FeedLook, SiteLook, UnitLook, fetched, summed
 from training_health.relu.sites import ReLUCall
 from training_health.relu.unit_activity import ActivityCounter, FlagBuffer
 
@@ -108,14 +108,9 @@ class WindowCounts:
         return replace(self, sites={name: counts for name, counts in self.sites.items() if name not in names})
 
 
-def combined(parts: Iterable[WindowCounts]) -> WindowCounts:
+def combined(parts: Sequence[WindowCounts]) -> WindowCounts:
     """Add up the ranks' windows; a site counts with the ranks that reached it."""
-    total = WindowCounts()
-    for part in parts:
-        total.examples += part.examples
-        for name, counts in part.sites.items():
-            total.sites[name] = total.sites[name] + counts if name in total.sites else counts
-    return total
+    return WindowCounts(sum(part.examples for part in parts), summed(part.sites for part in parts))
 
 
 # Batches of a site are counted together until they have this many elements: a call costs some 0.1 ms of its own.

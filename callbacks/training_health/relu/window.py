@@ -108,7 +108,7 @@ class DeadReLUReport:
         for site, sums in ((site, sums) for part in parts for site, sums in part.counts.sites.items()):
             if sizes.setdefault(site, sums.units) != sums.units:
                 unwatched.setdefault(site, "its number of units differs between processes")
-        counts = combined(part.counts.without(unwatched) for part in parts)
+        counts = combined([part.counts.without(unwatched) for part in parts])
         counted = counts.sites
         if not names:
             names.update(zip(counted, shorten(list(counted)), strict=True))

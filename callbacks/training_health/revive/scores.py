@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -105,15 +104,6 @@ class SumCounter:
 def added(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Add up two arrays of the same length, else give the longer one."""
     return one + other if len(one) == len(other) else max(one, other, key=len)
-
-
-def combined(ranks: Iterable[dict[str, SiteSums]]) -> dict[str, SiteSums]:
-    """Add up the ranks' sums; a site counts with the ranks that reached it."""
-    total: dict[str, SiteSums] = {}
-    for sites in ranks:
-        for name, sums in sites.items():
-            total[name] = total[name] + sums if name in total else sums
-    return total
 
 
 def dormant(sums: np.ndarray, threshold: float) -> np.ndarray:
