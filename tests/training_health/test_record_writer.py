@@ -3,22 +3,11 @@
 import io
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
-from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
 from tensorboard.summary.writer import record_writer
 from torch.utils.tensorboard import SummaryWriter
 
 from tests.training_health.toys import events
-from training_health.record_writer import crc32c, hasten, write_record
-
-
-@given(st.binary(min_size=4, max_size=3000))
-@example(bytes(4))
-@example(b"\xff" * 1024)
-@example(bytes(range(256)) * 700)
-def test_the_checksum_is_tensorboards(data):
-    assert crc32c(data) == pywrap_tensorflow.crc32c(data)
+from training_health.record_writer import hasten, write_record
 
 
 @pytest.mark.parametrize("size", [0, 3, 255, 256, 1024, 5000])
@@ -32,7 +21,7 @@ def test_a_record_is_tensorboards_to_the_byte(size):
     assert ours.getvalue() == theirs.getvalue()
 
 
-def test_a_summary_writer_goes_on_without_tensorboards_checksum_of_what_is_large(tmp_path, monkeypatch):
+def test_a_summary_writer_goes_on_without_tensorboards_checksum(tmp_path, monkeypatch):
     def refuse(data):
         raise AssertionError(f"{len(data)} bytes")
 
