@@ -122,8 +122,8 @@ def slim(
         plain values.
 
     Raises:
-        UserError: A unit of ``units`` fires on the window, or is not there; an input is out of ``certified_for``; the
-            model is compiled, or returns no tensor.
+        UserError: A unit of ``units`` fires on the window, or is not there; ``certified_for`` is no range, or an input
+            is out of it; the model is compiled, or returns no tensor.
         ModuleNotFoundError: Without Torch-Pruning.
 
     Example::
@@ -140,6 +140,11 @@ def slim(
     """
     import torch_pruning  # noqa: F401 - fail before the window is evaluated
 
+    if certified_for is not None and not (len(certified_for) == 2 and certified_for[0] <= certified_for[1]):
+        raise UserError(
+            f"`certified_for` is {certified_for!r}: give the smallest and the largest element of the inputs, "
+            "such as (0, 1)."
+        )
     if any(is_compiled(module) for module in model.modules()):
         raise UserError("The model is compiled: slim the module that torch.compile was given, then compile again.")
     return _Slimming(model, batches, certified_for, tolerance, forward or run_batch, count).run(units)
