@@ -241,6 +241,19 @@ class Parametrized(Block):
         return self.last(F.relu(self.first(x)))
 
 
+class Dense(nn.Module):
+    """The input is concatenated with a layer's output, in front of a depthwise convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.depthwise, self.last = nn.Conv1d(4, 6, 1), nn.Conv1d(10, 10, 1, groups=10), nn.Conv1d(10, 3, 1)
+        nn.init.constant_(self.first.bias[:2], -100)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[..., None]
+        return self.last(self.depthwise(torch.cat([x, F.relu(self.first(x))], 1))).flatten(1)
+
+
 FEATURES = [torch.rand(30, 4, generator=torch.Generator().manual_seed(1)) for _ in range(2)]
 
 
@@ -257,6 +270,7 @@ FEATURES = [torch.rand(30, 4, generator=torch.Generator().manual_seed(1)) for _ 
         (Detached, "no output depends on it in a way that autograd follows"),
         (Grouped, "first is a grouped convolution"),
         (Parametrized, "first is parametrized"),
+        (Dense, r"^Torch-Pruning cannot follow this model \(TypeError: .*\)$"),
     ],
 )
 def test_what_cannot_be_proved_is_kept_and_named(kind, reason):

@@ -242,7 +242,12 @@ class _Slimming:
     def _remove(self, made: _Attempt, chosen: Units) -> None:
         with untouched(made.model) as device:
             batch = to_device(next(iter(self._batches)), device)
-            wiring = Wiring(made.model, batch, self._forward, self._report.unwatched)
+            try:
+                wiring = Wiring(made.model, batch, self._forward, self._report.unwatched)
+            except NotTraceableError as error:
+                made.model = copy.deepcopy(self._model)  # the other may hold hooks, and thawed parameters
+                made.kept = [KeptUnits(site, units, str(error)) for site, units in chosen.items()]
+                return
         plan, layers = Plan(), {}
         for site, units in chosen.items():
             try:

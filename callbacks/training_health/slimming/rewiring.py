@@ -48,6 +48,9 @@ class Wiring:
         batch: On the model's device.
         forward: How to run a batch.
         ignored: Sites, by qualified name, that were not counted.
+
+    Raises:
+        NotTraceableError: Torch-Pruning cannot follow the model, which is then of no more use.
     """
 
     def __init__(
@@ -92,8 +95,13 @@ class Wiring:
         for parameter in model.parameters():
             if parameter.is_floating_point():
                 parameter.requires_grad_(True)
-        with torch.enable_grad():
-            self._graph = torch_pruning.DependencyGraph().build_dependency(model, batch, forward_fn=run, verbose=False)
+        graph = torch_pruning.DependencyGraph()
+        try:
+            with torch.enable_grad():
+                self._graph = graph.build_dependency(model, batch, forward_fn=run, verbose=False)
+        except Exception as error:  # such as a TypeError where an input is concatenated with what a layer gives
+            problem = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+            raise NotTraceableError(f"Torch-Pruning cannot follow this model ({problem})") from error
         self._node_of = {node.grad_fn: node for node in self._graph.module2node.values()}
         names = [site for site in seen if site not in set(ignored)]
         self._seen = dict(zip(shorten(names), (seen[site] for site in names), strict=True))
