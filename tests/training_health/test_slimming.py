@@ -241,6 +241,15 @@ class Parametrized(Block):
         return self.last(F.relu(self.first(x)))
 
 
+@pytest.mark.parametrize(
+    ("batches", "tolerance", "message"),
+    [([], 1e-5, "There is no example to look at"), (images(), -1, "`tolerance` is -1: give a relative change of 0 or")],
+)
+def test_a_window_or_a_tolerance_that_makes_no_sense_is_an_error(batches, tolerance, message):
+    with pytest.raises(UserError, match=message):
+        slim(made(Easy), batches, tolerance=tolerance)
+
+
 class Dense(nn.Module):
     """The input is concatenated with a layer's output, in front of a depthwise convolution."""
 

@@ -123,7 +123,7 @@ def slim(
 
     Raises:
         UserError: A unit of ``units`` fires on the window, or is not there; ``certified_for`` is no range, or an input
-            is out of it; the model is compiled, or returns no tensor.
+            is out of it; ``tolerance`` is negative; there is no example; the model is compiled, or returns no tensor.
         ModuleNotFoundError: Without Torch-Pruning.
 
     Example::
@@ -145,6 +145,8 @@ def slim(
             f"`certified_for` is {certified_for!r}: give the smallest and the largest element of the inputs, "
             "such as (0, 1)."
         )
+    if not tolerance >= 0:
+        raise UserError(f"`tolerance` is {tolerance!r}: give a relative change of 0 or more, such as 1e-5.")
     if any(is_compiled(module) for module in model.modules()):
         raise UserError("The model is compiled: slim the module that torch.compile was given, then compile again.")
     return _Slimming(model, batches, certified_for, tolerance, forward or run_batch, count).run(units)
