@@ -48,7 +48,7 @@ class Inspection:
         """Write a TensorBoard event file into ``folder``, as epoch 0 of a run in the tab *Training Health*.
 
         Raises:
-            ModuleNotFoundError: Without TensorBoard (``pip install training-health[tab]``).
+            ModuleNotFoundError: Without TensorBoard (``pip install "tensorboard>=2.20"``).
         """
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.event_file_writer import EventFileWriter

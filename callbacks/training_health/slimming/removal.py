@@ -105,7 +105,7 @@ def slim(
     layer cannot be told, and the last unit of a layer.
 
     Cost: three evaluations of the window, a forward pass with gradients, and copies of the model. Needs Torch-Pruning
-    (``pip install training-health[slim]``) and torch 2.2 or newer.
+    (``pip install "torch-pruning>=1.6,<2"``) and torch 2.2 or newer.
 
     Args:
         model: Any module; it stays as it is.
