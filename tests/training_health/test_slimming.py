@@ -125,6 +125,12 @@ def test_the_table_says_what_was_removed_and_what_changed():
     assert slimmed.to_dict()["n"] == 40
 
 
+def test_one_unit_on_one_example_is_said_in_the_singular():
+    text = str(slim(made(Easy), images(1), units={"relu3": [2]}))
+
+    assert "without 1 unit that is dead on 1 example; there no output changes" in text
+
+
 # ---- a list of one's own
 
 

@@ -47,11 +47,12 @@ class Slimmed:
         """Lay it out as a table."""
         before, after = self.parameters
         number, n = sum(map(len, self.removed.values())), self.examples
-        on = "an unknown number of examples" if math.isnan(n) else f"{n:,} examples"
-        dead = f"are dead for any input; on {on}" if self.certified else f"are dead on {on}; there"
+        on = "an unknown number of examples" if math.isnan(n) else f"{n:,} example{'s' * (n != 1)}"
+        what, are = ("unit", "is") if number == 1 else ("units", "are")
+        dead = f"{are} dead for any input; on {on}" if self.certified else f"{are} dead on {on}; there"
         smaller = f"{before:,} -> {after:,} parameters ({(after - before) / max(before, 1):+.1%})"
         lines = [
-            f"{smaller}: without {number} units that {dead} no output changes by more than {self.change:.2g} "
+            f"{smaller}: without {number} {what} that {dead} no output changes by more than {self.change:.2g} "
             f"(largest output {self.largest_output:.3g})."
         ]
         stay = {site: sum(len(kept.units) for kept in self.kept if kept.site == site) for site in self.sizes}
