@@ -45,7 +45,13 @@ class Checked:
         return "\n".join(lines if self.findings else [*lines, "No finding."])
 
     def at_least(self, severity: FailOn) -> list[Finding]:
-        """The findings of a severity or worse; none for "never"."""
+        """The findings of a severity or worse; none for "never".
+
+        Raises:
+            UserError: There is no such severity.
+        """
+        if severity not in (*SEVERITIES, "never"):
+            raise UserError(f"There is no severity {severity!r}: choose {', '.join(SEVERITIES)} or never.", exit_code=2)
         worse = SEVERITIES[: SEVERITIES.index(severity) + 1] if severity != "never" else ()
         return [finding for finding in self.findings if finding.severity in worse]
 
@@ -122,7 +128,7 @@ def check(
         give them to programs.
 
     Raises:
-        UserError: There is no batch, so nothing would be checked.
+        UserError: As for `inspect`.
 
     Example::
 
@@ -136,8 +142,6 @@ def check(
         [('whole_layer_dead', 'critical')]
     """
     found = inspect(model, batches, forward=forward, count=count, unit_dims=unit_dims, eager=eager)
-    if found.report.examples == 0:
-        raise UserError("There is no example to check the model on. Give batches that hold some.", exit_code=2)
     contents, data = {}, {}
     for tag, kind, vector, content in _records(model, found):
         contents[tag] = json.dumps({"version": FORMAT_VERSION, "kind": kind, **content}).encode()

@@ -71,7 +71,7 @@ class GapStopping(pl.Callback):
         metric: Of the gap; "accuracy" falls back to the loss where the monitor finds no accuracy.
 
     Raises:
-        pl.MisconfigurationException: If ``patience`` is below 1, ``metric`` is none of the two, or no
+        pl.MisconfigurationException: If ``patience`` is no whole number from 1 on, ``metric`` is none of the two, or no
             `TrainValGapMonitor` stands before this callback in the trainer's list.
 
     Example::
@@ -94,8 +94,8 @@ class GapStopping(pl.Callback):
     """
 
     def __init__(self, patience: int = 3, metric: Metric = "accuracy") -> None:
-        if patience < 1:
-            raise pl.MisconfigurationException(f"`GapStopping(patience={patience!r})`: at least 1 epoch.")
+        if not isinstance(patience, int) or patience < 1:
+            raise pl.MisconfigurationException(f"`GapStopping(patience={patience!r})`: whole epochs, at least 1.")
         if metric not in ("accuracy", "loss"):
             raise pl.MisconfigurationException(f'`GapStopping(metric={metric!r})`: "accuracy" or "loss".')
         self.patience, self.metric = patience, metric

@@ -164,7 +164,7 @@ def lsuv(
         The layers that were set, with the variance reached, and what was skipped.
 
     Raises:
-        ValueError: Without a batch.
+        ValueError: Without a batch; ``tolerance`` is negative, or ``max_iterations`` below 1.
 
     Example::
 
@@ -176,6 +176,9 @@ def lsuv(
         >>> {name: round(variance, 3) for name, variance in done.layers.items()}
         {'0': 1.0, '2': 1.0}
     """
+    if not tolerance >= 0 or max_iterations < 1:
+        given = f"tolerance={tolerance!r}, max_iterations={max_iterations!r}"
+        raise ValueError(f"`lsuv({given})`: give a tolerance of 0 or more, and at least 1 iteration.")
     done = DataInitialization()
     with _ready(model, batches, forward) as watch:
         layers = list(watch.layers((*_CONVOLUTIONS, nn.Linear), "weight", done.skipped))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from training_health.batches import BatchSize, count_examples, size_of
+from training_health.errors import UserError
 from training_health.log_format import tensor_record
 from training_health.relu.sites import ReLUSites
 from training_health.relu.unit_counts import UnitCounter
@@ -46,7 +48,7 @@ class Inspection:
         """Write a TensorBoard event file into ``folder``, as epoch 0 of a run in the tab *Training Health*.
 
         Raises:
-            ModuleNotFoundError: Without TensorBoard (``pip install training-health[tab]``).
+            ModuleNotFoundError: Without TensorBoard (``pip install "tensorboard>=2.20"``).
         """
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -88,6 +90,10 @@ def inspect(
     Returns:
         An `Inspection`: printed a table; ``to_dict()`` gives plain values; ``write(folder)`` an event file.
 
+    Raises:
+        UserError: There is no example; ``rare_below`` is no such fraction; ``unit_dims`` has a pattern that matches no
+            ReLU site.
+
     Example::
 
         >>> import torch
@@ -100,6 +106,8 @@ def inspect(
         site    units  dead  rare  not a number  depth  cause        dead units
         relu.1      2     2     0             0         2 any input  0, 1
     """
+    if not 0 < rare_below <= 1:
+        raise UserError(f"`rare_below` is a fraction above 0 and up to 1, not {rare_below!r}.", exit_code=2)
     counter = UnitCounter(dict(unit_dims or {}))
     sites = ReLUSites(counter.add, eager)
     with untouched(model) as device, torch.no_grad():
@@ -119,6 +127,13 @@ def inspect(
         finally:
             sites.detach()
     part = WindowPart(counter.take(), sites.never_zero, sites.unwatched)
+    if part.counts.examples == 0:
+        raise UserError("There is no example to look at. Give batches that hold some.", exit_code=2)
+    names = dict.fromkeys([*part.counts.sites, *part.never_zero, *part.unwatched])
+    for pattern in unit_dims or {}:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            found = f"name one of {', '.join(names)}" if names else "the model calls none"
+            raise UserError(f"`unit_dims` has {pattern!r}, which matches no ReLU site: {found}.", exit_code=2)
     assumed = {site: dim for site, dim in counter.assumed.items() if site not in sites.unwatched}
     return Inspection(DeadReLUReport.of([part], {}, "given", rare_below, {}), assumed)
 

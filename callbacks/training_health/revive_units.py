@@ -193,8 +193,8 @@ class ReviveUnits(pl.Callback):
         if not self._units:
             return f"ReviveUnits ({self.method}) gave no unit new weights."
         text = (
-            f"ReviveUnits ({self.method}) gave new weights to {self._units:,} units, counting each time; "
-            f"{self._dead:,} of them were dead"
+            f"ReviveUnits ({self.method}) gave new weights to {self._units:,} unit{'s' * (self._units != 1)}, "
+            f"counting each time; {self._dead:,} of them {'was' if self._dead == 1 else 'were'} dead"
         )
         return text + (
             f", and of these {self._lasting:,} fired in each of the next three windows and {self._died:,} did not."

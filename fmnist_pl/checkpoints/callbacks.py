@@ -1,6 +1,7 @@
 """The callbacks that keep checkpoints: of the best epoch, and of the last, to resume as if it had never stopped."""
 
 import contextlib
+import os
 import shlex
 import subprocess
 import sys
@@ -35,7 +36,8 @@ class BestCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best value, with the path that the file has now."""
-        path = str(Path(str(self.dirpath)) / BEST) if state_dict["best_model_path"] else ""
+        # Spelt as Lightning spells the next one, or it would delete that as another file.
+        path = os.path.join(str(self.dirpath), BEST) if state_dict["best_model_path"] else ""  # noqa: PTH118
         scores = list(state_dict["best_k_models"].values())  # at most one
         self.current_score = state_dict["current_score"]
         super().load_state_dict(

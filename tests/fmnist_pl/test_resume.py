@@ -135,6 +135,25 @@ def test_a_run_that_was_moved_continues(stopped, runs, tmp_path):
     assert differences(ending(runs / "straight" / RUN), ending(moved)) == []
 
 
+@pytest.mark.parametrize(
+    ("within", "value"),
+    [
+        (RUN.parents[1], "mine-synthetic/version_0"),
+        (RUN.parents[1], "mine-synthetic/version_0/checkpoints/last.ckpt"),
+        (RUN.parent, "version_0"),
+        (RUN, "."),
+        (RUN.parent, "../mine-synthetic/version_0"),
+    ],
+)
+def test_a_run_that_is_named_from_near_by_continues_and_keeps_its_best_checkpoint(
+    stopped, runs, tmp_path, monkeypatch, within, value
+):
+    monkeypatch.chdir(within)
+    main(["fit", "--resume", value])
+
+    assert differences(ending(runs / "straight" / RUN), ending(tmp_path / stopped)) == []
+
+
 def test_options_that_the_run_began_with_need_not_be_repeated_nor_left_out(finished, data_dir):
     options = [*OPTIONS, "--model.learning_rate=0.01", "--trainer.max_epochs=1", "--monitors=off"]
     main(["fit", *options])

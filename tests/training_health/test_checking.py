@@ -165,10 +165,15 @@ def test_a_guess_is_told():
 
 
 def test_no_example_is_an_error():
-    with pytest.raises(UserError, match="no example to check") as raised:
+    with pytest.raises(UserError, match="There is no example to look at") as raised:
         check(network(), [])
 
     assert raised.value.exit_code == 2
+
+
+def test_a_severity_that_is_none_is_an_error():
+    with pytest.raises(UserError, match="no severity 'bad': choose critical, warning, notice, info or never"):
+        check(network(), IMAGES).at_least("bad")
 
 
 def test_a_model_without_weights_or_relus_is_checked():

@@ -209,7 +209,7 @@ def test_without_a_monitor_before_it_the_error_says_what_to_do(callbacks, tmp_pa
         trainer.fit(Reader(), readable(20), readable(20))
 
 
-@pytest.mark.parametrize("options", [{"patience": 0}, {"metric": "mode_effect"}])
+@pytest.mark.parametrize("options", [{"patience": 0}, {"patience": 1.5}, {"metric": "mode_effect"}])
 def test_what_makes_no_sense_is_refused(options):
     with pytest.raises(MisconfigurationException, match="GapStopping"):
         GapStopping(**options)

@@ -253,6 +253,12 @@ def test_without_a_batch_there_is_nothing_to_look_at(initialize):
         initialize(convolutional(), [])
 
 
+@pytest.mark.parametrize("options", [{"tolerance": -1}, {"tolerance": float("nan")}, {"max_iterations": 0}])
+def test_limits_that_make_no_sense_are_refused(options):
+    with pytest.raises(ValueError, match="give a tolerance of 0 or more, and at least 1 iteration"):
+        lsuv(convolutional(), [torch.zeros(2, 1, 6, 6)], **options)
+
+
 def test_activations_other_than_relu_have_their_inputs_centred_too():
     torch.manual_seed(0)
     model, inputs = nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 2)), batches(50, 4)

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from tests.training_health.toys import dense_network, dropout_network, fingerprint, image_set, vectors
 from training_health import inspect
+from training_health.errors import UserError
 from training_health.inspection import to_device
 
 
@@ -206,6 +207,19 @@ def test_an_unknown_number_of_examples_and_a_guessed_dimension_are_said():
     assert "on an unknown number of examples" in str(found)
     assert "unit_dims): 0: 1" in str(found)
     assert inspect(nn.Sequential(nn.ReLU()), [torch.randn(4, 3, 7)], unit_dims={"0": 2}).to_dict()["units"] == 7
+
+
+@pytest.mark.parametrize(
+    ("batches", "options", "message"),
+    [
+        ([], {}, "There is no example to look at"),
+        ([IMAGES], {"rare_below": 2}, "`rare_below` is a fraction above 0 and up to 1, not 2"),
+        ([IMAGES], {"unit_dims": {"nomatch": 1}}, "`unit_dims` has 'nomatch', which matches no ReLU site: name one of"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(batches, options, message):
+    with pytest.raises(UserError, match=message):
+        inspect(planted(), batches, **options)
 
 
 @pytest.mark.slow

@@ -125,6 +125,12 @@ def test_the_table_says_what_was_removed_and_what_changed():
     assert slimmed.to_dict()["n"] == 40
 
 
+def test_one_unit_on_one_example_is_said_in_the_singular():
+    text = str(slim(made(Easy), images(1), units={"relu3": [2]}))
+
+    assert "without 1 unit that is dead on 1 example; there no output changes" in text
+
+
 # ---- a list of one's own
 
 
@@ -241,6 +247,28 @@ class Parametrized(Block):
         return self.last(F.relu(self.first(x)))
 
 
+@pytest.mark.parametrize(
+    ("batches", "tolerance", "message"),
+    [([], 1e-5, "There is no example to look at"), (images(), -1, "`tolerance` is -1: give a relative change of 0 or")],
+)
+def test_a_window_or_a_tolerance_that_makes_no_sense_is_an_error(batches, tolerance, message):
+    with pytest.raises(UserError, match=message):
+        slim(made(Easy), batches, tolerance=tolerance)
+
+
+class Dense(nn.Module):
+    """The input is concatenated with a layer's output, in front of a depthwise convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.depthwise, self.last = nn.Conv1d(4, 6, 1), nn.Conv1d(10, 10, 1, groups=10), nn.Conv1d(10, 3, 1)
+        nn.init.constant_(self.first.bias[:2], -100)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[..., None]
+        return self.last(self.depthwise(torch.cat([x, F.relu(self.first(x))], 1))).flatten(1)
+
+
 FEATURES = [torch.rand(30, 4, generator=torch.Generator().manual_seed(1)) for _ in range(2)]
 
 
@@ -257,6 +285,7 @@ FEATURES = [torch.rand(30, 4, generator=torch.Generator().manual_seed(1)) for _ 
         (Detached, "no output depends on it in a way that autograd follows"),
         (Grouped, "first is a grouped convolution"),
         (Parametrized, "first is parametrized"),
+        (Dense, r"^Torch-Pruning cannot follow this model \(TypeError: .*\)$"),
     ],
 )
 def test_what_cannot_be_proved_is_kept_and_named(kind, reason):
@@ -420,6 +449,66 @@ def test_certified_units_alone_go_where_that_is_asked_for():
     assert fires.tolist() == [False, True, True]  # what was kept
 
 
+def fires_at_a_corner(layer: nn.Linear, high: Tensor) -> Tensor:
+    """Whether each unit is above 0 for one of the inputs whose elements are 0 or ``high``."""
+    corners = torch.cartesian_prod(*[torch.tensor([0.0, float(end)]) for end in high])
+    with torch.no_grad():
+        return (layer(corners) > 0).any(0)
+
+
+@pytest.mark.parametrize(
+    ("before", "shape"), [([], (4,)), ([], (5, 4)), ([nn.Flatten()], (2, 2)), ([nn.Dropout(), nn.Identity()], (4,))]
+)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_units_of_a_linear_layer_that_comes_first_are_certified_where_no_corner_of_the_range_makes_them_fire(
+    before, shape, bias, frozen
+):
+    torch.manual_seed(1)
+    first = nn.Linear(4, 24, bias=bias)
+    if bias:
+        first.bias.data.uniform_(-1, 0)
+    else:
+        first.weight.data[::3].abs_().neg_()
+    fires = fires_at_a_corner(first, torch.ones(4)).tolist()
+    net = nn.Sequential(*before, first, nn.ReLU(), nn.Linear(24, 3)).requires_grad_(not frozen)
+
+    slimmed = slim(net, [torch.zeros(20, *shape)], certified_for=(0, 1))  # on zeros no unit fires
+
+    assert 0 < sum(fires) < 24
+    (removed,) = slimmed.removed.values()
+    assert removed == [unit for unit in range(24) if not fires[unit]]
+
+
+def test_units_of_a_second_linear_layer_are_certified_by_the_most_that_the_first_gives():
+    torch.manual_seed(0)
+    first, second = nn.Linear(4, 5), nn.Linear(5, 24)
+    first.bias.data.fill_(-1e-6), second.bias.data.uniform_(-1, 0)
+    most = first.weight.detach().clamp(min=0).sum(1).max()
+    fires = fires_at_a_corner(second, most.repeat(5)).tolist()
+    net = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Linear(24, 3))
+
+    slimmed = slim(net, [torch.zeros(20, 4)], certified_for=(0, 1))
+
+    assert 0 < sum(fires) < 24
+    assert slimmed.removed["relu.3"] == [unit for unit in range(24) if not fires[unit]]
+
+
+def test_nothing_is_certified_behind_a_layer_that_is_called_twice():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.last = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+            self.second.weight.data.abs_(), self.second.bias.data.fill_(-1e9)
+
+        def forward(self, x):
+            return self.last(F.relu(self.second(F.relu(self.first(F.relu(self.first(x)))))))
+
+    (kept,) = [kept for kept in slim(Twice(), FEATURES, certified_for=(0, 1)).kept if kept.site == "relu:3"]
+
+    assert (kept.units, kept.reason) == ([0, 1, 2, 3], "dead on these examples, perhaps not for any input")
+
+
 @pytest.mark.parametrize("prepared", [lambda x: x - 0.5, lambda x: x.detach()])
 def test_no_unit_is_certified_behind_what_has_another_range(prepared):
     class Prepared(nn.Module):
@@ -444,3 +533,17 @@ def test_inputs_out_of_the_range_that_was_named_are_an_error():
 
     with pytest.raises(UserError, match=r"`certified_for` is 0 to 1, and the inputs of 0 reach from 2 to 2"):
         slim(net, [torch.full((3, 1, 5, 5), 2.0)], certified_for=(0, 1))
+
+
+def test_inputs_of_a_linear_layer_out_of_the_range_that_was_named_are_an_error():
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    nn.init.constant_(net[0].bias, -99.0)
+
+    with pytest.raises(UserError, match=r"`certified_for` is 0 to 1, and the inputs of 0 reach from 9 to 9"):
+        slim(net, [torch.full((3, 4), 9.0)], certified_for=(0, 1))
+
+
+@pytest.mark.parametrize("pair", [(1, 0), (0,), (float("nan"), 1)])
+def test_a_range_without_an_order_is_an_error(pair):
+    with pytest.raises(UserError, match=r"give the smallest and the largest element of the inputs, such as \(0, 1\)"):
+        slim(certain(), [torch.zeros(3, 1, 5, 5)], certified_for=pair)

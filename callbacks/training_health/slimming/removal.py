@@ -47,11 +47,12 @@ class Slimmed:
         """Lay it out as a table."""
         before, after = self.parameters
         number, n = sum(map(len, self.removed.values())), self.examples
-        on = "an unknown number of examples" if math.isnan(n) else f"{n:,} examples"
-        dead = f"are dead for any input; on {on}" if self.certified else f"are dead on {on}; there"
+        on = "an unknown number of examples" if math.isnan(n) else f"{n:,} example{'s' * (n != 1)}"
+        what, are = ("unit", "is") if number == 1 else ("units", "are")
+        dead = f"{are} dead for any input; on {on}" if self.certified else f"{are} dead on {on}; there"
         smaller = f"{before:,} -> {after:,} parameters ({(after - before) / max(before, 1):+.1%})"
         lines = [
-            f"{smaller}: without {number} units that {dead} no output changes by more than {self.change:.2g} "
+            f"{smaller}: without {number} {what} that {dead} no output changes by more than {self.change:.2g} "
             f"(largest output {self.largest_output:.3g})."
         ]
         stay = {site: sum(len(kept.units) for kept in self.kept if kept.site == site) for site in self.sizes}
@@ -105,7 +106,7 @@ def slim(
     layer cannot be told, and the last unit of a layer.
 
     Cost: three evaluations of the window, a forward pass with gradients, and copies of the model. Needs Torch-Pruning
-    (``pip install training-health[slim]``) and torch 2.2 or newer.
+    (``pip install "torch-pruning>=1.6,<2"``) and torch 2.2 or newer.
 
     Args:
         model: Any module; it stays as it is.
@@ -122,8 +123,8 @@ def slim(
         plain values.
 
     Raises:
-        UserError: A unit of ``units`` fires on the window, or is not there; an input is out of ``certified_for``; the
-            model is compiled, or returns no tensor.
+        UserError: A unit of ``units`` fires on the window, or is not there; ``certified_for`` is no range, or an input
+            is out of it; ``tolerance`` is negative; there is no example; the model is compiled, or returns no tensor.
         ModuleNotFoundError: Without Torch-Pruning.
 
     Example::
@@ -140,6 +141,13 @@ def slim(
     """
     import torch_pruning  # noqa: F401 - fail before the window is evaluated
 
+    if certified_for is not None and not (len(certified_for) == 2 and certified_for[0] <= certified_for[1]):
+        raise UserError(
+            f"`certified_for` is {certified_for!r}: give the smallest and the largest element of the inputs, "
+            "such as (0, 1)."
+        )
+    if not tolerance >= 0:
+        raise UserError(f"`tolerance` is {tolerance!r}: give a relative change of 0 or more, such as 1e-5.")
     if any(is_compiled(module) for module in model.modules()):
         raise UserError("The model is compiled: slim the module that torch.compile was given, then compile again.")
     return _Slimming(model, batches, certified_for, tolerance, forward or run_batch, count).run(units)
@@ -237,7 +245,12 @@ class _Slimming:
     def _remove(self, made: _Attempt, chosen: Units) -> None:
         with untouched(made.model) as device:
             batch = to_device(next(iter(self._batches)), device)
-            wiring = Wiring(made.model, batch, self._forward, self._report.unwatched)
+            try:
+                wiring = Wiring(made.model, batch, self._forward, self._report.unwatched)
+            except NotTraceableError as error:
+                made.model = copy.deepcopy(self._model)  # the other may hold hooks, and thawed parameters
+                made.kept = [KeptUnits(site, units, str(error)) for site, units in chosen.items()]
+                return
         plan, layers = Plan(), {}
         for site, units in chosen.items():
             try:

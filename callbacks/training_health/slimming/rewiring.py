@@ -48,6 +48,9 @@ class Wiring:
         batch: On the model's device.
         forward: How to run a batch.
         ignored: Sites, by qualified name, that were not counted.
+
+    Raises:
+        NotTraceableError: Torch-Pruning cannot follow the model, which is then of no more use.
     """
 
     def __init__(
@@ -67,14 +70,18 @@ class Wiring:
         self._calls: Counter[nn.Module] = Counter()
         seen: dict[str, tuple[ReLUCall, Any]] = {}  # by qualified name, the first call with its autograd node
         self._inputs: set[Tensor] = set()
+        self._fed: dict[nn.Module, Any] = {}  # the autograd node behind what a module was called with
 
         def note(call: ReLUCall) -> None:
             seen.setdefault(call.site, (call, call.output.grad_fn))
 
+        def called(module: nn.Module, args: tuple[Any, ...]) -> None:
+            self._calls.update([module])
+            self._fed[module] = getattr(next(iter(args), None), "grad_fn", None)
+
         def run(model: nn.Module, batch: Any) -> list[Tensor]:
             sites = ReLUSites(done=note)
-            modules = list(self._names)
-            hooks = [m.register_forward_pre_hook(lambda module, _: self._calls.update([module])) for m in modules]
+            hooks = [module.register_forward_pre_hook(called) for module in self._names]
             sites.attach(model)
             sites.begin_pass()
             try:
@@ -88,8 +95,13 @@ class Wiring:
         for parameter in model.parameters():
             if parameter.is_floating_point():
                 parameter.requires_grad_(True)
-        with torch.enable_grad():
-            self._graph = torch_pruning.DependencyGraph().build_dependency(model, batch, forward_fn=run, verbose=False)
+        graph = torch_pruning.DependencyGraph()
+        try:
+            with torch.enable_grad():
+                self._graph = graph.build_dependency(model, batch, forward_fn=run, verbose=False)
+        except Exception as error:  # such as a TypeError where an input is concatenated with what a layer gives
+            problem = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+            raise NotTraceableError(f"Torch-Pruning cannot follow this model ({problem})") from error
         self._node_of = {node.grad_fn: node for node in self._graph.module2node.values()}
         names = [site for site in seen if site not in set(ignored)]
         self._seen = dict(zip(shorten(names), (seen[site] for site in names), strict=True))
@@ -289,17 +301,21 @@ class Wiring:
         ranges: Mapping[str, Range],
     ) -> tuple[float, float]:
         """The range of a layer's inputs: the data's, or what a ReLU leaves."""
-        node, unknown = layer, (-math.inf, math.inf)
-        while node.inputs:
-            if len(node.inputs) != 1:
+        unknown = -math.inf, math.inf
+        # Not by the layer's own node: what autograd keeps of a linear layer differs by its input's shape and its bias.
+        node = self._node_of.get(self._fed[layer.module])
+        while node is not None and node.grad_fn not in self._relus:
+            if self._is_layer(node) or not _keeps_range(node) or len(node.inputs) > 1:
                 return unknown
+            if not node.inputs:
+                break
             (node,) = node.inputs
-            if node.grad_fn in self._relus:
-                bounds = self._bounds(node, data, ranges)
-                most = math.inf if bounds is None else max(0.0, float(bounds.max()))
-                return 0.0, min(most, _RELUS.get(self._relus[node.grad_fn], math.inf))
-            if self._is_layer(node) or not _keeps_range(node):
-                return unknown
+        if node is None or self._calls[layer.module] > 1:
+            return unknown
+        if node.grad_fn in self._relus:
+            bounds = self._bounds(node, data, ranges)
+            most = math.inf if bounds is None else max(0.0, float(bounds.max()))
+            return 0.0, min(most, _RELUS.get(self._relus[node.grad_fn], math.inf))
         leaves = {getattr(source, "variable", None) for source, _ in node.grad_fn.next_functions}
         if not leaves & self._inputs:
             return unknown
