@@ -36,8 +36,8 @@ class BestCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best value, with the path that the file has now."""
-        # Spelt as Lightning spells the next one, or it would delete that as another file.
-        path = os.path.join(str(self.dirpath), BEST) if state_dict["best_model_path"] else ""  # noqa: PTH118
+        # As Lightning joins it: where it is spelled in another way, the new file is deleted as the old one.
+        path = os.path.join(str(self.dirpath), BEST) if state_dict["best_model_path"] else ""
         scores = list(state_dict["best_k_models"].values())  # at most one
         self.current_score = state_dict["current_score"]
         super().load_state_dict(

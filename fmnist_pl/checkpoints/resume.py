@@ -43,12 +43,10 @@ def find(value: str, runs: Path) -> ResumePoint:
     if not path.exists():
         raise UserError(f"There is nothing to resume at {value}. Give last, a run's folder, or a checkpoint.", 2)
     if path.is_file():
-        folder, files = (path.absolute() if len(path.parts) < 3 else path).parents[1], [path]
+        folder, files = (path if len(path.parts) > 2 else path.absolute()).parents[1], [path]
     else:
         folder = path.parent if path.name == "checkpoints" else path
         files = [file for name in RESUMABLE if (file := folder / "checkpoints" / name).is_file()]
-    if len(folder.parts) < 3:  # the logger's folder, the variant's and the run's need a name each
-        folder = folder.absolute()
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} is not the folder of a run: it has no config.yaml. Give --resume a run's folder.", 2)
     config = load_yaml(folder / "config.yaml")

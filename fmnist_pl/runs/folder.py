@@ -71,6 +71,8 @@ def reopen(config: Any, folder: Path) -> None:  # noqa: ANN401
     logger = config.trainer.logger
     if not _is_tensorboard(logger):
         raise UserError(f"{folder} cannot be resumed: its logger is not TensorBoard's. Start a new run.", exit_code=2)
+    if len(folder.parts) < 3 or ".." in folder.parts:  # the logger wants the names of the folders that it is in
+        folder = folder.resolve()
     logger.init_args.save_dir, logger.init_args.name = str(folder.parent.parent), folder.parent.name
     number = folder.name.removeprefix("version_")
     logger.init_args.version = int(number) if number.isdigit() else folder.name
