@@ -19,7 +19,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fmnist_pl.checkpoints import resume
 from fmnist_pl.checkpoints.callbacks import LastCheckpoint
-from fmnist_pl.checkpoints.checkpoint_file import BEST, DurableCheckpointIO, load_checked
+from fmnist_pl.checkpoints.checkpoint_file import DurableCheckpointIO, evaluated_file, load_checked
 from fmnist_pl.checkpoints.resume import ResumePoint
 from fmnist_pl.classifier import FashionClassifier
 from fmnist_pl.configuration import (
@@ -40,7 +40,7 @@ from fmnist_pl.runs import folder as run_folder
 from fmnist_pl.runs.identity import content_hash, identity
 from fmnist_pl.runs.predictions_file import PredictionsFile
 from fmnist_pl.runs.record import RUN, RunRecord
-from fmnist_pl.runs.terminal import Progress, print_summary
+from fmnist_pl.runs.terminal import Progress, data_label, print_summary
 from training_health.errors import UserError
 
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
@@ -138,8 +138,7 @@ class FashionCLI(LightningCLI):
         command, config = self.config.subcommand, self.config[self.config.subcommand]
         if config.ckpt_path is None:
             raise UserError(f"{command} needs weights: give --ckpt_path a checkpoint or a run's folder.", exit_code=2)
-        file = Path(config.ckpt_path)
-        file = file / "checkpoints" / BEST if file.is_dir() else file
+        file = evaluated_file(config.ckpt_path)
         checkpoint = load_checked(file)
         self.loaded = file, checkpoint
         config.ckpt_path, config.weights_only = str(file), True
@@ -152,6 +151,14 @@ class FashionCLI(LightningCLI):
             found["data"] = {"dataset": run["dataset"]}
         elif config.data.dataset != run.get("dataset", config.data.dataset):
             print(f"Note: trained on {run['dataset']}, evaluated on {config.data.dataset}.", file=sys.stderr)
+        asked = {word.removeprefix("--model.").partition("=")[0] for word in given if word.startswith("--model.")}
+        trained, network = dict(found["model"]), config.model.as_dict()
+        others = sorted(asked & trained.keys() - {"flip_at_test"})
+        unused = [f"--model.{name}" for name in others if _differ(network, trained, name)]
+        if value_of(given, "variant") not in {None, run.get("variant")}:
+            unused.append("--variant")
+        if unused:
+            print(f"Note: the network is the checkpoint's, whatever {', '.join(unused)} may say.", file=sys.stderr)
         self.config = parser.parse_object({command: found}, self.config)
 
     def before_instantiate_classes(self) -> None:
@@ -226,21 +233,29 @@ class FashionCLI(LightningCLI):
 
     def validate(self, **options: Any) -> None:  # noqa: ANN401
         """Evaluate on the validation images."""
-        self._evaluate(self.trainer.validate, options)
+        self._evaluate(self.trainer.validate, "val", options)
 
     def test(self, **options: Any) -> None:  # noqa: ANN401
         """Evaluate on the test images."""
-        self._evaluate(self.trainer.test, options)
+        self._evaluate(self.trainer.test, "test", options)
 
     def predict(self, **options: Any) -> None:  # noqa: ANN401
         """Predict the test images."""
-        self._evaluate(self.trainer.predict, options)
+        self._evaluate(self.trainer.predict, "predict", options)
 
-    def _evaluate(self, function: Callable[..., object], options: dict[str, Any]) -> None:
+    def _evaluate(self, function: Callable[..., object], stage: str, options: dict[str, Any]) -> None:
+        assert self.loaded is not None
+        file, checkpoint = self.loaded
         with self._malformed_is_said():
-            assert self.loaded is not None
-            resume.check_weights(*self.loaded, self.model)
+            resume.check_weights(file, checkpoint, self.model)
             function(**options)
+        if self.trainer.is_global_zero:
+            loader = getattr(self.datamodule, f"{stage}_dataloader")()
+            (batches,) = getattr(self.trainer, f"num_{stage}_batches")
+            n = min(len(loader.images), int(batches * self.trainer.world_size * loader.batch_size))
+            images = f"{n:,} {'validation' if stage == 'val' else 'test'} images"
+            of = data_label(self.config[self.subcommand].data.dataset)
+            print(f"On {of}: {images}, weights of epoch {checkpoint.get('epoch', -1) + 1}, {file}")
 
     @contextlib.contextmanager
     def _malformed_is_said(self) -> Iterator[None]:
@@ -338,6 +353,12 @@ def configs_of(args: list[str]) -> list[str]:
         names = [str(name) for name in named if name is not None and not str(name).endswith((".yaml", ".yml"))]
         overlays = [overlay_path(name) for name in names][-1:]
     return [word for path in (BASE, *overlays) for word in ("--config", str(path))]
+
+
+def _differ(one: dict[str, Any], other: dict[str, Any], name: str) -> bool:
+    """Whether two configurations have different values; a list is as good as a tuple."""
+    values = (list(each[name]) if isinstance(each[name], tuple) else each[name] for each in (one, other))
+    return next(values) != next(values)
 
 
 class _ConfigReader(FashionCLI):

@@ -131,7 +131,7 @@ def optional(command: str, args: list[str]) -> int:
         package = str(error.name).split(".")[0]
         if package not in OPTIONAL_PACKAGES:
             raise
-        install = f'pip install "fmnist_pl[{command}]"'
+        install = f'pip install -e ".[{command}]" in the repository'
         raise UserError(f"fmnist {command} needs {package}, which is not installed: {install}") from None
 
 

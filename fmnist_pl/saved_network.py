@@ -1,9 +1,10 @@
 """A trained network, from a run's folder or a checkpoint, with the data that it was trained on."""
 
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
-from fmnist_pl.checkpoints.checkpoint_file import BEST, load_checked
+from fmnist_pl.checkpoints.checkpoint_file import evaluated_file, load_checked
 from fmnist_pl.classifier import FashionClassifier
 from fmnist_pl.data import FashionMNISTDataModule
 from fmnist_pl.runs.record import RUN
@@ -29,13 +30,14 @@ def load_network(run: Path, root: str | None) -> SavedNetwork:
     Raises:
         UserError: It is not there, damaged, or of another network.
     """
-    file = run / "checkpoints" / BEST if run.is_dir() else run
+    file = evaluated_file(run)
     checkpoint = load_checked(file)
     try:
         model = FashionClassifier(**checkpoint.get("hyper_parameters", {}))
         model.load_state_dict(checkpoint["state_dict"])
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{file} does not hold a network of this package: {str(error).splitlines()[0]}") from error
+        reason = " ".join(str(error).split())  # torch's lines name the weights, each in one of its own
+        raise UserError(f"{file} does not hold a network of this package: {shorten(reason, 300)}") from error
     data = FashionMNISTDataModule(root=root, dataset=checkpoint.get(RUN, {}).get("dataset", "fashion_mnist"))
     data.prepare_data()
     return SavedNetwork(file, checkpoint, model, data)

@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         write_report(options.logdir, options.output)
     except (UserError, ModuleNotFoundError) as error:
-        hint = ". Install training-health[tab] for the report." if isinstance(error, ModuleNotFoundError) else ""
+        hint = ". The report needs it: `pip install tensorboard`." if isinstance(error, ModuleNotFoundError) else ""
         print(f"error: {error}{hint}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
     print(options.output)

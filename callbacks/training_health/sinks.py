@@ -311,7 +311,7 @@ def tensorboard_writers(trainer: pl.Trainer) -> Iterator[Any]:
 def warn_without_tensorboard(trainer: pl.Trainer) -> None:
     """Say once that a fit leaves no records, because TensorBoard's package is missing, and what to install."""
     if _wants_event_file(trainer) and not find_spec("tensorboard"):
-        message = "The monitors' histograms and records need TensorBoard: `pip install 'training-health[tab]'`. "
+        message = "The monitors' histograms and records need TensorBoard: `pip install tensorboard`. "
         hint = "This run keeps their scalars; `event_file=False` says that this is meant."
         _warn_once(trainer, "TensorBoard", message + hint)
 

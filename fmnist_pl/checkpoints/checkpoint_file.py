@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import pickle
+import re
 import shlex
 import stat
 import zipfile
@@ -65,6 +66,30 @@ def write_checkpoint(path: Path, content: bytes, keep_as: str | None = None) -> 
         ) from error
 
 
+def evaluated_file(given: str | Path) -> Path:
+    """The checkpoint that is meant where one is evaluated: a file, or the best one of a run's folder.
+
+    Raises:
+        UserError: It is a URL, or there is none; what else may be meant is named.
+    """
+    path = Path(given)
+    if re.match(r"\w{2,}:/", str(given)):
+        raise UserError(f"{given} is a URL: download the checkpoint, and give its file.", exit_code=2)
+    file = path / "checkpoints" / BEST if path.is_dir() else path
+    if file.exists():
+        return file
+    synthetic = path.parent.with_name(f"{path.parent.name}-synthetic") / path.name if path.parent.name else path
+    if runs := sorted(folder.parent for folder in path.glob("version_*/checkpoints")):
+        hint = f" It is in one of {path}'s runs: {', '.join(map(str, runs[-3:]))}."
+    elif saved := sorted(path.glob("checkpoints/*.ckpt")):
+        hint = f" There is {saved[0]}."
+    else:
+        hint = f" There is {synthetic}." if synthetic.is_dir() else ""
+    raise UserError(
+        f"There is no checkpoint {file}.{hint} Give the folder of a run, or the path of a checkpoint file.", exit_code=2
+    )
+
+
 def load_checked(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:  # noqa: ANN401
     """Read a checkpoint; UserError if it is not there, damaged, or holds more than tensors and plain values."""
     path = Path(path)
@@ -81,10 +106,10 @@ def load_checked(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise _damaged(path, why)
     try:
         checkpoint = torch.load(io.BytesIO(content), map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
+    except pickle.UnpicklingError:
         raise UserError(
             f"{path} holds something other than tensors and plain values, as a file with planted code does. "
-            f"Nothing in it was run. Use a checkpoint that you trust. ({_first_line(error)})"
+            "Nothing in it was run. Use a checkpoint that you trust."
         ) from None
     except Exception as error:  # whatever torch makes of a file that is no checkpoint
         raise _damaged(path, _first_line(error)) from None
@@ -155,9 +180,13 @@ class DurableCheckpointIO(CheckpointIO):
 
 
 def _damaged(path: Path, why: str) -> UserError:
+    if path.suffix not in {".ckpt", ".pt", ".pth"}:
+        return UserError(f"{path} is no checkpoint: {why}. Give the folder of a run, or a .ckpt file.", exit_code=2)
+    others = (path.with_name(name) for name in (BEST, *RESUMABLE) if name != path.name)
+    whole = next((other for other in others if other.is_file() and damage(_read(other)) is None), None)
     return UserError(
-        f"The checkpoint {path} is damaged: {why}. Use another one; --resume with a run's folder takes the newest that "
-        "is whole."
+        f"The checkpoint {path} is damaged: {why}. "
+        + ("Use another one." if whole is None else f"{whole} beside it is whole.")
     )
 
 

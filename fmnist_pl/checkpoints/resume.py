@@ -47,11 +47,16 @@ def find(value: str, runs: Path) -> ResumePoint:
     else:
         folder = path.parent if path.name == "checkpoints" else path
         files = [file for name in RESUMABLE if (file := folder / "checkpoints" / name).is_file()]
+    if not (folder / "config.yaml").is_file() and path.suffix == ".ckpt" and "slim" in load_checked(path):
+        raise UserError(f"{path} holds a slimmed network, which cannot be trained further: it is there to be used.", 2)
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} is not the folder of a run: it has no config.yaml. Give --resume a run's folder.", 2)
     config = load_yaml(folder / "config.yaml")
     if not files:
-        raise UserError(f"{folder} has no checkpoint: it ended in its first epoch. Start it again without --resume.")
+        raise UserError(
+            f"{folder} has no checkpoint: it ended in its first epoch, or they were deleted. Start it again without "
+            "--resume."
+        )
     file, checkpoint = _first_whole(files)
     if RUN not in checkpoint or not is_resumable(checkpoint):
         raise UserError(
@@ -166,8 +171,8 @@ def _refuse_others(file: Path, found: dict[str, tuple[Any, Any]]) -> None:
         for one, other in zip(_kind(before), _kind(now), strict=False):
             if one != other:
                 raise UserError(
-                    f"{file} is of another network: {name} is {one} in it and {other} in this run. "
-                    "Give the checkpoint of this run."
+                    f"{file} is of another network: {name} is {one} in it and {other} here. "
+                    "Give the checkpoint of a run of this network."
                 )
 
 

@@ -74,20 +74,25 @@ def _of_all(trainer: pl.Trainer) -> str:
     return f"{trainer.current_epoch + 1}" + (f"/{trainer.max_epochs}" if known else "")
 
 
+def data_label(dataset: str) -> str:
+    """What a result was measured on, so that nobody takes rendered images for the real ones."""
+    return "SYNTHETIC images, not Fashion-MNIST" if dataset == "synthetic" else "Fashion-MNIST"
+
+
 def print_summary(summary: dict[str, Any], run_folder: Path | None, quiet: bool = False) -> None:
     """Print a run's summary, as `RunRecord.summary` returns it; without a logger there is no run folder.
 
     In colour on a terminal, unless the environment variable NO_COLOR is set; ``quiet``: one line.
     """
     if quiet:
+        of = f"{summary['variant']} on {data_label(summary['dataset'])}"
         accuracy = _percent(summary["test"].get("test/accuracy"))
-        print(f"{summary['variant']}: test accuracy {accuracy}" + (f", {printable(run_folder)}" if run_folder else ""))
+        print(f"{of}: test accuracy {accuracy}" + (f", {printable(run_folder)}" if run_folder else ""))
         return
     # As wide as the table needs where it is no terminal; names are shown as they are.
     colours: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
     console = Console(color_system=colours, soft_wrap=True, highlight=False, markup=False, emoji=False)
-    data = "SYNTHETIC images, not Fashion-MNIST" if summary["dataset"] == "synthetic" else "Fashion-MNIST"
-    title = f"{summary['variant']} on {data}, seed {summary['seed']}"
+    title = f"{summary['variant']} on {data_label(summary['dataset'])}, seed {summary['seed']}"
     table = Table(title=title, title_justify="left", show_header=False)
     table.add_column(style="dim")
     table.add_column()

@@ -81,7 +81,7 @@ def opened(where: str, heartbeat: int, grace: int, say: Callable[[str], object] 
     except (sqlalchemy.exc.ArgumentError, KeyError, ValueError):
         raise UserError(f"The storage {shown(where)} cannot keep a study. Give {_FORMS}.", exit_code=2) from None
     if kind != "sqlite" and importlib.util.find_spec(driver) is None:
-        raise UserError(f"{shown(where)} needs {driver}: pip install 'fmnist_pl[{kind}]'", exit_code=2)
+        raise UserError(f'{shown(where)} needs {driver}: pip install -e ".[{kind}]" in the repository', exit_code=2)
     text = url.set(drivername=f"{kind}+{driver}").render_as_string(hide_password=False)
     options: dict[str, Any] = {
         "url": text.replace("{", "{{").replace("}", "}}"),  # Optuna fills in a template

@@ -10,7 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fmnist_pl.checkpoints.checkpoint_file import DurableCheckpointIO, checkpoint_bytes, load_checked
+from fmnist_pl.checkpoints.checkpoint_file import (
+    DurableCheckpointIO,
+    checkpoint_bytes,
+    evaluated_file,
+    load_checked,
+    write_checkpoint,
+)
 from tests.soak import bit_flips, torn_saves
 from tests.soak.torn_saves import save
 from training_health.errors import UserError
@@ -194,3 +200,53 @@ def test_what_is_no_file_of_a_possible_size_is_refused_at_once(tmp_path, kind):
 
     with pytest.raises(UserError, match=r"last.ckpt cannot be read: it is no regular file"):
         load_checked(path)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two runs of a variant on synthetic images: one with its best checkpoint, and one with its last alone."""
+    for number, name in enumerate(("best.ckpt", "last.ckpt")):
+        folder = tmp_path / "sgd-synthetic" / f"version_{number}" / "checkpoints"
+        folder.mkdir(parents=True)
+        (folder / name).touch()
+    return tmp_path
+
+
+def test_a_runs_folder_stands_for_its_best_checkpoint(runs):
+    run = runs / "sgd-synthetic" / "version_0"
+
+    assert evaluated_file(run) == evaluated_file(run / "checkpoints" / "best.ckpt") == run / "checkpoints" / "best.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("named", "hint"),
+    [
+        ("sgd-synthetic", "It is in one of .*sgd-synthetic's runs: .*version_0, .*version_1"),
+        ("sgd-synthetic/version_1", "There is .*version_1/checkpoints/last.ckpt"),
+        ("sgd/version_0", "There is .*sgd-synthetic/version_0"),
+        ("absent", "absent. Give the folder of a run"),
+    ],
+)
+def test_what_else_may_be_meant_is_named(runs, named, hint):
+    with pytest.raises(UserError, match=f"There is no checkpoint .*{hint}"):
+        evaluated_file(runs / named)
+
+
+def test_a_url_is_no_checkpoint():
+    with pytest.raises(UserError, match=r"https://example.org/best.ckpt is a URL: download"):
+        evaluated_file("https://example.org/best.ckpt")
+
+
+def test_a_file_of_another_kind_is_not_called_damaged(tmp_path):
+    (tmp_path / "config.yaml").write_text("variant: sgd")
+
+    with pytest.raises(UserError, match=r"config.yaml is no checkpoint"):
+        load_checked(tmp_path / "config.yaml")
+
+
+def test_a_whole_checkpoint_beside_a_damaged_one_is_named(tmp_path):
+    (tmp_path / "best.ckpt").write_bytes(b"torn")
+    write_checkpoint(tmp_path / "last.ckpt", checkpoint_bytes({"state_dict": {}}))
+
+    with pytest.raises(UserError, match=r"best.ckpt is damaged: .*last.ckpt beside it is whole"):
+        load_checked(tmp_path / "best.ckpt")

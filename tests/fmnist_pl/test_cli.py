@@ -248,9 +248,28 @@ def test_an_evaluation_has_a_folder_of_its_own_named_after_the_checkpoints_run(f
 def test_testing_a_checkpoint_again_gives_the_runs_accuracy(fmnist, finished_run, capsys):
     fmnist("test", "--ckpt_path", str(finished_run))
 
-    accuracy = json.loads((finished_run / "summary.json").read_text())["test"]["test/accuracy"]
-    printed = re.search(r"test/accuracy\W+([\d.]+)", capsys.readouterr().out)
-    assert float(printed.group(1)) == pytest.approx(accuracy, abs=1e-6)
+    summary = json.loads((finished_run / "summary.json").read_text())
+    printed = capsys.readouterr().out
+    accuracy = float(re.search(r"test/accuracy\W+([\d.]+)", printed).group(1))
+    assert accuracy == pytest.approx(summary["test"]["test/accuracy"], abs=1e-6)
+    assert "On SYNTHETIC images, not Fashion-MNIST: 100 test images, weights of epoch " in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--variant=sgd", "--model.hidden_units=[3]"], "whatever --model.hidden_units, --variant may say"),
+        (["--variant=no_dropout", "--model.flip_at_test=true"], None),
+    ],
+)
+def test_options_that_would_make_another_network_are_said_to_change_nothing(
+    fmnist, finished_run, capsys, options, said
+):
+    fmnist("test", "--ckpt_path", str(finished_run), *options)
+
+    note = capsys.readouterr().err
+    assert ("Note: the network is the checkpoint's" in note) == (said is not None)
+    assert said is None or said in note
 
 
 def test_a_checkpoint_can_be_tested_with_flips_though_it_was_trained_without(fmnist, finished_run, capsys):

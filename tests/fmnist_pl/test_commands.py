@@ -105,7 +105,7 @@ def lacking(package):
 def test_a_missing_extra_is_named(monkeypatch, command, package):
     monkeypatch.setitem(sys.modules, f"fmnist_pl.{command}.command", lacking(package))
 
-    with pytest.raises(UserError, match=rf'fmnist {command} needs \w+,.*pip install "fmnist_pl\[{command}\]"'):
+    with pytest.raises(UserError, match=rf'fmnist {command} needs \w+,.*pip install -e "\.\[{command}\]"'):
         commands.main([command])
 
 

@@ -254,7 +254,7 @@ def test_other_versions_code_and_threads_are_warned_of(stopped):
 def test_weights_of_another_network_are_refused(stopped):
     change(state_dict={**load_checked(LAST)["state_dict"], "net.fc1.linear.bias": torch.zeros(9)})
 
-    assert "another network: net.fc1.linear.bias is (9,) in it and (4,) in this" in refused("--resume", str(stopped))
+    assert "another network: net.fc1.linear.bias is (9,) in it and (4,) here" in refused("--resume", str(stopped))
 
 
 @pytest.mark.parametrize(

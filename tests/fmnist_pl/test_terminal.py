@@ -65,6 +65,6 @@ def test_quiet_prints_one_line_and_belongs_to_no_run(tmp_path):
 
     run = "lightning_logs/baseline-synthetic/version_0"
     *notes, last = printed.splitlines()
-    assert re.fullmatch(rf"baseline: test accuracy \d+\.\d\d %, {run}", last)
+    assert re.fullmatch(rf"baseline on SYNTHETIC images, not Fashion-MNIST: test accuracy \d+\.\d\d %, {run}", last)
     assert [note for note in notes if "Compiling" not in note] == []
     assert "quiet: false" in (tmp_path / run / "config.yaml").read_text(encoding="utf-8")

@@ -90,7 +90,7 @@ def test_a_server_that_never_answers_is_given_up_within_seconds():
 def test_a_driver_that_is_missing_is_named_with_its_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
-    with pytest.raises(UserError, match=r"pip install 'fmnist_pl\[mysql\]'"):
+    with pytest.raises(UserError, match=r'pip install -e "\.\[mysql\]" in the repository'):
         open_it("mysql://me@127.0.0.1/studies")
 
 
