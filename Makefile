@@ -35,10 +35,12 @@ help: ## List the targets and their variables
 setup: $(READY) ## Make .venv with everything in it (the other targets do it if need be)
 
 # torch and torchvision must come from one index in one go, or torchvision cannot load its operators.
-$(READY): pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[compare,fast,search,slim,mysql,postgresql]" --group dev
+$(READY): INTERPRETER = $(PYTHON)
+.venv-newest/ready: INTERPRETER = $(PYTHON_3_13)
+$(READY) .venv-newest/ready: pyproject.toml
+	$(INTERPRETER) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	$(@D)/bin/python -m pip install --quiet --editable ".[compare,fast,search,slim,mysql,postgresql]" --group dev
 	@touch $@
 
 train: $(READY) ## Train VARIANT, test its best checkpoint, print the summary
@@ -71,7 +73,8 @@ report: $(READY) ## Write the Training Health page of LOGDIR as report.html
 	$(BIN)/fmnist report --logdir $(LOGDIR)
 
 # A file's tests stay in one process, with their fixtures. One thread each: torch's threads do not share a core well.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+TESTED = $(BIN)
+PYTEST = OMP_NUM_THREADS=1 $(TESTED)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 test: $(READY) ## Run the quick tests, in up to four processes (about two minutes)
 	$(PYTEST) -m "not slow"
 
@@ -79,11 +82,11 @@ test-all: $(READY) ## Run all tests: those too that train for long, fork, drive 
 	$(PYTEST)
 
 # What needs the experiment, whose bounds are higher, is left out; `slow` would add minutes.
+MONITORS_ALONE = tests/training_health -m "not slow" --ignore=tests/training_health/test_packaged_variants.py
+test-oldest: TESTED = .venv-oldest/bin
 test-oldest: .venv-oldest/ready ## Run the monitors' quick tests on the oldest versions they take: Python 3.10, torch 2.2, Lightning 2.2
 	for package in lightning.pytorch pytorch_lightning; do \
-		LIGHTNING=$$package OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest tests/training_health -m "not slow" \
-			--numprocesses=auto --maxprocesses=4 --dist=loadfile \
-			--ignore=tests/training_health/test_packaged_variants.py || exit 1; \
+		LIGHTNING=$$package $(PYTEST) $(MONITORS_ALONE) || exit 1; \
 	done
 
 .venv-oldest/ready: callbacks/pyproject.toml tests/training_health/oldest-requirements.txt
@@ -93,19 +96,14 @@ test-oldest: .venv-oldest/ready ## Run the monitors' quick tests on the oldest v
 	@touch $@
 PYTHON_3_10 ?= $(lastword python3.10 $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python))
 
+test-newest: TESTED = .venv-newest/bin
 test-newest: .venv-newest/ready ## Run the quick tests on the newest Python: 3.13
-	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -m "not slow" --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	$(PYTEST) -m "not slow"
 
-.venv-newest/ready: pyproject.toml
-	$(PYTHON_3_13) -m venv .venv-newest
-	.venv-newest/bin/python -m pip install --quiet --upgrade pip
-	.venv-newest/bin/python -m pip install --quiet --editable ".[compare,fast,search,slim,mysql,postgresql]" --group dev
-	@touch $@
 PYTHON_3_13 ?= $(lastword python3.13 $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python))
 
 test-lightning: $(READY) ## Run the monitors' quick tests under `lightning` instead of `pytorch_lightning`
-	LIGHTNING=lightning.pytorch $(PYTEST) tests/training_health -m "not slow" \
-		--ignore=tests/training_health/test_packaged_variants.py
+	LIGHTNING=lightning.pytorch $(PYTEST) $(MONITORS_ALONE)
 
 ci: $(READY) ## All checks, one thing varied at a time; what cannot be done here is skipped with a word (half an hour)
 	.ci/checks

@@ -211,7 +211,7 @@ def measure_starts(logdir: Path) -> None:
             print(f"It failed: {done.stderr.strip()[-500:]}", file=sys.stderr)
 
 
-def main(args: Sequence[str] | None = None) -> None:
+def main(args: Sequence[str]) -> None:
     """Read the runs and print both tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks cures", description=__doc__)
     parser.add_argument("--logdir", type=Path, required=True, help="Folder that `fmnist compare` left its runs in.")
@@ -231,7 +231,3 @@ def main(args: Sequence[str] | None = None) -> None:
     print(differences_table(runs, arguments.reference))
     if notes:
         print("", *(f"- {note}" for note in notes), sep="\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -279,7 +279,7 @@ class FashionCLI(LightningCLI):
             summary = self.record.summary(self.trainer, self.model, tested)
             self.record.write(self.trainer, summary)
             print_summary(summary, Path(folder) if folder and self.trainer.loggers else None, self.quiet)
-            if not (self.trainer.loggers or self.trainer.fast_dev_run or self.quiet):  # type: ignore[attr-defined]
+            if not (self.trainer.loggers or self.quiet):
                 where = self.trainer.default_root_dir
                 print(f"Without a logger there is no run folder and no summary.json; what else the run left: {where}")
         if self.lock is not None:

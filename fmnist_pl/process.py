@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from types import FrameType, ModuleType
 from typing import Any
 
+from training_health.garbage import no_collection
+
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 _MIB = 1 << 20
 _PR_SET_PDEATHSIG = 1  # Linux's prctl.h
@@ -63,14 +65,11 @@ def quick_imports() -> Iterator[None]:
 
     Importing torch and Lightning makes 700,000 objects, which six collections would go through in 0.6 s.
     """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        _freeze_once()
-        if enabled:
-            gc.enable()
+    with no_collection():
+        try:
+            yield
+        finally:
+            _freeze_once()
 
 
 def import_lightning() -> None:

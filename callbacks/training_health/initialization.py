@@ -14,15 +14,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from training_health.inspection import run_batch, to_device, untouched
-from training_health.relu.activation_calls import role_of
+from training_health.relu.activation_calls import CONVOLUTIONS, role_of
 from training_health.torch_private import ForcedEager
 
 Forward = Callable[[nn.Module, Any], Any]
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _OTHER_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.GroupNorm)
-_UNITS_FIRST = (*_CONVOLUTIONS, *_BATCH_NORMS, *_OTHER_NORMS)  # (N, units, ...)
+_UNITS_FIRST = (*CONVOLUTIONS, *_BATCH_NORMS, *_OTHER_NORMS)  # (N, units, ...)
 _UNITS_LAST = (nn.Linear, nn.LayerNorm)  # (N, ..., units)
 
 
@@ -181,7 +180,7 @@ def lsuv(
         raise ValueError(f"`lsuv({given})`: give a tolerance of 0 or more, and at least 1 iteration.")
     done = DataInitialization()
     with _ready(model, batches, forward) as watch:
-        layers = list(watch.layers((*_CONVOLUTIONS, nn.Linear), "weight", done.skipped))
+        layers = list(watch.layers((*CONVOLUTIONS, nn.Linear), "weight", done.skipped))
         before = [[part.clone() for part in (layer.weight, layer.bias) if part is not None] for _, layer in layers]
         if seed is not None:
             torch.default_generator.manual_seed(seed)  # put back at the end
@@ -232,13 +231,11 @@ def _ready(model: nn.Module, batches: Iterable[Any], forward: Forward | None) ->
         held = [to_device(batch, device) for batch in batches]
         if not held:
             raise ValueError("There is no batch: give some hundred examples.")
-        if ForcedEager.possible:
-            ForcedEager.enter()
+        ForcedEager.enter()
         try:
             yield _Watch(model, held, forward or run_batch)
         finally:
-            if ForcedEager.possible:
-                ForcedEager.leave()
+            ForcedEager.leave()
 
 
 class _Watch(TorchFunctionMode):

@@ -72,9 +72,9 @@ class ForcedEager:
 
     @classmethod
     def enter(cls) -> None:
-        """Start, if anything in this process was compiled."""
+        """Start, if it is possible and anything in this process was compiled."""
         cls._depth += 1
-        if cls._depth == 1 and "torch._dynamo" in sys.modules:
+        if cls.possible and cls._depth == 1 and "torch._dynamo" in sys.modules:
             cls._stance = torch.compiler.set_stance("force_eager")
 
     @classmethod

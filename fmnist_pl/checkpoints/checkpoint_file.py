@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric.plugins import CheckpointIO
+from pytorch_lightning.plugins import CheckpointIO
 
 from training_health.durable_file import replace_durably
 from training_health.errors import UserError

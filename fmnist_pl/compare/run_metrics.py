@@ -23,8 +23,12 @@ class Metric:
     digits: int = 2
 
     def shown(self, value: float, *, sign: bool = False) -> str:
-        """``value`` as it appears in tables and sentences, without its unit."""
-        return f"{self.scale * value:{'+' if sign else ''}.{self.digits}f}"
+        """``value`` as it appears in tables and sentences, without its unit.
+
+        >>> BY_KEY["gap"].shown(-0.00001)
+        '0.00'
+        """
+        return f"{self.scale * value:{'+' if sign else ''}z.{self.digits}f}"  # z: no -0.00
 
 
 def _last(key: str) -> Callable[[Summary], float | None]:

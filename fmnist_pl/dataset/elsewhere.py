@@ -52,7 +52,7 @@ def read_pictures(files: Sequence[Path]) -> tuple[bytes, bytes]:
 def _idx(values: np.ndarray) -> bytes:
     """Two zero bytes, the type (8: bytes), the shape, big-endian, and the values."""
     head = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
-    return head + values.astype(np.uint8, casting="unsafe").tobytes()
+    return head + values.astype(np.uint8).tobytes()
 
 
 def unpack_debian_package(name: str, folder: Path) -> Path:

@@ -163,4 +163,4 @@ def _percent(value: float | None) -> str:
 
 
 def _points(value: float | None, sign: str = "+") -> str:
-    return "unknown" if value is None else f"{round(100 * value, 2) + 0.0:{sign}.2f}"  # no -0.00
+    return "unknown" if value is None else f"{100 * value:{sign}z.2f}"  # z: no -0.00

@@ -50,6 +50,11 @@ def write_raw(root: Path, files: dict[str, bytes] = PACKED) -> Path:
     return folder
 
 
+def files_in(root: Path) -> set[str]:
+    """What torchvision's layout under ``root`` holds."""
+    return {path.name for path in (root / "FashionMNIST" / "raw").iterdir()} - {".lock"}
+
+
 class Mirror:
     """A server on 127.0.0.1 that counts the requests for each file."""
 

@@ -21,17 +21,11 @@ TINY = [
     "--data.training_images=64",
     "--trainer.max_epochs=2",
     "--trainer.limit_val_batches=1",
-    "--trainer.limit_test_batches=1",
+    "--trainer.limit_test_batches=0.05",  # not 1: it is a number of batches or 1.0, by what was imported before
     "--trainer.accelerator=cpu",
     "--model.conv_channels=[2, 2]",
     "--model.hidden_units=[4]",
 ]
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    """Where the synthetic images are made once for all tests of this file."""
-    return tmp_path_factory.mktemp("data")
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from tests.fmnist_pl.small_dataset import (
     TRAIN_IMAGES,
     TRAIN_LABELS,
     describe,
+    files_in,
     serve,
     write_raw,
 )
@@ -39,10 +40,6 @@ def empty_home(tmp_path, monkeypatch):
 
 def dataset(*mirrors):
     return dataclasses.replace(describe(mirrors), hugging_face="fashion_mnist", package=NAME, packaged=FOLDER)
-
-
-def files_in(root):
-    return {path.name for path in (root / "FashionMNIST" / "raw").iterdir()} - {".lock"}
 
 
 @pytest.fixture

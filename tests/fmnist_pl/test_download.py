@@ -14,6 +14,7 @@ from tests.fmnist_pl.small_dataset import (
     TEST_LABELS,
     TRAIN_IMAGES,
     describe,
+    files_in,
     refusing_url,
     serve,
     write_raw,
@@ -31,10 +32,6 @@ def only_the_mirrors_of_the_test(monkeypatch):
 
 def load(root, *mirrors, split="train"):
     return load_split(root, split, dataset=describe(mirrors))
-
-
-def files_in(root):
-    return {path.name for path in (root / "FashionMNIST" / "raw").iterdir()} - {".lock"}
 
 
 def test_the_mirrors_are_torchvisions():

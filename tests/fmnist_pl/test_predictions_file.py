@@ -19,11 +19,6 @@ IMAGES = 2_000  # the synthetic test set
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """Weights that no training has touched, and the module that has them."""
     pl.seed_everything(3, verbose=False)

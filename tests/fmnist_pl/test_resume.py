@@ -25,11 +25,6 @@ LAST = RUN / "checkpoints" / "last.ckpt"
 AFTER = 16  # steps that are saved when the run is stopped: two epochs of eight batches
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
 class Breaks(pl.Callback):
     """Ends the run in its third epoch."""
 

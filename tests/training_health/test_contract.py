@@ -9,9 +9,19 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+from torch.overrides import TorchFunctionMode
 
-from tests.training_health.toys import FEW_EXAMPLES, Toy, events, fingerprint, fit, loader, make_trainer, pl
+from tests.training_health.toys import (
+    FEW_EXAMPLES,
+    Toy,
+    assert_clean,
+    events,
+    fingerprint,
+    fit,
+    loader,
+    make_trainer,
+    pl,
+)
 from training_health import DeadReLUMonitor, TrainValGapMonitor, WeightHistogramMonitor
 
 CALLBACKS = {
@@ -56,15 +66,6 @@ def trained(callbacks, folder, exact) -> tuple[str, dict[str, float], list]:
 @pytest.mark.parametrize("exact", [True, False], ids=["per_example_results", "logged_means"])
 def test_weights_buffers_metrics_and_random_state_are_the_same_to_the_last_bit(make, exact, tmp_path):
     assert trained(make(), tmp_path, exact) == trained([], tmp_path, exact)
-
-
-def assert_clean(module) -> None:
-    """No hook, no function mode and no attribute is left."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    assert not any(getattr(part, name) for part in module.modules() for name in hooks)
-    assert not any(parameter._backward_hooks for parameter in module.parameters())
-    assert _get_current_function_mode_stack() == []
-    assert set(vars(module)) <= {*vars(Toy()), "_hparams", "where", "error"}  # "_hparams" is the logger's
 
 
 def test_nothing_is_left_after_a_fit_and_a_second_one(make, tmp_path):

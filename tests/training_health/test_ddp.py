@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -16,7 +14,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from tests.training_health.test_gap_stopping import Reader, readable
-from tests.training_health.toys import Toy, events, image_set, make_trainer, pl, vectors
+from tests.training_health.toys import Toy, events, image_set, in_a_process, make_trainer, pl, vectors
 from training_health import DeadReLUMonitor, GapStopping, TrainValGapMonitor, WeightHistogramMonitor
 
 pytestmark = pytest.mark.slow
@@ -157,13 +155,7 @@ def main(folder: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def found():
-    """What `main` found in a process of its own: a test runner full of threads is no place to fork."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(
-        [sys.executable, __file__], capture_output=True, text=True, timeout=900, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout[done.stdout.index('{"uneven/1"') :])
+    return in_a_process(__file__)
 
 
 def numbers(value) -> list:

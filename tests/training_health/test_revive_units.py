@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.overrides import _get_current_function_mode_stack
 
 from tests.training_health.toys import (
     FEW_EXAMPLES,
     Toy,
+    assert_clean,
     events,
     fingerprint,
     fit,
@@ -408,14 +408,6 @@ def test_wrong_arguments_are_named(arguments, words):
 
 
 # ---- it gets along with any trainer
-
-
-def assert_clean(module) -> None:
-    """No hook, no function mode and no attribute is left."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    assert not any(getattr(part, name) for part in module.modules() for name in hooks)
-    assert _get_current_function_mode_stack() == []
-    assert set(vars(module)) <= {*vars(Toy()), "_hparams"}  # the logger's
 
 
 @pytest.mark.parametrize("method", ["redo", "grama"])

@@ -1,8 +1,6 @@
 """Two processes give the same units the same weights as one."""
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -13,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from tests.training_health.toys import Toy, image_set, make_trainer, pl
+from tests.training_health.toys import Toy, image_set, in_a_process, make_trainer, pl
 from training_health import ReviveUnits
 
 pytestmark = pytest.mark.slow
@@ -61,13 +59,7 @@ def main(folder: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def found():
-    """What `main` found in a process of its own: a test runner full of threads is no place to fork."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(
-        [sys.executable, __file__], capture_output=True, text=True, timeout=900, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout[done.stdout.index('{"redo/1"') :])
+    return in_a_process(__file__)
 
 
 @pytest.mark.parametrize("method", METHODS)

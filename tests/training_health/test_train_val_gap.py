@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 from typing import ClassVar
 
 import pytest
@@ -148,16 +149,6 @@ class AtTheEnd(Toy):
         self.metric.reset()
 
 
-def test_what_is_logged_at_the_epochs_end_gives_a_gap(tmp_path):
-    module, monitor = AtTheEnd(), TrainValGapMonitor()
-
-    logged = fit(module, [monitor], tmp_path).callback_metrics
-
-    train_accuracy, _, val_accuracy, _ = evaluated(module.net)
-    assert logged["gap/accuracy"] == pytest.approx(train_accuracy - val_accuracy)
-    assert logged["val/accuracy"] == pytest.approx(val_accuracy)
-
-
 class Emptying(Toy):
     """Empties what it keeps in one of the hooks around validation."""
 
@@ -173,11 +164,14 @@ class Emptying(Toy):
         self.log("val/accuracy", torch.cat(self.correct).float().mean())
 
 
-@pytest.mark.parametrize("hook", ["on_validation_start", "on_validation_epoch_start", "on_validation_end"])
-def test_what_a_module_empties_around_validation_holds_the_sample_alone(hook, tmp_path):
-    module, monitor = Emptying(hook), TrainValGapMonitor()
+HOOKS = ("on_validation_start", "on_validation_epoch_start", "on_validation_end")
 
-    logged = fit(module, [monitor], tmp_path).callback_metrics
+
+@pytest.mark.parametrize("make", [AtTheEnd, *(partial(Emptying, hook) for hook in HOOKS)], ids=["metric", *HOOKS])
+def test_what_is_logged_at_the_epochs_end_gives_a_gap_of_the_sample_alone(make, tmp_path):
+    module = make()
+
+    logged = fit(module, [TrainValGapMonitor()], tmp_path).callback_metrics
 
     train_accuracy, _, val_accuracy, _ = evaluated(module.net)
     assert logged["gap/accuracy"] == pytest.approx(train_accuracy - val_accuracy)

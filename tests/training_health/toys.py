@@ -1,7 +1,10 @@
 """Small modules, data and trainers for the monitors' tests."""
 
 import hashlib
+import json
 import os
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch import nn
 from torch.nn import functional as F
+from torch.overrides import _get_current_function_mode_stack
 from torch.utils.data import DataLoader, TensorDataset
 
 # test_packages.py runs tests under the other package too.
@@ -91,6 +95,23 @@ def fit(module: pl.LightningModule, callbacks: Any, folder: Path, **options: Any
     trainer = make_trainer(callbacks, folder, **options)
     trainer.fit(module, loader(23, shuffle=True), loader(13, seed=1))
     return trainer
+
+
+def assert_clean(module: nn.Module) -> None:
+    """No hook, no function mode and no attribute is left."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    assert not any(getattr(part, name) for part in module.modules() for name in hooks)
+    assert not any(parameter._backward_hooks for parameter in module.parameters())
+    assert _get_current_function_mode_stack() == []
+    assert set(vars(module)) <= {*vars(Toy()), "_hparams", "where", "error"}  # "_hparams" is the logger's
+
+
+def in_a_process(file: str) -> Any:
+    """What a file of tests writes as JSON, run as a program: a test runner full of threads is no place to fork."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, file], capture_output=True, text=True, timeout=900, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout[done.stdout.index('{"') :])
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -122,6 +122,9 @@ ACTIVATION_MODULES = (
     nn.SiLU, nn.Mish, nn.Softplus, nn.Hardswish, nn.Hardsigmoid, nn.Hardshrink, nn.Softshrink,
 )  # fmt: skip
 
+TRANSPOSED_CONVOLUTIONS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED_CONVOLUTIONS)
+
 
 def role_of(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Role | None:
     """Tell what a call of ``func`` with these arguments is; None for most functions.

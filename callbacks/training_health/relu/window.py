@@ -388,14 +388,14 @@ def table(report: DeadReLUReport) -> str:
         why = ", ".join(f"{count} {cause}" for cause, count in causes["causes"].items())
         depth = "" if causes["median_depth"] is None else f"{causes['median_depth']:.2g}"
         lines.append((name, *map(str, numbers), depth, why, ", ".join(first)))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = [
-        "  ".join(
-            cell.rjust(w) if 0 < i < 6 else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    ]
-    return "\n".join([sentence(report), *(row.rstrip() for row in rows if report.sites)])
+    return "\n".join([sentence(report), *(aligned(lines, 6) if report.sites else ())])
+
+
+def aligned(rows: Sequence[Sequence[str]], text_from: int) -> list[str]:
+    """Lines with the cells of a table below each other; numbers, between the first column and ``text_from``, right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = (zip(row, widths, range(len(row)), strict=True) for row in rows)
+    return ["  ".join(c.rjust(w) if 0 < i < text_from else c.ljust(w) for c, w, i in row).rstrip() for row in cells]
 
 
 def shorten(names: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from torch import nn
 from training_health.batches import count_examples
 from training_health.errors import UserError
 from training_health.inspection import inspect, run_batch, to_device, untouched
+from training_health.relu.window import aligned
 from training_health.slimming.rewiring import NotTraceableError, Plan, Wiring, tensors_of, watched_inputs
 from training_health.torch_private import is_compiled
 
@@ -60,11 +61,7 @@ class Slimmed:
         for site, units in self.sizes.items():
             gone = len(self.removed.get(site, []))
             rows.append((site, *map(str, (units, gone, units - gone, stay[site]))))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines += [
-            "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-            for row in rows
-        ]
+        lines += aligned(rows, len(rows[0]))
         lines += [f"Kept, {kept.site} {_numbers(kept.units)}: {kept.reason}." for kept in self.kept]
         return "\n".join(lines)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from training_health.errors import UserError
+from training_health.relu.activation_calls import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 from training_health.relu.sites import ReLUCall, ReLUSites
 from training_health.relu.window import shorten
 from training_health.slimming.certificate import largest_pre_activation
@@ -290,7 +291,7 @@ class Wiring:
         layer, low, high = node.module, *self._input_range(node, data, ranges)
         low, high = min(low, 0.0), max(high, 0.0)  # padding
         seen = ranges[self._names[layer]]
-        if isinstance(layer, nn.modules.conv._ConvTransposeNd) or seen[0].min() < low or seen[1].max() > high:
+        if isinstance(layer, TRANSPOSED_CONVOLUTIONS) or seen[0].min() < low or seen[1].max() > high:
             return None  # padded with something else
         return largest_pre_activation(layer.weight, layer.bias, low, high, norm)
 
@@ -346,7 +347,7 @@ def watched_inputs(model: nn.Module) -> Iterator[dict[str, Range]]:
     hooks = [
         module.register_forward_pre_hook(lambda module, args, name=name: note(name, module, args))
         for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd))
+        if isinstance(module, (nn.Linear, *CONVOLUTIONS))
     ]
     try:
         yield ranges
@@ -372,8 +373,7 @@ def _keeps_range(node: Any) -> bool:
 
 def _takes_constant(layer: Any) -> bool:
     """Whether an input that is constant adds the same to every output."""
-    convolution = isinstance(layer, nn.modules.conv._ConvNd) and not isinstance(layer, nn.modules.conv._ConvTransposeNd)
-    return isinstance(layer, nn.Linear) or (convolution and not any(layer.padding))
+    return isinstance(layer, nn.Linear) or not (isinstance(layer, TRANSPOSED_CONVOLUTIONS) or any(layer.padding))
 
 
 def _fold(layer: Any, index: int, constant: float) -> None:

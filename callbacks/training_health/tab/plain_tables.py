@@ -24,7 +24,7 @@ def plain_tables(rows: Iterable[Mapping[str, Any]]) -> str:
 def _run(row: Mapping[str, Any]) -> tuple[str, ...]:
     n = "n unknown" if row["n"] is None else f"n = {row['n']:,}"
     dead = "" if row["dead_fraction"] is None else f"{row['dead_fraction']:.1%} ({row['dead']} of {row['units']}, {n})"
-    gap = "" if row["gap"] is None else f"{100 * row['gap']:+.1f} points"
+    gap = "" if row["gap"] is None else f"{round(100 * row['gap'], 1) + 0.0:+.1f} points"  # no -0.0
     if gap and row["gap_margin"] is not None:
         gap += f" ± {100 * row['gap_margin']:.1f} (95 %)"
     accuracies = ("" if row[key] is None else f"{row[key]:.2%}" for key in ("val_accuracy", "test_accuracy"))

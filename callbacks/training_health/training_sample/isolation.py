@@ -25,7 +25,7 @@ from training_health import lightning as pl
 from training_health.batches import BatchSize
 from training_health.random_generators import generators_in
 from training_health.tensor_copies import are_equal, copied, load_tensors
-from training_health.torch_private import inner_schedulers
+from training_health.torch_private import ForcedEager, inner_schedulers
 
 # What the copies share with the originals: what holds no state of the module's own, or is guarded apart.
 _SHARED = (
@@ -294,7 +294,7 @@ def isolated(
             if hasattr(module, "log_dict"):  # a LightningModule, or one within
                 vars(module)["log"] = logged
         trainer.loggers = [_SilentLogger(logger) for logger in loggers]
-        if "validation_step" in vars(copies.module) and hasattr(torch.compiler, "set_stance"):  # a compiled one
+        if "validation_step" in vars(copies.module) and ForcedEager.possible:  # a compiled one
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield logged
 

@@ -26,12 +26,6 @@ fixed: {conv_layers: 2, widening: 1}
 """
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    """Where the synthetic images are drawn once for all tests of this file."""
-    return tmp_path_factory.mktemp("data")
-
-
 @pytest.fixture
 def words(tmp_path, data_dir, monkeypatch):
     """The options of a search of three tiny trials."""

@@ -30,12 +30,6 @@ class Always(optuna.pruners.BasePruner):
 ALWAYS = Always()
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    """Where the synthetic images are drawn once for all tests of this file."""
-    return tmp_path_factory.mktemp("data")
-
-
 @pytest.fixture
 def search(tmp_path, data_dir):
     options = [f"--data.root={data_dir}", "--trainer.limit_val_batches=1", "--trainer.accelerator=cpu"]

@@ -2,7 +2,7 @@
 // Which neurons are dead: the fraction of dead and of rare units over epochs, in total and per site, runs side by side.
 
 import { chartCard, epochAxis, lineOf, shown } from "./chart.js";
-import { h, key, keyEntry, keyLine, percent, plotlyText, sampleSize, whole } from "./dom.js";
+import { h, key, keyEntry, keyLine, percent, plotlyText, ratio, sampleSize, whole } from "./dom.js";
 import { cut, lookMark } from "./runs.js";
 import { faded } from "./theme.js";
 
@@ -47,7 +47,6 @@ function countsOf(runs, name) {
 
 /** Fractions over epochs: of dead and rare units among those whose output is a number, of NaN among all; null without any. */
 const fractions = (c, state) => c[state].map((count, i) => ratio(count, state === "nan" ? c.units : c.units - c.nan[i]));
-const ratio = (count, of) => (of > 0 ? count / of : null);
 
 function fractionChart(name, runs) {
   const title = name || "All units";

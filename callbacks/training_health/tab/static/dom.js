@@ -34,14 +34,15 @@ export function plotlyText(text) {
 export const NONE = "–";
 
 export const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
+export const ratio = (count, of) => (of > 0 ? count / of : null);
 export const whole = (count) => (isNumber(count) ? count.toLocaleString("en-US") : NONE);
 export const percent = (fraction, digits = 1) => (isNumber(fraction) ? `${(100 * fraction).toFixed(digits)}%` : NONE);
 
 /** A difference of fractions in percentage points, signed. */
 export function points(difference, digits = 1) {
   if (!isNumber(difference)) return NONE;
-  const text = (100 * difference).toFixed(digits);
-  return (Number(text) > 0 ? "+" : "") + text.replace("-", "−");
+  const rounded = Number((100 * difference).toFixed(digits)) + 0; // no -0
+  return (rounded > 0 ? "+" : "") + rounded.toFixed(digits).replace("-", "−");
 }
 
 /** The number of examples, in words; null is unknown. */

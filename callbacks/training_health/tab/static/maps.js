@@ -4,7 +4,7 @@
 
 import { chartCard, mapEpochAxis, shown } from "./chart.js";
 import { sinceWords } from "./dead_list.js";
-import { h, isNumber, key, keyBox, keyMark, keyScale, percent, plotlyText, sampleSize } from "./dom.js";
+import { h, isNumber, key, keyBox, keyMark, keyScale, percent, plotlyText, ratio, sampleSize } from "./dom.js";
 import { cut } from "./runs.js";
 import { activityScale, isDark, ratioScale, token } from "./theme.js";
 
@@ -103,7 +103,6 @@ const MEASURES = {
   sparsity: { title: "Sparsity", value: (site, i) => site.sparsity[i] },
 };
 export const MEASURE_CHOICES = Object.entries(MEASURES).map(([name, { title }]) => [name, title]);
-const ratio = (count, of) => (of > 0 ? count / of : null);
 
 /**
  * Sites by epochs of each run: the fraction of dead or rare units, or of zero outputs.
