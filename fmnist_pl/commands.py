@@ -54,7 +54,7 @@ fmnist check lightning_logs/sgd/version_0 --format sarif --output dead.sarif
 """,
     "slim": """
 fmnist slim lightning_logs/no_dropout/version_0
-fmnist slim lightning_logs/no_dropout/version_0 --certified
+fmnist slim lightning_logs/no_dropout/version_0 --certified --output certified
 """,
     "compare": """
 fmnist compare --variants baseline no_dropout sgd --seeds 0 1 2 --jobs 2

@@ -347,5 +347,6 @@ def copied_tensors(module: nn.Module) -> list[tuple[Tensor, Tensor]]:
 
 
 def _put_back(attributes: dict[Any, Any], kept: dict[Any, Any]) -> None:
-    attributes.clear()
-    attributes.update(kept)
+    for name in [name for name in attributes if name not in kept]:
+        del attributes[name]
+    attributes.update(kept)  # not cleared before: another thread may look
