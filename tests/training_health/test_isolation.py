@@ -493,6 +493,9 @@ class Calibrating(Toy):
         return torch.optim.SGD(self.net.parameters(), 0.05)
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.2."), reason="after a test that compiles it calls no hooks of steps"
+)
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.LBFGS])
 def test_an_optimizer_of_the_modules_own_takes_no_step_on_training_examples(kind, tmp_path):
     def trained(callbacks):

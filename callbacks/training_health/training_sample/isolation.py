@@ -320,7 +320,10 @@ def _saving_nothing() -> Iterator[None]:
 
 @contextmanager
 def _optimizers_put_back() -> Iterator[None]:
-    """Give optimisers that take a step meanwhile, in this thread, their state from before it."""
+    """Give optimisers that take a step meanwhile, in this thread, their state from before it.
+
+    Old versions of torch (2.2 for one) call no hooks of steps once anything in the process was compiled.
+    """
     kept: dict[int, tuple[torch.optim.Optimizer, Any]] = {}
     thread = threading.get_ident()
 
