@@ -35,7 +35,14 @@ from fmnist_pl.configuration import (
 from fmnist_pl.data import FashionMNISTDataModule
 from fmnist_pl.dataset.clothes import SIDE
 from fmnist_pl.dataset.files import CLASS_NAMES
-from fmnist_pl.process import ending_children, keep_freed_memory, quiet_libraries, skip_gpu_search, stop_at_once
+from fmnist_pl.process import (
+    ending_children,
+    keep_freed_memory,
+    printable,
+    quiet_libraries,
+    skip_gpu_search,
+    stop_at_once,
+)
 from fmnist_pl.runs import folder as run_folder
 from fmnist_pl.runs.identity import content_hash, identity
 from fmnist_pl.runs.predictions_file import PredictionsFile
@@ -254,8 +261,9 @@ class FashionCLI(LightningCLI):
             (batches,) = getattr(self.trainer, f"num_{stage}_batches")
             n = min(len(loader.images), int(batches * self.trainer.world_size * loader.batch_size))
             images = f"{n:,} {'validation' if stage == 'val' else 'test'} images"
-            of = data_label(self.config[self.subcommand].data.dataset)
-            print(f"On {of}: {images}, weights of epoch {checkpoint.get('epoch', -1) + 1}, {file}")
+            of, epoch = data_label(self.config[self.subcommand].data.dataset), checkpoint.get("epoch")
+            weights = f"weights of epoch {epoch + 1}" if isinstance(epoch, int) else "weights of an unknown epoch"
+            print(f"On {of}: {images}, {weights}, {printable(file)}")
 
     @contextlib.contextmanager
     def _malformed_is_said(self) -> Iterator[None]:

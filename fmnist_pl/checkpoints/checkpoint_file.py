@@ -183,11 +183,18 @@ def _damaged(path: Path, why: str) -> UserError:
     if path.suffix not in {".ckpt", ".pt", ".pth"}:
         return UserError(f"{path} is no checkpoint: {why}. Give the folder of a run, or a .ckpt file.", exit_code=2)
     others = (path.with_name(name) for name in (BEST, *RESUMABLE) if name != path.name)
-    whole = next((other for other in others if other.is_file() and damage(_read(other)) is None), None)
+    whole = next((other for other in others if _is_whole(other)), None)
     return UserError(
         f"The checkpoint {path} is damaged: {why}. "
         + ("Use another one." if whole is None else f"{whole} beside it is whole.")
     )
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return damage(_read(path)) is None
+    except OSError:  # it is not there, or cannot be read
+        return False
 
 
 def _first_line(error: BaseException) -> str:

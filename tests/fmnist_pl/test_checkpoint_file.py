@@ -246,7 +246,8 @@ def test_a_file_of_another_kind_is_not_called_damaged(tmp_path):
 
 def test_a_whole_checkpoint_beside_a_damaged_one_is_named(tmp_path):
     (tmp_path / "best.ckpt").write_bytes(b"torn")
-    write_checkpoint(tmp_path / "last.ckpt", checkpoint_bytes({"state_dict": {}}))
+    (tmp_path / "last.ckpt").mkdir()  # which cannot be read
+    write_checkpoint(tmp_path / "previous.ckpt", checkpoint_bytes({"state_dict": {}}))
 
-    with pytest.raises(UserError, match=r"best.ckpt is damaged: .*last.ckpt beside it is whole"):
+    with pytest.raises(UserError, match=r"best.ckpt is damaged: .*previous.ckpt beside it is whole"):
         load_checked(tmp_path / "best.ckpt")
